@@ -1,0 +1,55 @@
+"""Elementwise arithmetic of two inputs, with NumPy's broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from netopt.errors import InvalidArgument
+from netopt.ops.op import Op, TensorType, expect_inputs, same_shape_operands
+
+FUNCTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "div": torch.div,
+}
+
+
+@dataclass(frozen=True)
+class Arithmetic(Op):
+    """z = x (+, -, *, /) y, elementwise.
+
+    Attributes:
+        function: a key of `FUNCTIONS`.
+    """
+
+    function: str
+    name: ClassVar[str] = "arithmetic"
+
+    def __post_init__(self) -> None:
+        if self.function not in FUNCTIONS:
+            raise InvalidArgument("arithmetic", expected=f"one of {', '.join(FUNCTIONS)}", found=self.function)
+
+    @property
+    def label(self) -> str:
+        return self.function
+
+    def infer(self, inputs: Sequence[TensorType]) -> TensorType:
+        expect_inputs(self, inputs, 2)
+        try:
+            return TensorType(np.broadcast_shapes(inputs[0].shape, inputs[1].shape))
+        except ValueError:
+            raise InvalidArgument(
+                f"shapes of {self.label}", expected="shapes that broadcast", found=f"{inputs[0]} and {inputs[1]}"
+            ) from None
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return FUNCTIONS[self.function](inputs[0], inputs[1])
+
+    def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
+        return same_shape_operands(inputs, self.infer(inputs).shape)

@@ -1,0 +1,65 @@
+"""The dense (fully connected) layer with its fused end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from netopt.errors import InvalidArgument
+from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.ops.pointwise import Pointwise
+
+
+@dataclass(frozen=True)
+class Dense(Op):
+    """y = activation(x W^T + bias + residual).
+
+    Inputs, in order: x (..., in), W (out, in), bias (out,) if any, residual (..., out) if any.
+    The leading axes of x may be any, or none.
+    """
+
+    has_bias: bool = False
+    has_residual: bool = False
+    activation: Pointwise | None = None
+    name: ClassVar[str] = "dense"
+
+    @property
+    def label(self) -> str:
+        parts = [self.name]
+        if self.has_residual:
+            parts.append("add")
+        if self.activation is not None:
+            parts.append(self.activation.label)
+        return " + ".join(parts)
+
+    @property
+    def residual_index(self) -> int:
+        """Position of the residual among the inputs."""
+        return 3 if self.has_bias else 2
+
+    def infer(self, inputs: Sequence[TensorType]) -> TensorType:
+        expect_inputs(self, inputs, 2 + self.has_bias + self.has_residual)
+        x, weight = inputs[0].shape, inputs[1].shape
+        if len(weight) != 2 or not x or x[-1] != weight[1]:
+            raise InvalidArgument("dense", expected="x (..., in) and weight (out, in)", found=f"{x} and {weight}")
+        output = (*x[:-1], weight[0])
+        if self.has_bias and inputs[2].shape != weight[:1]:
+            raise InvalidArgument("bias of dense", expected=str(weight[:1]), found=inputs[2].shape)
+        if self.has_residual and inputs[self.residual_index].shape != output:
+            raise InvalidArgument("residual of dense", expected=str(output), found=inputs[self.residual_index].shape)
+        return TensorType(output)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        y = inputs[0] @ inputs[1].T
+        for term in inputs[2:]:
+            y = y + term
+        return y if self.activation is None else self.activation.reference(y)
+
+    def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
+        return inputs[0].elements * inputs[1].shape[0]
+
+    def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
+        return (self.residual_index,) if self.has_residual else ()

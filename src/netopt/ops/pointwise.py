@@ -1,0 +1,83 @@
+"""Pointwise functions of one input: the activations of torch.nn.
+
+`FUNCTIONS` is the table of them. `kernels/pointwise.py` has a row for each of the same name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from netopt.errors import InvalidArgument
+from netopt.ops.op import Op, TensorType, expect_inputs
+
+
+@dataclass(frozen=True)
+class PointwiseFunction:
+    """A row of the table: the parameters' names, in order, and the reference `f(x, *parameters)`."""
+
+    parameters: tuple[str, ...]
+    reference: Callable[..., torch.Tensor]
+
+
+def _elu(x: torch.Tensor, alpha: float, scale: float, input_scale: float) -> torch.Tensor:
+    """scale * (x if x > 0 else alpha * expm1(input_scale * x)): elu, selu and celu."""
+    return scale * torch.where(x > 0, x, alpha * torch.expm1(input_scale * x))
+
+
+FUNCTIONS: dict[str, PointwiseFunction] = {
+    "relu": PointwiseFunction((), F.relu),
+    "hardtanh": PointwiseFunction(("minimum", "maximum"), lambda x, low, high: x.clamp(low, high)),
+    "leaky_relu": PointwiseFunction(("slope",), F.leaky_relu),
+    "elu": PointwiseFunction(("alpha", "scale", "input_scale"), _elu),
+    "gelu": PointwiseFunction((), F.gelu),
+    "gelu_tanh": PointwiseFunction((), lambda x: F.gelu(x, approximate="tanh")),
+    "silu": PointwiseFunction((), F.silu),
+    "sigmoid": PointwiseFunction((), torch.sigmoid),
+    "tanh": PointwiseFunction((), torch.tanh),
+    "hardswish": PointwiseFunction((), F.hardswish),
+    "hardsigmoid": PointwiseFunction((), F.hardsigmoid),
+    "softplus": PointwiseFunction(("beta", "threshold"), F.softplus),
+}
+
+
+@dataclass(frozen=True)
+class Pointwise(Op):
+    """y = f(x), elementwise.
+
+    Attributes:
+        function: a key of `FUNCTIONS`.
+        parameters: its parameters, in the table's order.
+    """
+
+    function: str
+    parameters: tuple[float, ...] = ()
+    name: ClassVar[str] = "pointwise"
+
+    def __post_init__(self) -> None:
+        row = FUNCTIONS.get(self.function)
+        if row is None:
+            raise InvalidArgument("pointwise function", expected=f"one of {', '.join(FUNCTIONS)}", found=self.function)
+        if len(row.parameters) != len(self.parameters) or not all(map(math.isfinite, self.parameters)):
+            raise InvalidArgument(
+                f"parameters of {self.function}", expected=f"finite {row.parameters}", found=self.parameters
+            )
+
+    @property
+    def label(self) -> str:
+        return self.function
+
+    def infer(self, inputs: Sequence[TensorType]) -> TensorType:
+        expect_inputs(self, inputs, 1)
+        return inputs[0]
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return FUNCTIONS[self.function].reference(inputs[0], *self.parameters)
+
+    def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
+        return (0,)

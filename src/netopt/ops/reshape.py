@@ -1,0 +1,32 @@
+"""Reshape: the same elements in the same order, in another shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from netopt.errors import InvalidArgument
+from netopt.numerics import Shape
+from netopt.ops.op import Op, TensorType, expect_inputs
+
+
+@dataclass(frozen=True)
+class Reshape(Op):
+    """y has x's elements in row-major order, and the shape `shape`."""
+
+    shape: Shape
+    name: ClassVar[str] = "reshape"
+    is_view: ClassVar[bool] = True
+
+    def infer(self, inputs: Sequence[TensorType]) -> TensorType:
+        expect_inputs(self, inputs, 1)
+        if math.prod(self.shape) != inputs[0].elements or min(self.shape, default=1) < 0:
+            raise InvalidArgument("reshape", expected=f"{inputs[0].elements} elements", found=f"shape {self.shape}")
+        return TensorType(self.shape)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return inputs[0].reshape(self.shape)

@@ -1,0 +1,56 @@
+"""Ops as plain data, for files and cache keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+
+from netopt.errors import InvalidArgument
+from netopt.ops.op import Op
+
+
+def op_to_json(op: Op) -> dict[str, object]:
+    """The op's name and attributes as JSON data."""
+    data: dict[str, object] = {"op": op.name}
+    for field in dataclasses.fields(op):
+        value = getattr(op, field.name)
+        data[field.name] = op_to_json(value) if isinstance(value, Op) else value
+    return data
+
+
+def op_from_json(data: object, ops: Mapping[str, type[Op]]) -> Op:
+    """The inverse of `op_to_json`.
+
+    Raises:
+        InvalidArgument: the op is not in `ops`, or an attribute is missing, foreign or of another type.
+    """
+    if not isinstance(data, dict) or not isinstance(data.get("op"), str) or data["op"] not in ops:
+        raise InvalidArgument("op", expected=f"one of {', '.join(ops)}", found=data)
+    kind = ops[data["op"]]
+    hints = typing.get_type_hints(kind)
+    wanted = {field.name for field in dataclasses.fields(kind)}
+    if set(data) != wanted | {"op"}:
+        raise InvalidArgument(f"attributes of {kind.name}", expected=str(sorted(wanted)), found=sorted(data))
+    return kind(**{name: _decode(hints[name], data[name], ops, f"{kind.name}.{name}") for name in wanted})
+
+
+def _decode(hint: object, value: object, ops: Mapping[str, type[Op]], where: str) -> object:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        arguments = typing.get_args(hint)
+        if value is None and type(None) in arguments:
+            return None
+        (hint,) = (a for a in arguments if a is not type(None))
+    if isinstance(hint, type) and issubclass(hint, Op):
+        op = op_from_json(value, ops)
+        if isinstance(op, hint):
+            return op
+    elif typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+        (element, *_) = typing.get_args(hint)
+        return tuple(_decode(element, item, ops, where) for item in value)
+    elif hint is float and type(value) in (int, float):
+        return float(typing.cast(float, value))
+    elif type(value) is hint:
+        return value
+    raise InvalidArgument(where, expected=str(getattr(hint, "__name__", hint)), found=value)

@@ -1,0 +1,41 @@
+"""Slice: a regular part of one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from netopt.errors import InvalidArgument
+from netopt.ops.op import Op, TensorType, expect_axis, expect_inputs
+
+
+@dataclass(frozen=True)
+class Slice(Op):
+    """y is x at `start`, `start + step`, ... below `stop` along `axis`; 0 <= start < stop <= size, step >= 1."""
+
+    axis: int
+    start: int
+    stop: int
+    step: int = 1
+    name: ClassVar[str] = "slice"
+
+    def infer(self, inputs: Sequence[TensorType]) -> TensorType:
+        expect_inputs(self, inputs, 1)
+        shape = inputs[0].shape
+        expect_axis(self, self.axis, len(shape))
+        if not (0 <= self.start < self.stop <= shape[self.axis] and self.step >= 1):
+            raise InvalidArgument(
+                "slice",
+                expected=f"0 <= start < stop <= {shape[self.axis]} and step >= 1",
+                found=f"{self.start}:{self.stop}:{self.step}",
+            )
+        size = len(range(self.start, self.stop, self.step))
+        return TensorType((*shape[: self.axis], size, *shape[self.axis + 1 :]))
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        index = [slice(None)] * inputs[0].dim()
+        index[self.axis] = slice(self.start, self.stop, self.step)
+        return inputs[0][tuple(index)].contiguous()

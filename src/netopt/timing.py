@@ -1,0 +1,58 @@
+"""Latency, measured so that the answers can be compared on a machine that others use too.
+
+The calls take turns, so that a slow moment of the machine falls on all of them, and medians are compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from netopt.errors import InvalidArgument
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency of one call in milliseconds: median and quartiles over `rounds`."""
+
+    median: float
+    lower_quartile: float
+    upper_quartile: float
+    rounds: int
+
+
+def interleaved(
+    calls: Mapping[str, Callable[[], object]], *, rounds: int = 30, warmup: int = 2, seconds: float | None = None
+) -> dict[str, Timing]:
+    """Time each call once a round, in turn, and return a `Timing` for each.
+
+    Args:
+        calls: what to time, by name.
+        rounds: rounds to measure, at least 1.
+        warmup: untimed rounds before them.
+        seconds: stop early, after at least three rounds, once this much time has passed.
+    """
+    if rounds < 1:
+        raise InvalidArgument("rounds", expected="at least 1", found=rounds)
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(warmup):
+        for call in calls.values():
+            call()
+    started = time.perf_counter()
+    for done in range(rounds):
+        if seconds is not None and done >= 3 and time.perf_counter() - started > seconds:
+            break
+        for name, call in calls.items():
+            before = time.perf_counter()
+            call()
+            samples[name].append(1e3 * (time.perf_counter() - before))
+    return {name: _summarize(times) for name, times in samples.items()}
+
+
+def _summarize(times: list[float]) -> Timing:
+    if len(times) == 1:
+        return Timing(times[0], times[0], times[0], 1)
+    lower, median, upper = statistics.quantiles(times, n=4, method="inclusive")
+    return Timing(median, lower, upper, len(times))
