@@ -1,0 +1,327 @@
+"""How each ATen op that torch.export writes becomes ops of the graph: one row of `IMPORTERS` per ATen op.
+
+An importer gets the context (builder, layer), and the ATen call's arguments by the names of its schema with defaults
+filled in, tensors as names of graph values. It returns the name of the value that holds the result, or a tuple of
+names where the ATen op has several results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from netopt.errors import UnsupportedModel
+from netopt.graph.graph import GraphBuilder
+from netopt.numerics import Shape
+from netopt.ops import Arithmetic, BatchNorm, Concat, Dense, LayerNorm, Op, Permute, Pointwise, Reshape, Slice, Softmax
+
+Imported = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where an importer puts its nodes: the builder, the name wished for the result, the layer's qualified name."""
+
+    builder: GraphBuilder
+    wish: str
+    layer: str
+
+    def shape(self, value: str) -> Shape:
+        return self.builder.types[value].shape
+
+    def axis(self, value: str, axis: int) -> int:
+        """`axis` counted from the front."""
+        rank = len(self.shape(value))
+        return axis + rank if axis < 0 else axis
+
+    def add(self, op: Op, *inputs: str) -> str:
+        return self.builder.add_node(op, inputs, self.wish, self.layer)
+
+    def operand(self, value: str | float) -> str:
+        """A value as it is; a Python number as a constant of no axes."""
+        if isinstance(value, str):
+            return value
+        return self.builder.add_constant(f"{self.wish}_number", torch.tensor(float(value)))
+
+    def filled(self, value: str | None, shape: Shape, fill: float, role: str) -> str:
+        """`value`, or where that is absent a constant full of `fill`."""
+        if value is not None:
+            return value
+        return self.builder.add_constant(f"{self.wish}_{role}", torch.full(shape, fill))
+
+
+Importer = Callable[[Context, dict[str, Any]], Imported]
+
+
+def _pointwise(function: str, *arguments: str) -> Importer:
+    """An activation whose parameters are the ATen arguments of these names."""
+
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        parameters = tuple(float(args[name]) for name in arguments)
+        return context.add(Pointwise(function, parameters), args["self"])
+
+    return importer
+
+
+def _fixed_pointwise(function: str, *parameters: float) -> Importer:
+    """An activation with parameters that its name implies."""
+    return lambda context, args: context.add(Pointwise(function, parameters), args["self"])
+
+
+def _gelu(context: Context, args: dict[str, Any]) -> Imported:
+    return context.add(Pointwise("gelu" if args["approximate"] == "none" else "gelu_tanh"), args["self"])
+
+
+def _arithmetic(function: str, *, swapped: bool = False) -> Importer:
+    """x op (alpha * y), or with `swapped` (y op alpha * x)."""
+
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        first, second = args["self"], args["other"]
+        if swapped:
+            first, second = second, first
+        alpha = args.get("alpha", 1)
+        first, second = context.operand(first), context.operand(second)
+        if alpha != 1:
+            second = context.add(Arithmetic("mul"), second, context.operand(alpha))
+        return context.add(Arithmetic(function), first, second)
+
+    return importer
+
+
+def _linear(context: Context, args: dict[str, Any]) -> Imported:
+    bias = args["bias"]
+    inputs = (args["input"], args["weight"], *([] if bias is None else [bias]))
+    return context.add(Dense(has_bias=bias is not None), *inputs)
+
+
+def _softmax(log: bool) -> Importer:
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        if args.get("dtype") not in (None, torch.float32):
+            raise UnsupportedModel("softmax", expected="dtype float32", found=args["dtype"], layer=context.layer)
+        return context.add(Softmax(context.axis(args["self"], args["dim"]), log), args["self"])
+
+    return importer
+
+
+def _layer_norm(context: Context, args: dict[str, Any]) -> Imported:
+    shape = tuple(args["normalized_shape"])
+    weight = context.filled(args["weight"], shape, 1.0, "weight")
+    bias = context.filled(args["bias"], shape, 0.0, "bias")
+    return context.add(LayerNorm(len(shape), args["eps"]), args["input"], weight, bias)
+
+
+def _batch_norm(context: Context, args: dict[str, Any]) -> Imported:
+    if args.get("training", False) or args["running_mean"] is None:
+        raise UnsupportedModel(
+            "batch normalization with the statistics of the batch",
+            layer=context.layer,
+            fix="build the layer with track_running_stats=True",
+        )
+    channels = context.shape(args["running_mean"])
+    weight = context.filled(args["weight"], channels, 1.0, "weight")
+    bias = context.filled(args["bias"], channels, 0.0, "bias")
+    statistics = (args["running_mean"], args["running_var"])
+    result = context.add(BatchNorm(args["eps"]), args["input"], weight, bias, *statistics)
+    # _native_batch_norm_legit_no_training also returns the statistics, which nothing reads in eval mode.
+    return (result, *statistics)
+
+
+def _batch_norm_alone(context: Context, args: dict[str, Any]) -> Imported:
+    return _batch_norm(context, args)[0]
+
+
+def _reshape(shape_of: Callable[[Shape, dict[str, Any]], Sequence[int]]) -> Importer:
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        shape = tuple(shape_of(context.shape(args["self"]), args))
+        if -1 in shape:
+            known = -math.prod(shape)
+            free = math.prod(context.shape(args["self"])) // known if known else 0
+            shape = tuple(free if size == -1 else size for size in shape)
+        return context.add(Reshape(shape), args["self"])
+
+    return importer
+
+
+def _flattened(shape: Shape, args: dict[str, Any]) -> Shape:
+    if not shape:
+        return (1,)
+    first, last = args["start_dim"] % len(shape), args["end_dim"] % len(shape)
+    return (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
+
+
+def _unflattened(shape: Shape, args: dict[str, Any]) -> Shape:
+    axis = args["dim"] % len(shape)
+    return (*shape[:axis], *args["sizes"], *shape[axis + 1 :])
+
+
+def _squeezed(shape: Shape, args: dict[str, Any]) -> Shape:
+    axes = args.get("dim", range(len(shape)))
+    axes = {axis % max(1, len(shape)) for axis in ([axes] if isinstance(axes, int) else axes)}
+    return tuple(size for axis, size in enumerate(shape) if size != 1 or axis not in axes)
+
+
+def _unsqueezed(shape: Shape, args: dict[str, Any]) -> Shape:
+    axis = args["dim"] % (len(shape) + 1)
+    return (*shape[:axis], 1, *shape[axis:])
+
+
+def _permute(context: Context, args: dict[str, Any]) -> Imported:
+    return context.add(Permute(tuple(context.axis(args["self"], axis) for axis in args["dims"])), args["self"])
+
+
+def _transpose(context: Context, args: dict[str, Any]) -> Imported:
+    axes = list(range(len(context.shape(args["self"]))))
+    first, second = (context.axis(args["self"], args[name]) for name in ("dim0", "dim1"))
+    axes[first], axes[second] = axes[second], axes[first]
+    return context.add(Permute(tuple(axes)), args["self"])
+
+
+def _t(context: Context, args: dict[str, Any]) -> Imported:
+    return context.add(Permute(tuple(reversed(range(len(context.shape(args["self"])))))), args["self"])
+
+
+def _concat(context: Context, args: dict[str, Any]) -> Imported:
+    tensors = args["tensors"]
+    return context.add(Concat(context.axis(tensors[0], args["dim"])), *tensors)
+
+
+def _stack(context: Context, args: dict[str, Any]) -> Imported:
+    tensors = args["tensors"]
+    shape = context.shape(tensors[0])
+    axis = args["dim"] % (len(shape) + 1)
+    parts = [context.add(Reshape((*shape[:axis], 1, *shape[axis:])), tensor) for tensor in tensors]
+    return context.add(Concat(axis), *parts)
+
+
+def _part(context: Context, value: str, axis: int, start: int, stop: int, step: int = 1) -> str:
+    return context.add(Slice(axis, start, stop, step), value)
+
+
+def _slice(context: Context, args: dict[str, Any]) -> Imported:
+    axis = context.axis(args["self"], args["dim"])
+    size = context.shape(args["self"])[axis]
+    start, stop, step = slice(args["start"], args["end"], args["step"]).indices(size)
+    return _part(context, args["self"], axis, start, stop, step)
+
+
+def _select(context: Context, args: dict[str, Any]) -> Imported:
+    axis = context.axis(args["self"], args["dim"])
+    shape = context.shape(args["self"])
+    index = args["index"] % shape[axis]
+    return context.add(Reshape(shape[:axis] + shape[axis + 1 :]), _part(context, args["self"], axis, index, index + 1))
+
+
+def _split(context: Context, args: dict[str, Any]) -> Imported:
+    axis = context.axis(args["self"], args["dim"])
+    size = context.shape(args["self"])[axis]
+    lengths = args["split_size"] if "split_size" in args else args["split_sizes"]
+    starts = range(0, size, lengths) if isinstance(lengths, int) else _running_sum(lengths)
+    stops = [*list(starts)[1:], size]
+    return tuple(_part(context, args["self"], axis, a, b) for a, b in zip(starts, stops, strict=True))
+
+
+def _running_sum(lengths: Sequence[int]) -> list[int]:
+    return [sum(lengths[:i]) for i in range(len(lengths))]
+
+
+def _unbind(context: Context, args: dict[str, Any]) -> Imported:
+    axis = context.axis(args["self"], args["dim"])
+    shape = context.shape(args["self"])
+    rest = Reshape(shape[:axis] + shape[axis + 1 :])
+    return tuple(context.add(rest, _part(context, args["self"], axis, i, i + 1)) for i in range(shape[axis]))
+
+
+def _same(context: Context, args: dict[str, Any]) -> Imported:
+    value: str = args["self"] if "self" in args else args["input"]
+    return value
+
+
+def _dropout(context: Context, args: dict[str, Any]) -> Imported:
+    if args["train"] and args["p"] > 0:
+        raise UnsupportedModel(
+            "dropout that is active in eval mode",
+            layer=context.layer,
+            fix="use torch.nn.Dropout, or F.dropout with training=self.training",
+        )
+    return _same(context, args)
+
+
+def _convert(context: Context, args: dict[str, Any]) -> Imported:
+    if args.get("dtype") not in (None, torch.float32):
+        raise UnsupportedModel("conversion", expected="dtype float32", found=args["dtype"], layer=context.layer)
+    return _same(context, args)
+
+
+IMPORTERS: dict[str, Importer] = {
+    "linear.default": _linear,
+    # activations
+    "relu.default": _pointwise("relu"),
+    "relu6.default": _fixed_pointwise("hardtanh", 0.0, 6.0),
+    "hardtanh.default": _pointwise("hardtanh", "min_val", "max_val"),
+    "leaky_relu.default": _pointwise("leaky_relu", "negative_slope"),
+    "elu.default": _pointwise("elu", "alpha", "scale", "input_scale"),
+    "selu.default": _fixed_pointwise("elu", 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0),
+    "celu.default": lambda context, args: context.add(
+        Pointwise("elu", (float(args["alpha"]), 1.0, 1.0 / float(args["alpha"]))), args["self"]
+    ),
+    "gelu.default": _gelu,
+    "silu.default": _pointwise("silu"),
+    "sigmoid.default": _pointwise("sigmoid"),
+    "tanh.default": _pointwise("tanh"),
+    "hardswish.default": _pointwise("hardswish"),
+    "hardsigmoid.default": _pointwise("hardsigmoid"),
+    "softplus.default": _pointwise("softplus", "beta", "threshold"),
+    # normalization
+    "softmax.int": _softmax(log=False),
+    "_softmax.default": _softmax(log=False),
+    "log_softmax.int": _softmax(log=True),
+    "_log_softmax.default": _softmax(log=True),
+    "layer_norm.default": _layer_norm,
+    "batch_norm.default": _batch_norm_alone,
+    "_native_batch_norm_legit_no_training.default": _batch_norm,
+    # arithmetic
+    "add.Tensor": _arithmetic("add"),
+    "sub.Tensor": _arithmetic("sub"),
+    "mul.Tensor": _arithmetic("mul"),
+    "div.Tensor": _arithmetic("div"),
+    "add.Scalar": _arithmetic("add"),
+    "sub.Scalar": _arithmetic("sub"),
+    "mul.Scalar": _arithmetic("mul"),
+    "div.Scalar": _arithmetic("div"),
+    "rsub.Scalar": _arithmetic("sub", swapped=True),
+    "rsub.Tensor": _arithmetic("sub", swapped=True),
+    # shape
+    "view.default": _reshape(lambda shape, args: args["size"]),
+    "_unsafe_view.default": _reshape(lambda shape, args: args["size"]),
+    "reshape.default": _reshape(lambda shape, args: args["shape"]),
+    "flatten.using_ints": _reshape(_flattened),
+    "unflatten.int": _reshape(_unflattened),
+    "squeeze.default": _reshape(_squeezed),
+    "squeeze.dim": _reshape(_squeezed),
+    "squeeze.dims": _reshape(_squeezed),
+    "unsqueeze.default": _reshape(_unsqueezed),
+    "permute.default": _permute,
+    "transpose.int": _transpose,
+    "t.default": _t,
+    "cat.default": _concat,
+    "stack.default": _stack,
+    "slice.Tensor": _slice,
+    "select.int": _select,
+    "split.Tensor": _split,
+    "split_with_sizes.default": _split,
+    "unbind.int": _unbind,
+    # nothing to do in eval mode
+    "dropout.default": _dropout,
+    "clone.default": _same,
+    "contiguous.default": _same,
+    "detach.default": _same,
+    "detach_.default": _same,
+    "alias.default": _same,
+    "lift_fresh_copy.default": _same,
+    "_to_copy.default": _convert,
+    "to.dtype": _convert,
+}

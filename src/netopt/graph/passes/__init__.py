@@ -1,0 +1,48 @@
+"""The passes: each a plain function from graph to graph, run once, in the order of `PASSES`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from netopt.graph.graph import Graph
+from netopt.graph.passes.drop_dead_code import drop_dead_code
+from netopt.graph.passes.drop_identities import drop_identities
+from netopt.graph.passes.fold_batch_norm import fold_batch_norm
+from netopt.graph.passes.fold_constants import fold_constants
+from netopt.graph.passes.fuse_activation import fuse_activation
+from netopt.graph.passes.fuse_residual import fuse_residual
+from netopt.graph.verify import verify
+
+Pass = Callable[[Graph], Graph]
+
+PASSES: tuple[Pass, ...] = (
+    fold_constants,  # weights that are computed from weights become weights
+    drop_identities,  # so that the passes below see neighbours as neighbours
+    fold_batch_norm,  # leaves none: into a dense layer, or a multiplication and an addition
+    fold_constants,  # what the folding computed
+    fuse_residual,  # before the activation, which comes after the sum in the fused op
+    fuse_activation,
+    drop_dead_code,  # last: collects what the others left behind
+)
+
+
+def run_passes(graph: Graph) -> Graph:
+    """Run all passes and verify the graph after each.
+
+    With the environment variable NETOPT_DUMP set to a folder, the graph is written there as text after each pass.
+    """
+    folder = os.environ.get("NETOPT_DUMP")
+    _dump(graph, folder, "00_captured")
+    for number, run in enumerate(PASSES, 1):
+        graph = run(graph)
+        verify(graph)
+        _dump(graph, folder, f"{number:02d}_{run.__name__}")
+    return graph
+
+
+def _dump(graph: Graph, folder: str | None, name: str) -> None:
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{name}.txt").write_text(f"{graph}\n")

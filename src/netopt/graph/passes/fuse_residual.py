@@ -1,0 +1,35 @@
+"""Let a dense layer add the other branch of a sum that it feeds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from netopt.graph.graph import Graph, GraphBuilder, Node
+from netopt.ops import Arithmetic, Dense
+
+
+def fuse_residual(graph: Graph) -> Graph:
+    """dense -> add becomes one dense with a residual.
+
+    Where nothing else reads the dense layer's output, the sum needs no broadcast, and the other branch is a computed
+    value or an input. The dense layer then runs where the sum ran, so that both branches are there.
+    """
+    users, outputs, producers = graph.users(), set(graph.outputs), graph.producers()
+    builder = GraphBuilder(graph)
+    replaced: dict[str, Node] = {}  # the sum's output -> the fused node
+    dropped: set[str] = set()
+    for node in graph.nodes:
+        if node.op != Arithmetic("add"):
+            continue
+        for value, other in (node.inputs, node.inputs[::-1]):
+            dense = producers.get(value)
+            if dense is None or not isinstance(dense.op, Dense) or value in dropped or value in outputs:
+                continue
+            plain = not dense.op.has_residual and dense.op.activation is None and len(users[value]) == 1
+            if plain and graph.types[other] == graph.types[value] and other not in graph.constants:
+                op = dataclasses.replace(dense.op, has_residual=True)
+                replaced[node.output] = Node(op, (*dense.inputs, other), node.output, dense.layer)
+                dropped.add(value)
+                break
+    builder.nodes = [replaced.get(node.output, node) for node in graph.nodes if node.output not in dropped]
+    return builder.finish()

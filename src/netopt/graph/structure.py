@@ -1,0 +1,121 @@
+"""How a user nests tensors: flat lists to and from tuples, lists and dicts.
+
+A `Structure` is plain data: None for a tensor, or ("tuple" | "list", parts) or ("dict", {key: part}).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from netopt.errors import FileFormatError, InvalidArgument, InvalidType
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A nesting of tensors.
+
+    Attributes:
+        kind: "tensor", "tuple", "list" or "dict".
+        keys: the keys of a dict, in order.
+        parts: what is nested, in order.
+    """
+
+    kind: str
+    keys: tuple[str, ...] = ()
+    parts: tuple[Structure, ...] = ()
+
+    @classmethod
+    def of(cls, value: object, where: str) -> Structure:
+        """The structure of `value`.
+
+        Raises:
+            InvalidType: it holds something other than tensors, tuples, lists and dicts with string keys.
+        """
+        if isinstance(value, torch.Tensor):
+            return cls("tensor")
+        if type(value) in (tuple, list):
+            assert isinstance(value, tuple | list)
+            parts = tuple(cls.of(item, f"{where}[{i}]") for i, item in enumerate(value))
+            return cls(type(value).__name__, (), parts)
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            parts = tuple(cls.of(item, f"{where}[{key!r}]") for key, item in value.items())
+            return cls("dict", tuple(value), parts)
+        raise InvalidType(
+            where,
+            expected="a tensor, or a tuple, list or dict (with string keys) of tensors",
+            found=type(value).__name__,
+        )
+
+    def names(self, root: str) -> Iterator[str]:
+        """A name for each tensor: x, x[0], x['mask'] ..."""
+        if self.kind == "tensor":
+            yield root
+        labels = [repr(key) for key in self.keys] or [str(i) for i in range(len(self.parts))]
+        for label, part in zip(labels, self.parts, strict=True):
+            yield from part.names(f"{root}[{label}]")
+
+    def flatten(self, value: object, where: str) -> list[torch.Tensor]:
+        """The tensors of `value`, in order.
+
+        Raises:
+            InvalidArgument: `value` does not have this structure.
+        """
+        if self.kind == "tensor":
+            if isinstance(value, torch.Tensor):
+                return [value]
+        elif self.kind == "dict":
+            if isinstance(value, Mapping) and set(value) == set(self.keys):
+                items = [(f"{where}[{key!r}]", value[key]) for key in self.keys]
+                return [t for part, (at, item) in zip(self.parts, items, strict=True) for t in part.flatten(item, at)]
+        elif isinstance(value, tuple | list) and len(value) == len(self.parts):
+            pairs = zip(self.parts, value, strict=True)
+            return [t for i, (part, item) in enumerate(pairs) for t in part.flatten(item, f"{where}[{i}]")]
+        raise InvalidArgument(where, expected=str(self), found=_describe(value))
+
+    def unflatten(self, tensors: Iterator[torch.Tensor]) -> object:
+        """The inverse of `flatten`; takes as many tensors as it needs."""
+        if self.kind == "tensor":
+            return next(tensors)
+        parts = [part.unflatten(tensors) for part in self.parts]
+        if self.kind == "dict":
+            return dict(zip(self.keys, parts, strict=True))
+        return tuple(parts) if self.kind == "tuple" else parts
+
+    def count(self) -> int:
+        """The number of tensors."""
+        return 1 if self.kind == "tensor" else sum(part.count() for part in self.parts)
+
+    def to_json(self) -> dict[str, object]:
+        """The structure as plain data."""
+        return {"kind": self.kind, "keys": list(self.keys), "parts": [part.to_json() for part in self.parts]}
+
+    @classmethod
+    def from_json(cls, data: object) -> Structure:
+        """The inverse of `to_json`; raises FileFormatError on anything else."""
+        match data:
+            case {"kind": ("tensor" | "tuple" | "list" | "dict") as kind, "keys": list(keys), "parts": list(parts)}:
+                nested = tuple(cls.from_json(part) for part in parts)
+                fits = len(keys) == len(nested) if kind == "dict" else not keys
+                if fits and all(isinstance(key, str) for key in keys) and not (kind == "tensor" and nested):
+                    return cls(kind, tuple(keys), nested)
+        raise FileFormatError("structure of inputs or outputs", found=data)
+
+    def __str__(self) -> str:
+        if self.kind == "dict":
+            return "a dict of " + (
+                ", ".join(f"{k!r}: {p}" for k, p in zip(self.keys, self.parts, strict=True)) or "nothing"
+            )
+        if self.kind == "tensor":
+            return "a tensor"
+        return f"a {self.kind} of {len(self.parts)} ({', '.join(map(str, self.parts))})"
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"a dict with keys {list(value)}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return type(value).__name__

@@ -1,0 +1,64 @@
+"""The invariants of a graph, checked after capture, after each pass and when a file is loaded."""
+
+from __future__ import annotations
+
+import torch
+
+from netopt.errors import InvalidArgument, NetoptError
+from netopt.graph.graph import Graph, Node
+from netopt.numerics import FLOAT32
+
+
+def verify(graph: Graph) -> None:
+    """Check names, order and types.
+
+    Raises:
+        InvalidArgument: a value is written twice or read before it is written, a type is not the one that the op
+            infers, a constant is not a contiguous CPU tensor of its type, or a value has no type or no place.
+    """
+    known: set[str] = set()
+    for name in (*graph.inputs, *graph.constants):
+        _define(name, known)
+    for name, value in graph.constants.items():
+        _check_constant(name, value, graph)
+    for node in graph.nodes:
+        _check_node(node, graph, known)
+    for name in graph.outputs:
+        if name not in known:
+            raise InvalidArgument(f"graph: output '{name}'", expected="a value defined in the graph")
+    if set(graph.types) != known:
+        raise InvalidArgument("graph: typed values", expected=str(sorted(known)), found=sorted(graph.types))
+
+
+def _define(name: str, known: set[str]) -> None:
+    if name in known:
+        raise InvalidArgument(f"graph: value '{name}'", expected="one definition", found="two")
+    known.add(name)
+
+
+def _check_node(node: Node, graph: Graph, known: set[str]) -> None:
+    for name in node.inputs:
+        if name not in known:
+            raise InvalidArgument(
+                f"graph: input '{name}' of '{node.output}'", expected="a value defined before", layer=node.layer
+            )
+    _define(node.output, known)
+    try:
+        inferred = node.op.infer(graph.node_types(node))
+    except NetoptError as error:
+        raise InvalidArgument(f"graph: '{node.output}': {error}", layer=node.layer) from error
+    if graph.types.get(node.output) != inferred:
+        raise InvalidArgument(
+            f"graph: type of '{node.output}'", expected=str(inferred), found=graph.types.get(node.output)
+        )
+
+
+def _check_constant(name: str, value: torch.Tensor, graph: Graph) -> None:
+    type_ = graph.types.get(name)
+    fits = type_ is not None and tuple(value.shape) == type_.shape and type_.format == FLOAT32
+    if not fits or value.dtype != torch.float32 or value.device.type != "cpu" or not value.is_contiguous():
+        raise InvalidArgument(
+            f"graph: constant '{name}'",
+            expected=f"a contiguous CPU tensor of type {type_}",
+            found=f"{value.dtype} {tuple(value.shape)} on {value.device}",
+        )
