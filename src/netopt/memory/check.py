@@ -1,0 +1,78 @@
+"""Proof of a memory plan, by running the graph on names instead of numbers.
+
+Shares no code with the planner: it knows nothing of lifetimes or blocks. It keeps a picture of the arena (which value's
+content each byte range holds), lets every node write its output into it, and demands that whatever a node or the caller
+reads is still there in full.
+"""
+
+from __future__ import annotations
+
+from netopt.errors import InvalidArgument
+from netopt.graph.graph import Graph, Node
+from netopt.memory.plan import MemoryPlan
+
+Range = tuple[int, int]
+
+
+def check_plan(graph: Graph, plan: MemoryPlan) -> None:
+    """Raise unless the plan keeps every value intact until its last read.
+
+    Raises:
+        InvalidArgument: a value has no place, is misaligned, leaves the arena, is overwritten before its last read, or
+            is written over an input of the same node where the op does not allow that.
+    """
+    places = {name: _place(graph, plan, name) for name in graph.types if name not in graph.constants}
+    if set(plan.offsets) != set(places):
+        raise InvalidArgument("memory plan", expected=f"offsets for {sorted(places)}", found=sorted(plan.offsets))
+    arena: dict[str, Range] = {}
+    for name in graph.inputs:
+        _write(name, places[name], arena)
+    for node in graph.nodes:
+        for name in node.inputs:
+            _read(name, arena, graph, f"by '{node.output}'")
+        if node.op.is_view:
+            if places.get(node.inputs[0]) != places[node.output]:
+                raise InvalidArgument(f"memory plan: '{node.output}'", expected=f"the place of '{node.inputs[0]}'")
+            arena[node.output] = places[node.output]
+        else:
+            _check_own_inputs(node, places, graph)
+            _write(node.output, places[node.output], arena)
+    for name in graph.outputs:
+        _read(name, arena, graph, "by the caller")
+
+
+def _place(graph: Graph, plan: MemoryPlan, name: str) -> Range:
+    start = plan.offsets.get(name, -1)
+    end = start + graph.types[name].bytes
+    if start < 0 or start % 64 or end > plan.arena_bytes:
+        raise InvalidArgument(
+            f"memory plan: place of '{name}'",
+            expected=f"a multiple of 64 from 0, up to {plan.arena_bytes}",
+            found=f"{start} to {end}",
+        )
+    return start, end
+
+
+def _overlap(a: Range, b: Range) -> bool:
+    return a[0] < b[1] and b[0] < a[1]
+
+
+def _write(name: str, place: Range, arena: dict[str, Range]) -> None:
+    for other in [other for other, range_ in arena.items() if _overlap(range_, place)]:
+        del arena[other]
+    arena[name] = place
+
+
+def _read(name: str, arena: dict[str, Range], graph: Graph, reader: str) -> None:
+    if name not in graph.constants and name not in arena:
+        raise InvalidArgument(f"memory plan: '{name}'", expected=f"intact when read {reader}", found="overwritten")
+
+
+def _check_own_inputs(node: Node, places: dict[str, Range], graph: Graph) -> None:
+    allowed = node.op.in_place_operands(graph.node_types(node))
+    target = places[node.output]
+    for index, name in enumerate(node.inputs):
+        if name in places and _overlap(places[name], target) and not (index in allowed and places[name] == target):
+            raise InvalidArgument(
+                f"memory plan: '{node.output}'", expected=f"no overlap with its input '{name}'", found="overlap"
+            )
