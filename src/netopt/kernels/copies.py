@@ -1,0 +1,94 @@
+"""The ops that move elements and compute nothing: permute, slice, concat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import halide as hl
+
+from netopt.kernels.cpu import Cpu
+from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, around_axis, fix_output, float_input
+from netopt.kernels.parallel import vectorize_and_split
+from netopt.numerics import Shape
+from netopt.ops import Concat, Permute, Slice
+
+
+class PermuteKernel(Kernel[Schedule]):
+    """Vectors along the last axis of the output, gathered where that is not the last axis of the input."""
+
+    op = Permute
+
+    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
+        return (Schedule(),)
+
+    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+        return problem.inputs[0].shape, problem.output.shape
+
+    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+        assert isinstance(problem.op, Permute)
+        # --- algorithm
+        source_shape, shape = self.argument_shapes(problem, schedule, cpu)
+        source, out = float_input("source", source_shape), hl.Func("out")
+        by_axis = [hl.Var(f"i{axis}") for axis in range(len(shape))]
+        of_source = [by_axis[problem.op.axes.index(axis)] for axis in range(len(shape))]
+        out[by_axis[::-1]] = source[of_source[::-1]]
+        # --- schedule
+        fix_output(out, shape)
+        vectorize_and_split(out, by_axis[-1], shape[-1], cpu.lanes, 1)
+        return Pipeline(out, (source,))
+
+
+class SliceKernel(Kernel[Schedule]):
+    """Vectors along what lies inside the axis, or along the axis where that is the last."""
+
+    op = Slice
+
+    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
+        return (Schedule(),)
+
+    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+        assert isinstance(problem.op, Slice)
+        return tuple(around_axis(type_.shape, problem.op.axis) for type_ in (problem.inputs[0], problem.output))
+
+    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+        assert isinstance(problem.op, Slice)
+        # --- algorithm
+        source_shape, shape = self.argument_shapes(problem, schedule, cpu)
+        source, out = float_input("source", source_shape), hl.Func("out")
+        inner, along, outer = hl.Var("inner"), hl.Var("along"), hl.Var("outer")
+        out[inner, along, outer] = source[inner, problem.op.start + problem.op.step * along, outer]
+        # --- schedule
+        fix_output(out, shape)
+        vector = (inner, shape[2]) if shape[2] > 1 else (along, shape[1])
+        vectorize_and_split(out, *vector, cpu.lanes, 1)
+        return Pipeline(out, (source,))
+
+
+class ConcatKernel(Kernel[Schedule]):
+    """One copy loop an input; axis and what lies inside it are one run of memory."""
+
+    op = Concat
+
+    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
+        return (Schedule(),)
+
+    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+        assert isinstance(problem.op, Concat)
+        views = [around_axis(type_.shape, problem.op.axis) for type_ in (*problem.inputs, problem.output)]
+        return tuple((outer, size * inner) for outer, size, inner in views)
+
+    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+        # --- algorithm
+        *shapes, shape = self.argument_shapes(problem, schedule, cpu)
+        sources = [float_input(f"source{number}", shape) for number, shape in enumerate(shapes)]
+        i, outer, out = hl.Var("i"), hl.Var("outer"), hl.Func("out")
+        out[i, outer] = hl.undef(hl.Float(32))
+        start = 0
+        for number, (source, (_, length)) in enumerate(zip(sources, shapes, strict=True)):
+            run = hl.RDom([(0, length)], f"run{number}")
+            out[start + run.x, outer] = source[run.x, outer]
+            start += length
+            # --- schedule
+            out.update(number).vectorize(run.x, cpu.lanes, hl.TailStrategy.GuardWithIf)
+        fix_output(out, shape)
+        return Pipeline(out, tuple(sources))

@@ -1,0 +1,39 @@
+"""What of a CPU decides a schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import halide as hl
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """A compilation target.
+
+    Attributes:
+        target: Halide's description, such as "x86-64-linux-avx2-fma-...".
+        lanes: float32 numbers in a vector register.
+        registers: vector registers.
+    """
+
+    target: str
+    lanes: int
+    registers: int
+
+    @classmethod
+    def of(cls, target: hl.Target) -> Cpu:
+        """What Halide's target says of the CPU."""
+        name = target.to_string()
+        if "avx512" in name:
+            return cls(name, 16, 32)
+        if "avx" in name:
+            return cls(name, 8, 16)
+        return cls(name, 4, 32 if name.startswith("arm-64") else 16)
+
+
+@cache
+def host_cpu() -> Cpu:
+    """The CPU that this process runs on."""
+    return Cpu.of(hl.get_host_target())

@@ -1,0 +1,118 @@
+"""What a kernel is: for one op, an algorithm in Halide and a table of schedules for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+import halide as hl
+import numpy as np
+from numpy.typing import NDArray
+
+from netopt.kernels.cpu import Cpu
+from netopt.numerics import Shape
+from netopt.ops import Op, TensorType
+from netopt.ops.serialize import op_to_json
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that the generated code depends on, apart from schedule and CPU."""
+
+    op: Op
+    inputs: tuple[TensorType, ...]
+    output: TensorType
+    threads: int = 1
+
+    def key(self) -> str:
+        """A text that equals another problem's only where the problems are equal."""
+        types = [[list(t.shape), t.format.to_json()] for t in (*self.inputs, self.output)]
+        return json.dumps([op_to_json(self.op), types, self.threads], sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a kernel runs: fields are what may be tuned. This one is for kernels that leave no choice."""
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in dataclasses.asdict(self).items()) or "plain"
+
+
+S = TypeVar("S", bound=Schedule)
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A scheduled Halide function and its inputs, in the order of the op's inputs."""
+
+    output: hl.Func
+    inputs: tuple[hl.ImageParam, ...]
+
+
+class Kernel(ABC, Generic[S]):
+    """The kernels of one op."""
+
+    op: ClassVar[type[Op]]
+
+    @abstractmethod
+    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[S]:
+        """The schedules that can run this problem; the first is the default."""
+
+    @abstractmethod
+    def build(self, problem: Problem, schedule: S, cpu: Cpu) -> Pipeline:
+        """The algorithm under the schedule."""
+
+    @abstractmethod
+    def argument_shapes(self, problem: Problem, schedule: S, cpu: Cpu) -> tuple[Shape, ...]:
+        """The row-major shape in which the pipeline takes each input and the output, last.
+
+        A computed value or a graph input has the same elements as in the graph; a constant is as `pack` returns it.
+        """
+
+    def pack(self, problem: Problem, schedule: S, cpu: Cpu, index: int, value: Array) -> Array:
+        """Constant input `index` in the layout that the pipeline takes."""
+        return value.reshape(self.argument_shapes(problem, schedule, cpu)[index])
+
+    def unpack(self, problem: Problem, index: int, packed: Array) -> Array:
+        """The inverse of `pack`."""
+        return packed.reshape(problem.inputs[index].shape)
+
+
+def float_input(name: str, shape: Shape) -> hl.ImageParam:
+    """A float32 input of this row-major shape, with all extents and strides known when compiling.
+
+    Halide's dimension 0 is the last axis.
+    """
+    param = hl.ImageParam(hl.Float(32), len(shape), name)
+    _fix_layout(param, shape)
+    return param
+
+
+def fix_output(func: hl.Func, shape: Shape) -> None:
+    """Tell Halide the row-major shape of the output."""
+    _fix_layout(func.output_buffer(), shape)
+
+
+def _fix_layout(param: hl.ImageParam | hl.OutputImageParam, shape: Shape) -> None:
+    stride = 1
+    for dimension, size in enumerate(reversed(shape)):
+        param.dim(dimension).set_bounds(0, size)
+        param.dim(dimension).set_stride(stride)
+        stride *= size
+    param.set_host_alignment(64)
+
+
+def around_axis(shape: Shape, axis: int) -> Shape:
+    """`shape` as (outer, size of the axis, inner)."""
+    outer, inner = 1, 1
+    for size in shape[:axis]:
+        outer *= size
+    for size in shape[axis + 1 :]:
+        inner *= size
+    return outer, shape[axis], inner

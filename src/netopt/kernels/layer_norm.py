@@ -1,0 +1,66 @@
+"""Layer normalization: mean, then the mean of squared differences, then the scaling; each in vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import halide as hl
+
+from netopt.kernels.cpu import Cpu
+from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, fix_output, float_input
+from netopt.kernels.parallel import split_rows
+from netopt.kernels.rows import reduce_rows
+from netopt.numerics import Shape
+from netopt.ops import LayerNorm
+
+
+class LayerNormKernel(Kernel[Schedule]):
+    """Two passes over the row for the statistics: the one-pass formula loses all digits where mean^2 >> variance."""
+
+    op = LayerNorm
+
+    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
+        return (Schedule(),)
+
+    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+        assert isinstance(problem.op, LayerNorm)
+        shape = problem.output.shape
+        size = math.prod(shape[-problem.op.axes :])
+        matrix = (problem.output.elements // size, size)
+        return matrix, (size,), (size,), matrix
+
+    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+        assert isinstance(problem.op, LayerNorm)
+        # --- algorithm
+        shapes = self.argument_shapes(problem, schedule, cpu)
+        rows, size = shapes[0]
+        x, weight, bias = (
+            float_input(name, shape) for name, shape in zip(("x", "weight", "bias"), shapes, strict=False)
+        )
+        share = hl.f32(1.0 / size)
+        total = reduce_rows("total", size, cpu.lanes, lambda k, row: x[k, row], lambda a, b: a + b, 0.0)
+        mean = hl.Func("mean")
+        r = hl.Var("row")
+        mean[r] = total.result[r] * share
+        squares = reduce_rows(
+            "squares",
+            size,
+            cpu.lanes,
+            lambda k, row: (x[k, row] - mean[row]) * (x[k, row] - mean[row]),
+            lambda a, b: a + b,
+            0.0,
+        )
+        factor = hl.Func("factor")
+        factor[r] = hl.f32(1.0) / hl.sqrt(squares.result[r] * share + hl.f32(problem.op.epsilon))
+        k, row, out = hl.Var("k"), hl.Var("row"), hl.Func("out")
+        out[k, row] = (x[k, row] - mean[row]) * factor[row] * weight[k] + bias[k]
+        # --- schedule
+        fix_output(out, shapes[0])
+        split_rows(out, row, rows, problem.output.elements, problem.threads)
+        out.vectorize(k, cpu.lanes, hl.TailStrategy.GuardWithIf)
+        for reduction in (total, squares):
+            reduction.compute_at(out, row, cpu.lanes)
+        for func in (mean, factor):
+            func.compute_at(out, row)
+        return Pipeline(out, (x, weight, bias))

@@ -1,0 +1,31 @@
+"""Loops over vectors, and their split over threads.
+
+Halide's thread pool can grow but not shrink, so the number of threads is bounded by the schedule: no parallel loop for
+one thread, and exactly n chunks for n.
+"""
+
+from __future__ import annotations
+
+import halide as hl
+
+# A chunk below this many elements is not worth waking a thread for (about 5 us).
+SMALLEST_CHUNK = 16384
+
+
+def vectorize_and_split(func: hl.Func, inner: hl.Var, size: int, lanes: int, threads: int) -> None:
+    """Vectorize the innermost loop of `size` elements, and give each thread one run of it where that pays.
+
+    Each element is written once, so that the output may take the place of an input.
+    """
+    chunk = -(-size // threads)
+    if threads > 1 and chunk >= SMALLEST_CHUNK:
+        outer = hl.Var("chunk")
+        func.split(inner, outer, inner, -(-chunk // lanes) * lanes, hl.TailStrategy.GuardWithIf).parallel(outer)
+    func.vectorize(inner, lanes, hl.TailStrategy.GuardWithIf)
+
+
+def split_rows(func: hl.Func, row: hl.Var, rows: int, elements: int, threads: int) -> None:
+    """Give each thread one run of rows where that pays; `elements` is the size of the whole output."""
+    if threads > 1 and rows >= threads and elements // threads >= SMALLEST_CHUNK:
+        outer = hl.Var("chunk")
+        func.split(row, outer, row, -(-rows // threads), hl.TailStrategy.GuardWithIf).parallel(outer)

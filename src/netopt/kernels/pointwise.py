@@ -1,0 +1,82 @@
+"""Pointwise functions of one input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import halide as hl
+
+from netopt.kernels.cpu import Cpu
+from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, fix_output, float_input
+from netopt.kernels.math import at_least, clamp, erf, exp, expm1_of_negative, f32, log1p_of_unit, sigmoid, tanh
+from netopt.kernels.parallel import vectorize_and_split
+from netopt.numerics import Shape
+from netopt.ops import Pointwise
+
+# --- algorithm
+
+
+def _elu(x: hl.Expr, alpha: float, scale: float, input_scale: float) -> hl.Expr:
+    return f32(scale) * hl.select(x > f32(0.0), x, f32(alpha) * expm1_of_negative(f32(input_scale) * x))
+
+
+def _gelu_tanh(x: hl.Expr) -> hl.Expr:
+    inner = f32(math.sqrt(2.0 / math.pi)) * (x + f32(0.044715) * x * x * x)
+    return f32(0.5) * x * (f32(1.0) + tanh(inner))
+
+
+def _softplus(x: hl.Expr, beta: float, threshold: float) -> hl.Expr:
+    z = f32(beta) * x
+    soft = at_least(z, f32(0.0)) + log1p_of_unit(exp(-hl.abs(z)))
+    return hl.select(z > f32(threshold), x, soft * f32(1.0 / beta))
+
+
+def _hardsigmoid(x: hl.Expr) -> hl.Expr:
+    return clamp(x + f32(3.0), 0.0, 6.0) * f32(1.0 / 6.0)
+
+
+# One row for each function of `ops.pointwise.FUNCTIONS`.
+EXPRESSIONS: dict[str, Callable[..., hl.Expr]] = {
+    "relu": lambda x: at_least(x, f32(0.0)),
+    "hardtanh": clamp,
+    "leaky_relu": lambda x, slope: hl.select(x < f32(0.0), f32(slope) * x, x),
+    "elu": _elu,
+    "gelu": lambda x: f32(0.5) * x * (f32(1.0) + erf(x * f32(math.sqrt(0.5)))),
+    "gelu_tanh": _gelu_tanh,
+    "silu": lambda x: x * sigmoid(x),
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+    "hardswish": lambda x: x * _hardsigmoid(x),
+    "hardsigmoid": _hardsigmoid,
+    "softplus": _softplus,
+}
+
+
+def apply_pointwise(op: Pointwise | None, x: hl.Expr) -> hl.Expr:
+    """The function of `op` at x, for this kernel and for the ends of others; x itself where there is none."""
+    return x if op is None else EXPRESSIONS[op.function](x, *op.parameters)
+
+
+# --- schedule
+
+
+class PointwiseKernel(Kernel[Schedule]):
+    """One flat loop. Bound by memory: relu over 1M floats in the L2 cache runs at the rate of a copy."""
+
+    op = Pointwise
+
+    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
+        return (Schedule(),)
+
+    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+        return ((problem.output.elements,),) * 2
+
+    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+        assert isinstance(problem.op, Pointwise)
+        shape, _ = self.argument_shapes(problem, schedule, cpu)
+        source, i, out = float_input("source", shape), hl.Var("i"), hl.Func("out")
+        out[i] = apply_pointwise(problem.op, source[i])
+        fix_output(out, shape)
+        vectorize_and_split(out, i, shape[0], cpu.lanes, problem.threads)
+        return Pipeline(out, (source,))

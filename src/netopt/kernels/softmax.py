@@ -1,0 +1,83 @@
+"""Softmax and log-softmax: maximum, sum of exponentials, quotient; each in vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import halide as hl
+
+from netopt.kernels.cpu import Cpu
+from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, around_axis, fix_output, float_input
+from netopt.kernels.math import at_least, exp
+from netopt.kernels.parallel import split_rows
+from netopt.kernels.rows import reduce_rows
+from netopt.numerics import Shape
+from netopt.ops import Softmax
+
+
+class SoftmaxKernel(Kernel[Schedule]):
+    """Along the last axis with vectors along it; along another axis with vectors across it."""
+
+    op = Softmax
+
+    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
+        return (Schedule(),)
+
+    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+        assert isinstance(problem.op, Softmax)
+        outer, size, inner = around_axis(problem.output.shape, problem.op.axis)
+        return ((outer, size) if inner == 1 else (outer, size, inner),) * 2
+
+    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+        assert isinstance(problem.op, Softmax)
+        shape, _ = self.argument_shapes(problem, schedule, cpu)
+        build = _along_last_axis if len(shape) == 2 else _across
+        source = float_input("source", shape)
+        out = build(source, shape, problem, cpu)
+        fix_output(out, shape)
+        return Pipeline(out, (source,))
+
+
+def _end(x: hl.Expr, maximum: hl.Expr, total: hl.Expr, log: bool) -> hl.Expr:
+    return x - maximum - hl.log(total) if log else exp(x - maximum) / total
+
+
+def _along_last_axis(source: hl.ImageParam, shape: Shape, problem: Problem, cpu: Cpu) -> hl.Func:
+    # --- algorithm
+    assert isinstance(problem.op, Softmax)
+    rows, size = shape
+    maximum = reduce_rows("maximum", size, cpu.lanes, lambda k, row: source[k, row], at_least, -math.inf)
+    total = reduce_rows(
+        "total", size, cpu.lanes, lambda k, row: exp(source[k, row] - maximum.result[row]), lambda a, b: a + b, 0.0
+    )
+    k, row, out = hl.Var("k"), hl.Var("row"), hl.Func("out")
+    out[k, row] = _end(source[k, row], maximum.result[row], total.result[row], problem.op.log)
+    # --- schedule
+    split_rows(out, row, rows, problem.output.elements, problem.threads)
+    out.vectorize(k, cpu.lanes, hl.TailStrategy.GuardWithIf)
+    for reduction in (maximum, total):
+        reduction.compute_at(out, row, cpu.lanes)
+    return out
+
+
+def _across(source: hl.ImageParam, shape: Shape, problem: Problem, cpu: Cpu) -> hl.Func:
+    # --- algorithm
+    assert isinstance(problem.op, Softmax)
+    outer, size, _ = shape
+    i, k, o = hl.Var("i"), hl.Var("k"), hl.Var("o")
+    along = hl.RDom([(0, size)], "along")
+    maximum, total, out = hl.Func("maximum"), hl.Func("total"), hl.Func("out")
+    maximum[i, o] = hl.f32(-math.inf)
+    maximum[i, o] = at_least(hl.Expr(maximum[i, o]), source[i, along.x, o])
+    total[i, o] = hl.f32(0.0)
+    total[i, o] += exp(source[i, along.x, o] - maximum[i, o])
+    out[i, k, o] = _end(source[i, k, o], maximum[i, o], total[i, o], problem.op.log)
+    # --- schedule
+    i_out = hl.Var("i_out")
+    out.split(i, i_out, i, cpu.lanes, hl.TailStrategy.GuardWithIf).reorder(i, k, i_out, o).vectorize(i)
+    split_rows(out, o, outer, problem.output.elements, problem.threads)
+    for func in (maximum, total):
+        func.compute_at(out, i_out).vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
+        func.update().vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
+    return out

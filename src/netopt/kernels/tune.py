@@ -1,0 +1,166 @@
+"""Which schedule a kernel runs: the winner of a measurement on this machine where there was one, else the default.
+
+Winners are kept in one JSON file, `schedules.json` in the folder NETOPT_CACHE_DIR, or else in netopt's folder of the
+user's cache. A key holds the op, the shapes, the number of threads, the CPU's features, Halide's version, and whether
+the weights were in the cache or came from memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import halide as hl
+import numpy as np
+from rich.progress import TaskID
+
+from netopt.console import progress
+from netopt.files import write_atomically
+from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at
+from netopt.kernels.compile import KERNELS, compile_kernel
+from netopt.kernels.cpu import Cpu
+from netopt.kernels.kernel import Problem, Schedule
+from netopt.timing import interleaved
+
+# A network with more weights than this streams them from memory on each run: about half of a last-level cache.
+STREAMED_BYTES = 16 * 2**20
+# Copies of a kernel's weights that a measurement goes through in turn, so that none stays in the cache.
+_STREAM_POOL_BYTES = 128 * 2**20
+_FINALISTS_WITHIN = 1.25
+_SECONDS = 1.0
+# The default is given up only for something that noise does not explain.
+_MARGIN = 0.98
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A problem as part of a network: `streamed` says that its weights come from memory rather than the cache."""
+
+    problem: Problem
+    constants: tuple[int, ...]
+    streamed: bool
+
+    def key(self, cpu: Cpu) -> str:
+        """The key of the winner in the file."""
+        where = "streamed" if self.streamed else "cached"
+        return " | ".join((self.problem.key(), cpu.target, f"halide {version('halide')}", where))
+
+
+def cache_file() -> Path:
+    """Where winners are kept."""
+    folder = os.environ.get("NETOPT_CACHE_DIR")
+    if folder:
+        return Path(folder) / "schedules.json"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "netopt" / "schedules.json"
+
+
+def choose_schedules(workloads: Sequence[Workload], cpu: Cpu) -> list[Schedule]:
+    """The remembered winner for each workload, or the default."""
+    winners = _read_winners()
+    result = []
+    for workload in workloads:
+        table = KERNELS[type(workload.problem.op)].schedules(workload.problem, cpu)
+        label = winners.get(workload.key(cpu), {}).get("schedule")
+        # A table that no longer has the winner (another netopt wrote it) falls back on the default.
+        result.append(next((schedule for schedule in table if str(schedule) == label), table[0]))
+    return result
+
+
+def tune(workloads: Iterable[Workload], cpu: Cpu) -> None:
+    """Measure the schedules of each workload that has no winner yet, and remember the fastest.
+
+    Each winner is written when it is found, so that an interrupted run resumes where it stopped.
+    """
+    winners = _read_winners()
+    pending = {w.key(cpu): w for w in workloads if w.key(cpu) not in winners}
+    pending = {k: w for k, w in pending.items() if len(KERNELS[type(w.problem.op)].schedules(w.problem, cpu)) > 1}
+    with progress("tuning", len(pending)) as bar:
+        for key, workload in pending.items():
+            shapes = " x ".join(str(list(t.shape)) for t in workload.problem.inputs[:2])
+            bar.update(TaskID(0), description=f"tuning {workload.problem.op.label} {shapes}")
+            _remember(key, _measure(workload, cpu))
+            bar.advance(TaskID(0))
+
+
+def _measure(workload: Workload, cpu: Cpu) -> dict[str, object]:
+    """Time all schedules a few times, then the good ones often."""
+    table = KERNELS[type(workload.problem.op)].schedules(workload.problem, cpu)
+    calls = dict(zip(map(str, table), _calls(workload, table, cpu), strict=True))
+    first = interleaved(calls, rounds=5, warmup=1, seconds=_SECONDS)
+    limit = _FINALISTS_WITHIN * min(timing.median for timing in first.values())
+    default = str(table[0])
+    finalists = {name: call for name, call in calls.items() if first[name].median <= limit or name == default}
+    final = interleaved(finalists, rounds=50, warmup=0, seconds=_SECONDS)
+    winner = min(final, key=lambda name: final[name].median)
+    if final[winner].median > _MARGIN * final[default].median:
+        winner = default
+    return {"schedule": winner, "ms": final[winner].median, "default_ms": final[default].median}
+
+
+def _calls(workload: Workload, table: Sequence[Schedule], cpu: Cpu) -> list[Callable[[], None]]:
+    """A call of each schedule. All share one pool of weights: what is in it does not matter for the time."""
+    kernel = KERNELS[type(workload.problem.op)]
+    all_shapes = [kernel.argument_shapes(workload.problem, schedule, cpu) for schedule in table]
+    layouts = [_offsets([shapes[i] for i in workload.constants]) for shapes in all_shapes]
+    size = max((end for *_, end in layouts), default=0)
+    copies = max(1, _STREAM_POOL_BYTES // max(1, size)) if workload.streamed else 1
+    pool = aligned_bytes(size * copies)
+    pool.view(np.float32).fill(0.5)
+    calls = []
+    for schedule, shapes, offsets in zip(table, all_shapes, layouts, strict=True):
+        arrays = [aligned_floats(shape) for shape in shapes]
+        argument_lists = []
+        for copy in range(copies):
+            for index, offset in zip(workload.constants, offsets, strict=False):
+                arrays[index] = floats_at(pool, copy * size + offset, shapes[index])
+            argument_lists.append([hl.Buffer(array) for array in arrays])
+        calls.append(_in_turn(compile_kernel(workload.problem, schedule, cpu), argument_lists))
+    return calls
+
+
+def _offsets(shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Aligned offsets of arrays one after the other, and the end of the last."""
+    offsets = [0]
+    for shape in shapes:
+        offsets.append(offsets[-1] + -(-4 * int(np.prod(shape)) // 64) * 64)
+    return offsets
+
+
+def _in_turn(function: hl.Callable, argument_lists: Sequence[list[hl.Buffer]]) -> Callable[[], None]:
+    turn = 0
+
+    def call() -> None:
+        nonlocal turn
+        function(*argument_lists[turn])
+        turn = (turn + 1) % len(argument_lists)
+
+    return call
+
+
+def _read_winners() -> dict[str, dict[str, object]]:
+    try:
+        data = json.loads(cache_file().read_text())
+        if isinstance(data, dict) and all(isinstance(row, dict) for row in data.values()):
+            return data
+        raise ValueError("not a table of schedules")
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        warnings.warn(
+            f"{cache_file()}: {error}; tuned schedules are ignored, and the next tuning writes the file anew",
+            stacklevel=2,
+        )
+        return {}
+
+
+def _remember(key: str, winner: dict[str, object]) -> None:
+    # Read again: another process may have added its own since.
+    winners = _read_winners() | {key: winner}
+    cache_file().parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(cache_file(), [json.dumps(winners, indent=1, sort_keys=True).encode()])
