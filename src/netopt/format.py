@@ -1,0 +1,207 @@
+"""The .nopt file: one network, whole and checked. docs/format.md is its specification.
+
+    header (64 bytes) | metadata (JSON, padded to 64 bytes) | constants, each at a multiple of 64 bytes
+
+Nothing in the file is code, and reading it runs none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from netopt.errors import FileFormatError, InvalidArgument, NetoptError
+from netopt.files import write_atomically
+from netopt.graph import Graph, Node, Signature, Structure, verify
+from netopt.memory import MemoryPlan, check_plan
+from netopt.numerics import FLOAT32, number_format_from_json
+from netopt.ops import OPS, TensorType
+from netopt.ops.serialize import op_from_json, op_to_json
+
+MAGIC = b"\x89NOPT\r\n\x1a"
+VERSION = 1
+ALIGNMENT = 64
+# magic, version, size of the header, size of the file, size of the metadata, checksum of all after the header; zeros;
+# then the checksum of the header up to there.
+_HEADER = struct.Struct("<8sIIQQI24x")
+_CHECKSUM = struct.Struct("<I")
+HEADER_BYTES = _HEADER.size + _CHECKSUM.size
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a file holds."""
+
+    graph: Graph
+    plan: MemoryPlan
+    signature: Signature
+
+
+def write_network(path: str | Path, network: Network) -> None:
+    """Write a .nopt file, atomically.
+
+    Raises:
+        OSError: the file cannot be written; what was there before is intact.
+    """
+    metadata = _metadata(network)
+    sections: list[bytes | memoryview] = [metadata, *(_bytes_of(value) for value in network.graph.constants.values())]
+    checksum = 0
+    for section in sections:
+        for chunk in _padded(section):
+            checksum = zlib.crc32(chunk, checksum)
+    size = HEADER_BYTES + sum(_aligned(len(section)) for section in sections)
+    header = _HEADER.pack(MAGIC, VERSION, HEADER_BYTES, size, len(metadata), checksum)
+    header += _CHECKSUM.pack(zlib.crc32(header))
+    write_atomically(Path(path), [header, *(chunk for section in sections for chunk in _padded(section))])
+
+
+def read_network(path: str | Path) -> Network:
+    """Read a .nopt file. The constants are mapped from the file, not copied.
+
+    Raises:
+        FileFormatError: it is not a .nopt file, is of another version, truncated, damaged or inconsistent.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        try:
+            # A private mapping: torch wants writable memory, and the file must not change.
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except ValueError:
+            raise FileFormatError(str(path), expected="a .nopt file", found="an empty file") from None
+    metadata = _check_container(path, data)
+    try:
+        return _decode(json.loads(metadata), data, HEADER_BYTES + _aligned(len(metadata)))
+    except (NetoptError, ValueError, KeyError, TypeError, RecursionError) as error:
+        # The checksum is right, so this file was written so: by a faulty or a malicious program.
+        raise FileFormatError(
+            str(path), expected="consistent metadata", found=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_container(path: Path, data: mmap.mmap) -> bytes:
+    """The metadata of a file whose header and checksums are right."""
+    if data[: len(MAGIC)] != MAGIC[: len(data)]:
+        raise FileFormatError(str(path), expected="a .nopt file", found=f"one that begins with {data[:8]!r}")
+    if len(data) < HEADER_BYTES:
+        raise FileFormatError(f"{path} is truncated", expected=f"at least {HEADER_BYTES} bytes", found=len(data))
+    header = data[: _HEADER.size]
+    if _CHECKSUM.unpack(data[_HEADER.size : HEADER_BYTES])[0] != zlib.crc32(header):
+        raise FileFormatError(f"{path} is damaged", expected="the header's checksum", found="another")
+    _, version, header_bytes, size, metadata_bytes, checksum = _HEADER.unpack(header)
+    if (version, header_bytes) != (VERSION, HEADER_BYTES):
+        raise FileFormatError(
+            str(path), expected=f"format version {VERSION}", found=version, fix="read it with the netopt that wrote it"
+        )
+    if len(data) != size or HEADER_BYTES + _aligned(metadata_bytes) > size:
+        state = "truncated" if len(data) < size else "damaged"
+        raise FileFormatError(f"{path} is {state}", expected=f"{size} bytes", found=len(data))
+    with memoryview(data) as view:
+        if zlib.crc32(view[HEADER_BYTES:]) != checksum:
+            raise FileFormatError(f"{path} is damaged", expected="the content's checksum", found="another")
+    return data[HEADER_BYTES : HEADER_BYTES + metadata_bytes]
+
+
+def _metadata(network: Network) -> bytes:
+    graph, plan, signature = network.graph, network.plan, network.signature
+    data = {
+        "signature": {
+            "positional": signature.positional.to_json(),
+            "keyword": signature.keyword.to_json(),
+            "output": signature.output.to_json(),
+        },
+        "inputs": list(graph.inputs),
+        "outputs": list(graph.outputs),
+        "values": {
+            name: {"shape": list(type_.shape), "format": type_.format.to_json()} for name, type_ in graph.types.items()
+        },
+        "constants": list(graph.constants),
+        "nodes": [
+            {"op": op_to_json(node.op), "inputs": list(node.inputs), "output": node.output, "layer": node.layer}
+            for node in graph.nodes
+        ],
+        "plan": {"offsets": dict(plan.offsets), "arena_bytes": plan.arena_bytes, "lower_bound": plan.lower_bound},
+    }
+    return json.dumps(data, separators=(",", ":")).encode()
+
+
+def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
+    types = {
+        name: TensorType(tuple(map(_natural, value["shape"])), number_format_from_json(value["format"]))
+        for name, value in data["values"].items()
+    }
+    constants = {}
+    for name in data["constants"]:
+        constants[name] = _constant(file, start, types[name])
+        start += _aligned(types[name].bytes)
+    if start != len(file):
+        raise InvalidArgument("constants", expected=f"to end with the file, at {len(file)}", found=start)
+    nodes = tuple(
+        Node(
+            op_from_json(node["op"], OPS),
+            tuple(map(_text, node["inputs"])),
+            _text(node["output"]),
+            _text(node["layer"]),
+        )
+        for node in data["nodes"]
+    )
+    graph = Graph(tuple(map(_text, data["inputs"])), tuple(map(_text, data["outputs"])), nodes, types, constants)
+    offsets = {name: _natural(offset) for name, offset in data["plan"]["offsets"].items()}
+    plan = MemoryPlan(offsets, _natural(data["plan"]["arena_bytes"]), _natural(data["plan"]["lower_bound"]))
+    signature = Signature(**{key: Structure.from_json(value) for key, value in data["signature"].items()})
+    verify(graph)
+    check_plan(graph, plan)
+    _check_signature(graph, signature)
+    return Network(graph, plan, signature)
+
+
+def _constant(file: mmap.mmap, start: int, type_: TensorType) -> torch.Tensor:
+    if type_.format != FLOAT32:
+        raise InvalidArgument("format of a constant", expected="float32", found=type_.format.name)
+    if start + type_.bytes > len(file):
+        raise InvalidArgument("constants", expected="within the file", found=f"one that ends at {start + type_.bytes}")
+    flat = np.frombuffer(file, np.float32, type_.elements, start)
+    return torch.from_numpy(flat.reshape(type_.shape))
+
+
+def _check_signature(graph: Graph, signature: Signature) -> None:
+    counts = (signature.positional.count() + signature.keyword.count(), signature.output.count())
+    if counts != (len(graph.inputs), len(graph.outputs)):
+        raise InvalidArgument(
+            "signature", expected=f"{len(graph.inputs)} inputs, {len(graph.outputs)} outputs", found=counts
+        )
+
+
+def _natural(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**48:
+        raise InvalidArgument("size or offset", expected="an integer from 0 to 2^48", found=value)
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidArgument("name", expected="a string", found=value)
+    return value
+
+
+def _bytes_of(value: torch.Tensor) -> memoryview:
+    return value.contiguous().reshape(-1).numpy().data.cast("B")
+
+
+def _padded(section: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    yield section
+    yield bytes(_aligned(len(section)) - len(section))
+
+
+def _aligned(size: int) -> int:
+    return math.ceil(size / ALIGNMENT) * ALIGNMENT

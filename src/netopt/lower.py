@@ -1,0 +1,34 @@
+"""From a trained model to a program."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from netopt.format import Network
+from netopt.graph import capture, run_passes
+from netopt.graph.capture import Example
+from netopt.memory import check_plan, plan_memory
+from netopt.program import Program
+
+
+def lower(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = False) -> Program:
+    """Compile a trained model into native code for this machine.
+
+    The program computes what the model computes in eval mode. It shares nothing with the model, which is not changed.
+
+    Args:
+        model: float32 weights, on the CPU.
+        example: an input, for its shapes: a tensor, a tuple of positional arguments or a dict of keyword arguments.
+        threads: the most threads that a kernel uses.
+        tune: measure each kernel's schedules on this machine, remember the winners on disk, and use them. Without it,
+            what was remembered is used, and defaults for the rest.
+
+    Raises:
+        UnsupportedModel: torch.export cannot trace the model, or an op has no kernel; names the layer.
+        InvalidArgument, InvalidType: the example or an option cannot be used.
+    """
+    graph, signature = capture(model, example)
+    graph = run_passes(graph)
+    plan = plan_memory(graph)
+    check_plan(graph, plan)
+    return Program(Network(graph, plan, signature), threads=threads, tune=tune)

@@ -1,0 +1,271 @@
+"""A lowered network: compiled kernels, packed weights and one arena."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import halide as hl
+import torch
+
+from netopt.console import count, render_table
+from netopt.errors import InvalidArgument, InvalidType, UnsupportedModel
+from netopt.format import Network, read_network, write_network
+from netopt.graph import Graph, Node
+from netopt.graph.capture import split_example
+from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at
+from netopt.kernels.compile import KERNELS, compile_kernel, kernel_of
+from netopt.kernels.cpu import host_cpu
+from netopt.kernels.kernel import Array, Problem, Schedule
+from netopt.kernels.tune import STREAMED_BYTES, Workload, choose_schedules, tune
+from netopt.memory import MemoryPlan
+from netopt.ops import Dense
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """A node with a kernel: what it computes, how, and on which bytes."""
+
+    node: Node
+    problem: Problem
+    schedule: Schedule
+    function: hl.Callable
+    arguments: tuple[hl.Buffer, ...]
+
+
+class Program:
+    """A network as native code, for inputs of one shape.
+
+    Calls from several threads are safe; they run one after the other, since they share the arena. Results are copies:
+    the next call does not change them.
+    """
+
+    def __init__(self, network: Network, *, threads: int = 1, tune: bool = False) -> None:
+        """Compile the network's kernels, or take over those that this process has compiled already.
+
+        Args:
+            network: a verified graph with a checked plan. Its constants are copied.
+            threads: the most threads that a kernel uses.
+            tune: measure schedules that have not been measured on this machine yet.
+
+        Raises:
+            InvalidArgument: `threads` is below 1.
+            UnsupportedModel: an op has no kernel.
+        """
+        if type(threads) is not int or threads < 1:
+            raise InvalidArgument("threads", expected="an integer of at least 1", found=threads)
+        self._graph = dataclasses.replace(network.graph, constants={})
+        self._constant_names = tuple(network.graph.constants)
+        self._signature = network.signature
+        self._plan = network.plan
+        self._lock = threading.Lock()
+        self._arena = aligned_bytes(network.plan.arena_bytes)
+        self._packed: dict[tuple[str, type, tuple[int, ...]], Array] = {}
+        self._steps = self._prepare(network.graph, threads, tune)
+        self._inputs = [torch.from_numpy(self._view(name)) for name in network.graph.inputs]
+        self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
+        self._outputs = [self._output(name, network.graph) for name in network.graph.outputs]
+
+    # --- running
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model returns for this input, called as the model is, or with an example as `lower` took it.
+
+        Inputs need not be contiguous. No gradients are recorded.
+
+        Raises:
+            InvalidArgument: an input has another shape or is not on the CPU, or the inputs are nested otherwise.
+            InvalidType: an input is not float32.
+        """
+        tensors = self._flatten(args, kwargs)
+        for tensor, place, name in zip(tensors, self._inputs, self._input_names, strict=True):
+            if tensor.shape != place.shape or tensor.dtype != place.dtype or tensor.device != place.device:
+                _refuse(tensor, place, name)
+        with self._lock, torch.no_grad():
+            for tensor, place in zip(tensors, self._inputs, strict=True):
+                place.copy_(tensor)
+            for step in self._steps:
+                step.function(*step.arguments)
+            results = [place.clone() for place in self._outputs]
+        return self._signature.output.unflatten(iter(results))
+
+    def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        positional, keyword = self._signature.positional, self._signature.keyword
+        if len(args) == 1 and not kwargs and not isinstance(args[0], torch.Tensor):
+            is_example = isinstance(args[0], Mapping) if keyword.parts else len(positional.parts) != 1
+            if is_example:
+                args, kwargs = split_example(args[0])
+        return [*positional.flatten(args, "input"), *keyword.flatten(kwargs, "input")]
+
+    # --- what it is
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of the one arena that holds all inputs, activations and outputs."""
+        return self._arena.nbytes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the constants as they are held: packed, with padding."""
+        return sum(array.nbytes for array in self._packed.values())
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one run."""
+        return self._graph.multiply_adds()
+
+    @property
+    def memory_plan(self) -> MemoryPlan:
+        """Where each value lives in the arena."""
+        return self._plan
+
+    def summary(self) -> str:
+        """A table with a row for each step: op, layer, shapes, schedule chosen, bytes, multiply-adds; and totals."""
+        by_output = {step.node.output: step for step in self._steps}
+        rows = []
+        for node in self._graph.nodes:
+            types = self._graph.node_types(node)
+            output = self._graph.types[node.output]
+            step = by_output.get(node.output)
+            constants = sum(self._graph.types[name].bytes for name in node.inputs if name in self._constant_names)
+            rows.append(
+                (
+                    node.op.label,
+                    node.layer,
+                    _shape(types[0].shape),
+                    _shape(output.shape),
+                    str(step.schedule).strip() if step else "a view, no code",
+                    self._plan.offsets[node.output],
+                    count(output.bytes),
+                    count(constants),
+                    count(node.op.multiply_adds(types)),
+                )
+            )
+        columns = ("op", "layer", "input", "output", "schedule", "offset", "bytes", "weights", "multiply-adds")
+        table = render_table(columns, rows, text_columns=5)
+        totals = (
+            f"arena {count(self.arena_bytes)} bytes (lower bound {count(self._plan.lower_bound)}), "
+            f"weights {count(self.weight_bytes)} bytes, multiply-adds {count(self.multiply_adds)}, "
+            f"for {host_cpu().target}"
+        )
+        return f"{table}\n{totals}"
+
+    def save(self, path: str | Path) -> None:
+        """Write the network to a .nopt file, atomically; `netopt.load` reads it.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        write_network(path, Network(self._whole_graph(), self._plan, self._signature))
+
+    # --- preparing
+
+    def _prepare(self, graph: Graph, threads: int, tuned: bool) -> list[_Step]:
+        cpu = host_cpu()
+        nodes = [node for node in graph.nodes if not node.op.is_view]
+        streamed = sum(graph.types[name].bytes for name in graph.constants) > STREAMED_BYTES
+        workloads = []
+        for node in nodes:
+            kernel_of(node.op, node.layer)
+            _check_weights(graph, node)
+            constants = tuple(i for i, name in enumerate(node.inputs) if name in graph.constants)
+            problem = Problem(node.op, graph.node_types(node), graph.types[node.output], threads)
+            workloads.append(Workload(problem, constants, streamed))
+        if tuned:
+            tune(workloads, cpu)
+        steps = []
+        for node, workload, schedule in zip(nodes, workloads, choose_schedules(workloads, cpu), strict=True):
+            function = compile_kernel(workload.problem, schedule, cpu)
+            arguments = self._arguments(graph, node, workload.problem, schedule)
+            steps.append(_Step(node, workload.problem, schedule, function, arguments))
+        return steps
+
+    def _arguments(self, graph: Graph, node: Node, problem: Problem, schedule: Schedule) -> tuple[hl.Buffer, ...]:
+        cpu, kernel = host_cpu(), KERNELS[type(node.op)]
+        shapes = kernel.argument_shapes(problem, schedule, cpu)
+        arrays = []
+        for index, (name, shape) in enumerate(zip((*node.inputs, node.output), shapes, strict=True)):
+            if name not in graph.constants:
+                arrays.append(floats_at(self._arena, self._plan.offsets[name], shape))
+                continue
+            key = (name, type(node.op), shape)
+            if key not in self._packed:
+                packed = aligned_floats(shape)
+                packed[...] = kernel.pack(problem, schedule, cpu, index, graph.constants[name].numpy())
+                self._packed[key] = packed
+            arrays.append(self._packed[key])
+        return tuple(hl.Buffer(array) for array in arrays)
+
+    def _view(self, name: str) -> Array:
+        return floats_at(self._arena, self._plan.offsets[name], self._graph.types[name].shape)
+
+    def _output(self, name: str, graph: Graph) -> torch.Tensor:
+        """Where the result is read from: the arena, or for a result that is a constant a copy of it."""
+        if name not in graph.constants:
+            return torch.from_numpy(self._view(name))
+        shape = graph.types[name].shape
+        copied = self._packed.setdefault((name, Program, shape), aligned_floats(shape))
+        copied[...] = graph.constants[name].numpy()
+        return torch.from_numpy(copied)
+
+    def _whole_graph(self) -> Graph:
+        """The graph with its constants in their own layout again."""
+        constants: dict[str, torch.Tensor] = {}
+        for step in self._steps:
+            for index, name in enumerate(step.node.inputs):
+                if name in self._constant_names and name not in constants:
+                    kernel, cpu = KERNELS[type(step.node.op)], host_cpu()
+                    shape = kernel.argument_shapes(step.problem, step.schedule, cpu)[index]
+                    packed = self._packed[name, type(step.node.op), shape]
+                    constants[name] = torch.from_numpy(kernel.unpack(step.problem, index, packed))
+        for (name, kind, _), array in self._packed.items():
+            if kind is Program:
+                constants[name] = torch.from_numpy(array)
+        return dataclasses.replace(self._graph, constants={name: constants[name] for name in self._constant_names})
+
+
+def load(path: str | Path, *, threads: int = 1, tune: bool = False) -> Program:
+    """Read a .nopt file and compile its kernels for this machine.
+
+    Args:
+        path: what `Program.save` wrote.
+        threads: the most threads that a kernel uses.
+        tune: measure schedules that have not been measured on this machine yet.
+
+    Raises:
+        FileFormatError: the file is foreign, truncated, damaged or of another version.
+        OSError: the file cannot be read.
+    """
+    return Program(read_network(path), threads=threads, tune=tune)
+
+
+def _check_weights(graph: Graph, node: Node) -> None:
+    """A dense layer's weights are packed when lowering, so they must be known then."""
+    if isinstance(node.op, Dense) and not all(
+        name in graph.constants for name in node.inputs[1 : 2 + node.op.has_bias]
+    ):
+        raise UnsupportedModel(
+            "a dense layer whose weight or bias is computed from the input",
+            layer=node.layer,
+            fix="keep this layer in PyTorch",
+        )
+
+
+def _refuse(tensor: torch.Tensor, place: torch.Tensor, name: str) -> None:
+    if tensor.device.type != "cpu":
+        raise InvalidArgument(name, expected="a tensor on the CPU", found=f"one on {tensor.device}")
+    if tensor.dtype != place.dtype:
+        raise InvalidType(name, expected=f"dtype {place.dtype}", found=tensor.dtype)
+    raise InvalidArgument(
+        name,
+        expected=f"shape {tuple(place.shape)}",
+        found=tuple(tensor.shape),
+        fix="lower the model again with an example of that shape",
+    )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
