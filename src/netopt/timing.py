@@ -15,27 +15,34 @@ from netopt.errors import InvalidArgument
 
 @dataclass(frozen=True)
 class Timing:
-    """Latency of one call in milliseconds: median and quartiles over `rounds`."""
+    """Latency of one call in milliseconds: median and quartiles over `samples`."""
 
     median: float
     lower_quartile: float
     upper_quartile: float
-    rounds: int
+    samples: int
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], *, rounds: int = 30, warmup: int = 2, seconds: float | None = None
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 30,
+    warmup: int = 2,
+    burst: int = 1,
+    seconds: float | None = None,
 ) -> dict[str, Timing]:
-    """Time each call once a round, in turn, and return a `Timing` for each.
+    """Time each call in turn, round after round, and return a `Timing` for each.
 
     Args:
         calls: what to time, by name.
         rounds: rounds to measure, at least 1.
         warmup: untimed rounds before them.
+        burst: timed calls in one turn. More than one are preceded by an untimed one, so that each call finds the
+            caches as it left them itself, not as the call before it in the round did.
         seconds: stop early, after at least three rounds, once this much time has passed.
     """
-    if rounds < 1:
-        raise InvalidArgument("rounds", expected="at least 1", found=rounds)
+    if rounds < 1 or burst < 1:
+        raise InvalidArgument("rounds and burst", expected="at least 1", found=f"{rounds} and {burst}")
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(warmup):
         for call in calls.values():
@@ -45,9 +52,12 @@ def interleaved(
         if seconds is not None and done >= 3 and time.perf_counter() - started > seconds:
             break
         for name, call in calls.items():
-            before = time.perf_counter()
-            call()
-            samples[name].append(1e3 * (time.perf_counter() - before))
+            if burst > 1:
+                call()
+            for _ in range(burst):
+                before = time.perf_counter()
+                call()
+                samples[name].append(1e3 * (time.perf_counter() - before))
     return {name: _summarize(times) for name, times in samples.items()}
 
 

@@ -84,6 +84,10 @@ class Structure:
             return dict(zip(self.keys, parts, strict=True))
         return tuple(parts) if self.kind == "tuple" else parts
 
+    def is_single(self) -> bool:
+        """Whether it is a nesting of exactly one tensor, one deep, as the arguments of most models are."""
+        return len(self.parts) == 1 and self.parts[0].kind == "tensor"
+
     def count(self) -> int:
         """The number of tensors."""
         return 1 if self.kind == "tensor" else sum(part.count() for part in self.parts)

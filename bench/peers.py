@@ -1,0 +1,102 @@
+"""The engines that netopt is measured against: each a function from a model and an input to a call, on one thread."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import netopt
+
+Call = Callable[[], object]
+Engine = Callable[[nn.Module, torch.Tensor], Call]
+
+
+def eager(model: nn.Module, x: torch.Tensor) -> Call:
+    """PyTorch as it is."""
+    return lambda: model(x)
+
+
+def compiled(model: nn.Module, x: torch.Tensor) -> Call:
+    """torch.compile with its default backend, which needs a C++ compiler."""
+    torch.compiler.reset()
+    function = torch.compile(model)
+    function(x)
+    return lambda: function(x)
+
+
+def onnxruntime(model: nn.Module, x: torch.Tensor) -> Call:
+    """ONNX Runtime on its CPU provider."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    with _exported(model, x) as path:
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (source,) = session.get_inputs()
+    array = x.numpy()
+    return lambda: session.run(None, {source.name: array})
+
+
+def openvino_f32(model: nn.Module, x: torch.Tensor) -> Call:
+    """OpenVINO in float32: without the hint it computes in bfloat16 where the CPU can."""
+    import openvino
+
+    hints = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    with _exported(model, x) as path:
+        request = openvino.Core().compile_model(path, "CPU", hints).create_infer_request()
+    array = x.numpy()
+    return lambda: request.infer([array], share_inputs=True)
+
+
+def netopt_default(model: nn.Module, x: torch.Tensor) -> Call:
+    """netopt with default schedules."""
+    program = netopt.lower(model, x)
+    return lambda: program(x)
+
+
+def netopt_tuned(model: nn.Module, x: torch.Tensor) -> Call:
+    """netopt with schedules measured on this machine."""
+    program = netopt.lower(model, x, tune=True)
+    return lambda: program(x)
+
+
+ENGINES: dict[str, Engine] = {
+    "eager": eager,
+    "torch.compile": compiled,
+    "onnxruntime": onnxruntime,
+    "openvino f32": openvino_f32,
+    "netopt": netopt_default,
+    "netopt tuned": netopt_tuned,
+}
+
+
+def prepare(model: nn.Module, x: torch.Tensor) -> tuple[dict[str, Call], dict[str, str]]:
+    """The call of each engine that works here, and the reason for each that does not."""
+    calls, absent = {}, {}
+    for name, engine in ENGINES.items():
+        try:
+            calls[name] = engine(model, x)
+        except Exception as error:  # noqa: BLE001  # engines fail in their own ways; the table says which did and why
+            absent[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return calls, absent
+
+
+@contextlib.contextmanager
+def _exported(model: nn.Module, x: torch.Tensor):  # type: ignore[no-untyped-def]
+    """The path of the model as an ONNX file, without the exporter's chatter."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.fspath(Path(folder) / "model.onnx")
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(model, (x,), path, dynamo=True, verbose=False)
+        yield path

@@ -1,0 +1,22 @@
+"""What all tests share: nothing of the user's own cache is read or written, and torch is repeatable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NETOPT_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "netopt-cache"))
+    monkeypatch.delenv("NETOPT_DUMP", raising=False)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of tuned schedules."""
+    monkeypatch.setenv("NETOPT_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"

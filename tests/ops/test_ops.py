@@ -1,0 +1,157 @@
+"""Each op's shape rule, cost and in-place promise, and what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netopt import InvalidArgument
+from netopt.numerics import Int32
+from netopt.ops import (
+    OPS,
+    Arithmetic,
+    BatchNorm,
+    Concat,
+    Dense,
+    LayerNorm,
+    Op,
+    Permute,
+    Pointwise,
+    Reshape,
+    Slice,
+    Softmax,
+    TensorType,
+)
+
+RELU = Pointwise("relu")
+
+# op, shapes of the inputs, multiply-adds, operands that it may overwrite
+CASES: list[tuple[Op, list[tuple[int, ...]], int, tuple[int, ...]]] = [
+    (Dense(), [(3, 5), (7, 5)], 105, ()),
+    (Dense(True), [(5,), (7, 5), (7,)], 35, ()),
+    (Dense(True, True, RELU), [(2, 3, 5), (7, 5), (7,), (2, 3, 7)], 210, (3,)),
+    (Dense(False, True), [(3, 5), (5, 5), (3, 5)], 75, (2,)),
+    (RELU, [(2, 3)], 0, (0,)),
+    (Arithmetic("add"), [(2, 3), (2, 3)], 0, (0, 1)),
+    (Arithmetic("div"), [(2, 1), (1, 3)], 0, ()),
+    (Arithmetic("mul"), [(), (4, 3)], 0, (1,)),
+    (Softmax(1), [(2, 3)], 0, ()),
+    (Softmax(0, True), [(2, 3)], 0, ()),
+    (LayerNorm(2, 1e-5), [(4, 2, 3), (2, 3), (2, 3)], 0, ()),
+    (BatchNorm(1e-5), [(4, 2, 3), (2,), (2,), (2,), (2,)], 0, ()),
+    (Reshape((6, 1)), [(2, 3)], 0, ()),
+    (Permute((2, 0, 1)), [(2, 3, 4)], 0, ()),
+    (Concat(1), [(2, 3), (2, 1), (2, 5)], 0, ()),
+    (Slice(1, 1, 6, 2), [(2, 7)], 0, ()),
+]
+
+
+def inputs_of(shapes: list[tuple[int, ...]]) -> list[torch.Tensor]:
+    return [torch.rand(shape) + 0.5 for shape in shapes]
+
+
+def test_every_op_has_a_case() -> None:
+    assert {type(op) for op, *_ in CASES} == set(OPS.values())
+
+
+@pytest.mark.parametrize(("op", "shapes", "multiply_adds", "in_place"), CASES, ids=[str(case[0]) for case in CASES])
+def test_the_shape_rule_is_that_of_the_reference(
+    op: Op, shapes: list[tuple[int, ...]], multiply_adds: int, in_place: tuple[int, ...]
+) -> None:
+    types = [TensorType(shape) for shape in shapes]
+    output = op.infer(types)
+    for dtype in (torch.float32, torch.float64):
+        result = op.reference(*(x.to(dtype) for x in inputs_of(shapes)))
+        assert (result.shape, result.dtype) == (output.shape, dtype)
+    assert op.multiply_adds(types) == multiply_adds
+    assert op.in_place_operands(types) == in_place
+
+
+REFUSED: list[tuple[Op, list[tuple[int, ...]], str]] = [
+    (Dense(), [(3, 5), (7, 4)], r"expected x \(..., in\) and weight \(out, in\)"),
+    (Dense(), [(), (7, 4)], "dense"),
+    (Dense(), [(3, 4)], "inputs of dense: expected 2, found 1"),
+    (Dense(True), [(3, 4), (7, 4), (4,)], r"bias of dense: expected \(7,\), found \(4,\)"),
+    (Dense(False, True), [(3, 4), (7, 4), (7,)], r"residual of dense: expected \(3, 7\)"),
+    (RELU, [(3,), (3,)], "inputs of relu: expected 1, found 2"),
+    (Arithmetic("sub"), [(3,), (4,)], "shapes of sub: expected shapes that broadcast"),
+    (Softmax(2), [(3, 4)], "axis of softmax: expected 0 to 1, found 2"),
+    (Softmax(-1), [(3, 4)], "axis of softmax"),
+    (LayerNorm(3, 1e-5), [(3, 4), (4,), (4,)], "axes of layer_norm: expected 1 to 2, found 3"),
+    (LayerNorm(1, 1e-5), [(3, 4), (3,), (4,)], "weight of layer_norm"),
+    (BatchNorm(1e-5), [(3,), (3,), (3,), (3,), (3,)], "batch_norm"),
+    (BatchNorm(1e-5), [(3, 2), (2,), (2,), (3,), (2,)], "batch_norm"),
+    (Reshape((4,)), [(3,)], "reshape: expected 3 elements"),
+    (Reshape((-1, -3)), [(3,)], "reshape"),
+    (Permute((0, 0)), [(3, 4)], "permutation of 2 axes"),
+    (Permute((1, 0)), [(3,)], "permutation of 1 axes"),
+    (Concat(0), [(3, 4), (3, 5)], "differ along axis 0 alone"),
+    (Concat(0), [(3, 4), (3,)], "differ along axis 0 alone"),
+    (Concat(0), [], "inputs of concat"),
+    (Slice(0, 2, 2), [(3,)], "slice"),
+    (Slice(0, 0, 4), [(3,)], "slice"),
+    (Slice(0, 0, 3, 0), [(3,)], "step >= 1"),
+]
+
+
+@pytest.mark.parametrize(("op", "shapes", "message"), REFUSED)
+def test_what_does_not_fit_is_refused(op: Op, shapes: list[tuple[int, ...]], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        op.infer([TensorType(shape) for shape in shapes])
+
+
+def test_formats_that_are_not_lowered_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="input format of relu: expected float32, found int32"):
+        RELU.infer([TensorType((3,), Int32())])
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters"),
+    [("relux", ()), ("relu", (1.0,)), ("leaky_relu", ()), ("leaky_relu", (float("nan"),)), ("elu", (1.0,))],
+)
+def test_pointwise_functions_are_those_of_the_table(function: str, parameters: tuple[float, ...]) -> None:
+    with pytest.raises(InvalidArgument, match="pointwise function|parameters of"):
+        Pointwise(function, parameters)
+
+
+def test_unknown_arithmetic() -> None:
+    with pytest.raises(InvalidArgument, match="arithmetic: expected one of add, sub, mul, div, found pow"):
+        Arithmetic("pow")
+
+
+def test_dense_is_the_formula() -> None:
+    x, w, b, r = inputs_of([(2, 3), (4, 3), (4,), (2, 4)])
+    expected = torch.nn.functional.gelu(torch.nn.functional.linear(x, w, b) + r)
+    torch.testing.assert_close(Dense(True, True, Pointwise("gelu")).reference(x, w, b, r), expected)
+
+
+def test_batch_norm_is_pytorchs() -> None:
+    layer = torch.nn.BatchNorm1d(3, eps=1e-3).eval()
+    for tensor in (layer.weight.data, layer.bias.data, layer.running_mean):
+        assert tensor is not None
+        tensor.normal_()
+    assert layer.running_var is not None
+    layer.running_var.uniform_(0.1, 3.0)
+    for shape in [(5, 3), (5, 3, 4)]:
+        x = torch.randn(shape)
+        op = BatchNorm(1e-3)
+        result = op.reference(x, layer.weight, layer.bias, layer.running_mean, layer.running_var)
+        torch.testing.assert_close(result, layer(x))
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(st.lists(st.integers(1, 4), max_size=4), st.lists(st.integers(1, 4), max_size=4))
+def test_broadcasting_is_pytorchs(first: list[int], second: list[int]) -> None:
+    a, b = torch.zeros(first), torch.zeros(second)
+    types: list[Any] = [TensorType(tuple(first)), TensorType(tuple(second))]
+    try:
+        expected = tuple((a + b).shape)
+    except RuntimeError:
+        with pytest.raises(InvalidArgument):
+            Arithmetic("add").infer(types)
+    else:
+        assert Arithmetic("add").infer(types).shape == expected

@@ -1,0 +1,152 @@
+"""How far a float32 result may be from the exact one, computed from the values at hand.
+
+`judge` runs a graph in float64 and carries along, for each value, a bound on the error of any float32 execution that
+ - adds a sum of n terms in any order: at most gamma(n) x the sum of the terms' magnitudes
+   (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.1 and 4.2),
+ - rounds each elementary operation, at most u = 2^-24 relative, and
+ - evaluates the functions of kernels/math.py to `FUNCTION_UNITS` units of 2^-24 relative.
+Errors of inputs are carried through by the derivative's bound of each op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from netopt.graph import Graph, Node
+from netopt.ops import Arithmetic, BatchNorm, Concat, Dense, LayerNorm, Permute, Pointwise, Reshape, Slice, Softmax
+
+U = 2.0**-24
+# exp, tanh, erf ...: at most 8, measured in tests/kernels/test_math.py; a few sums and products on top.
+FUNCTION_UNITS = 12.0
+TINY = 1e-37  # below the smallest normal number relative errors mean nothing: exponentials may flush to zero
+
+Bounded = tuple[torch.Tensor, torch.Tensor]  # value, bound on its error
+
+# The largest derivative of each function; a parameter may scale it.
+SLOPES: dict[str, Callable[..., float]] = {
+    "relu": lambda: 1.0,
+    "hardtanh": lambda low, high: 1.0,
+    "leaky_relu": lambda slope: max(1.0, abs(slope)),
+    "elu": lambda alpha, scale, input_scale: abs(scale) * max(1.0, abs(alpha * input_scale)),
+    "gelu": lambda: 1.13,
+    "gelu_tanh": lambda: 1.13,
+    "silu": lambda: 1.1,
+    "sigmoid": lambda: 0.25,
+    "tanh": lambda: 1.0,
+    "hardswish": lambda: 1.5,
+    "hardsigmoid": lambda: 1.0 / 6.0,
+    "softplus": lambda beta, threshold: 1.0,
+}
+# Functions x * g(x) or log(1 + e^x) whose error is relative to |x|, not to the result, where the result is near zero.
+RELATIVE_TO_INPUT = {"gelu", "gelu_tanh", "silu", "hardswish", "softplus"}
+
+
+def gamma(terms: int) -> float:
+    """The relative error of a sum of products of this many terms."""
+    return terms * U / (1.0 - terms * U)
+
+
+def judge(graph: Graph, inputs: Sequence[torch.Tensor]) -> list[Bounded]:
+    """For each output of the graph: the float64 value, and how far a float32 result may be from it."""
+    exact = {
+        name: (value.double(), torch.zeros_like(value, dtype=torch.float64)) for name, value in graph.constants.items()
+    }
+    for name, value in zip(graph.inputs, inputs, strict=True):
+        exact[name] = (value.double(), torch.zeros_like(value, dtype=torch.float64))
+    for node in graph.nodes:
+        exact[node.output] = _carry(node, [exact[name] for name in node.inputs])
+    return [exact[name] for name in graph.outputs]
+
+
+def assert_within(result: torch.Tensor, bounded: Bounded) -> None:
+    """Assert that a float32 result is within its bound of the exact value."""
+    exact, bound = bounded
+    assert result.shape == exact.shape
+    excess = (result.double() - exact).abs() - bound - TINY
+    worst = excess.max().item() if excess.numel() else 0.0
+    assert worst <= 0, f"off by {worst:.3g} more than the bound, which is at most {bound.max().item():.3g}"
+
+
+def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
+    values = [value for value, _ in inputs]
+    errors = [error for _, error in inputs]
+    y = node.op.reference(*values)
+    match node.op:
+        case Dense():
+            return _dense(node.op, values, errors)
+        case Pointwise():
+            return y, _pointwise(node.op, values[0], errors[0], y)
+        case Arithmetic(function):
+            return y, _arithmetic(function, values, errors, y) + U * y.abs()
+        case Softmax(axis, log):
+            return y, _softmax(values[0], errors[0], y, axis, log)
+        case LayerNorm():
+            return y, _layer_norm(node.op, values, errors[0])
+        case BatchNorm():
+            scale, _ = node.op.scale_and_shift(*values[1:])
+            along = (-1,) + (1,) * (y.dim() - 2)
+            size = (values[0] * scale.reshape(along)).abs() + y.abs()
+            return y, scale.abs().reshape(along) * errors[0] + gamma(8) * size
+        case Reshape() | Permute() | Slice() | Concat():
+            return y, node.op.reference(*errors)
+        case _:
+            raise NotImplementedError(node.op.name)
+
+
+def _dense(op: Dense, values: list[torch.Tensor], errors: list[torch.Tensor]) -> Bounded:
+    x, weight, *terms = values
+    linear = x @ weight.T
+    size = x.abs() @ weight.abs().T
+    carried = errors[0] @ weight.abs().T + x.abs() @ errors[1].T
+    for term, error in zip(terms, errors[2:], strict=True):
+        linear, size, carried = linear + term, size + term.abs(), carried + error
+    error = carried + gamma(x.shape[-1] + len(terms) + 1) * size
+    if op.activation is None:
+        return linear, error
+    y = op.activation.reference(linear)
+    return y, _pointwise(op.activation, linear, error, y)
+
+
+def _pointwise(op: Pointwise, x: torch.Tensor, error: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    size = torch.maximum(y.abs(), x.abs()) if op.function in RELATIVE_TO_INPUT else y.abs()
+    if op.function == "softplus":
+        size = size + 1.0 / abs(op.parameters[0])
+    if op.function == "elu":
+        size = size + x.abs() * SLOPES["elu"](*op.parameters)
+    return SLOPES[op.function](*op.parameters) * error + FUNCTION_UNITS * U * size
+
+
+def _arithmetic(function: str, values: list[torch.Tensor], errors: list[torch.Tensor], y: torch.Tensor) -> torch.Tensor:
+    (a, b), (da, db) = values, errors
+    if function in ("add", "sub"):
+        return da + db + U * (da + db)
+    if function == "mul":
+        return a.abs() * db + b.abs() * da + da * db
+    return (da + y.abs() * db) / (b.abs() - db).clamp(min=1e-300)
+
+
+def _softmax(x: torch.Tensor, error: torch.Tensor, y: torch.Tensor, axis: int, log: bool) -> torch.Tensor:
+    terms = x.shape[axis]
+    # x - max is rounded, which the exponential multiplies: relative error |x - max| u.
+    spread = (x.amax(axis, keepdim=True) - x).abs()
+    worst = error.amax(axis, keepdim=True) + U * spread.amax(axis, keepdim=True)
+    relative = 2.0 * (error + worst) + U * spread + gamma(terms) + FUNCTION_UNITS * U
+    if log:
+        return relative + 2.0 * U * (y.abs() + spread) + FUNCTION_UNITS * U
+    return y * relative * (1.0 + relative)
+
+
+def _layer_norm(op: LayerNorm, values: list[torch.Tensor], error: torch.Tensor) -> torch.Tensor:
+    x, weight, bias = values
+    axes = tuple(range(-op.axes, 0))
+    terms = weight.numel()
+    mean = x.mean(axes, keepdim=True)
+    deviation = (x.var(axes, unbiased=False, keepdim=True) + op.epsilon).sqrt()
+    centred = (x - mean).abs() / deviation
+    # The mean's own error, then that of each difference, both in units of the deviation.
+    shift = (gamma(terms + 1) * x.abs().mean(axes, keepdim=True) + error.mean(axes, keepdim=True)) / deviation
+    local = shift + U * centred + error / deviation
+    spread = 2.0 * centred * (local.amax(axes, keepdim=True) + gamma(terms)) + 4.0 * U * centred
+    return (local + spread + 8.0 * U * centred) * weight.abs() + 4.0 * U * ((centred * weight).abs() + bias.abs())
