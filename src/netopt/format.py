@@ -33,7 +33,7 @@ VERSION = 1
 ALIGNMENT = 64
 # magic, version, size of the header, size of the file, size of the metadata, checksum of all after the header; zeros;
 # then the checksum of the header up to there.
-_HEADER = struct.Struct("<8sIIQQI24x")
+_HEADER = struct.Struct("<8sIIQQI24s")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 
@@ -60,7 +60,7 @@ def write_network(path: str | Path, network: Network) -> None:
         for chunk in _padded(section):
             checksum = zlib.crc32(chunk, checksum)
     size = HEADER_BYTES + sum(_aligned(len(section)) for section in sections)
-    header = _HEADER.pack(MAGIC, VERSION, HEADER_BYTES, size, len(metadata), checksum)
+    header = _HEADER.pack(MAGIC, VERSION, HEADER_BYTES, size, len(metadata), checksum, bytes(24))
     header += _CHECKSUM.pack(zlib.crc32(header))
     write_atomically(Path(path), [header, *(chunk for section in sections for chunk in _padded(section))])
 
@@ -98,14 +98,16 @@ def _check_container(path: Path, data: mmap.mmap) -> bytes:
     header = data[: _HEADER.size]
     if _CHECKSUM.unpack(data[_HEADER.size : HEADER_BYTES])[0] != zlib.crc32(header):
         raise FileFormatError(f"{path} is damaged", expected="the header's checksum", found="another")
-    _, version, header_bytes, size, metadata_bytes, checksum = _HEADER.unpack(header)
-    if (version, header_bytes) != (VERSION, HEADER_BYTES):
+    _, version, header_bytes, size, metadata_bytes, checksum, reserved = _HEADER.unpack(header)
+    if version != VERSION:
         raise FileFormatError(
             str(path), expected=f"format version {VERSION}", found=version, fix="read it with the netopt that wrote it"
         )
-    if len(data) != size or HEADER_BYTES + _aligned(metadata_bytes) > size:
+    if len(data) != size:
         state = "truncated" if len(data) < size else "damaged"
         raise FileFormatError(f"{path} is {state}", expected=f"{size} bytes", found=len(data))
+    if header_bytes != HEADER_BYTES or any(reserved) or HEADER_BYTES + _aligned(metadata_bytes) > size:
+        raise FileFormatError(f"{path} is damaged", expected="a consistent header", found=header)
     with memoryview(data) as view:
         if zlib.crc32(view[HEADER_BYTES:]) != checksum:
             raise FileFormatError(f"{path} is damaged", expected="the content's checksum", found="another")
@@ -136,6 +138,7 @@ def _metadata(network: Network) -> bytes:
 
 
 def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
+    _check_keys(data)
     types = {
         name: TensorType(tuple(map(_natural, value["shape"])), number_format_from_json(value["format"]))
         for name, value in data["values"].items()
@@ -170,16 +173,51 @@ def _constant(file: mmap.mmap, start: int, type_: TensorType) -> torch.Tensor:
         raise InvalidArgument("format of a constant", expected="float32", found=type_.format.name)
     if start + type_.bytes > len(file):
         raise InvalidArgument("constants", expected="within the file", found=f"one that ends at {start + type_.bytes}")
-    flat = np.frombuffer(file, np.float32, type_.elements, start)
+    flat = np.frombuffer(file, "<f4", type_.elements, start).astype(np.float32, copy=False)
     return torch.from_numpy(flat.reshape(type_.shape))
 
 
 def _check_signature(graph: Graph, signature: Signature) -> None:
+    if (signature.positional.kind, signature.keyword.kind) != ("tuple", "dict"):
+        raise InvalidArgument(
+            "signature", expected="a tuple of positional and a dict of keyword arguments", found=signature
+        )
     counts = (signature.positional.count() + signature.keyword.count(), signature.output.count())
     if counts != (len(graph.inputs), len(graph.outputs)):
         raise InvalidArgument(
             "signature", expected=f"{len(graph.inputs)} inputs, {len(graph.outputs)} outputs", found=counts
         )
+
+
+_KEYS: dict[str, type] = {
+    "signature": dict,
+    "inputs": list,
+    "outputs": list,
+    "values": dict,
+    "constants": list,
+    "nodes": list,
+    "plan": dict,
+}
+_PARTS = {
+    "values": {"shape", "format"},
+    "nodes": {"op", "inputs", "output", "layer"},
+}
+
+
+def _check_keys(data: Any) -> None:
+    """Refuse missing and foreign keys, and texts where there should be lists of texts."""
+    if not isinstance(data, dict) or {key: type(value) for key, value in data.items()} != _KEYS:
+        raise InvalidArgument("metadata", expected=f"an object with {', '.join(_KEYS)}", found=type(data).__name__)
+    parts = [(part, _PARTS["values"]) for part in data["values"].values()]
+    parts += [(part, _PARTS["nodes"]) for part in data["nodes"]]
+    parts += [(data["plan"], {"offsets", "arena_bytes", "lower_bound"})]
+    parts += [(data["signature"], {"positional", "keyword", "output"})]
+    for part, keys in parts:
+        if not isinstance(part, dict) or set(part) != keys:
+            raise InvalidArgument("metadata", expected=f"an object with {sorted(keys)}", found=part)
+    for part in data["nodes"]:
+        if not isinstance(part["inputs"], list):
+            raise InvalidArgument("inputs of a node", expected="a list", found=part["inputs"])
 
 
 def _natural(value: object) -> int:
@@ -195,7 +233,7 @@ def _text(value: object) -> str:
 
 
 def _bytes_of(value: torch.Tensor) -> memoryview:
-    return value.contiguous().reshape(-1).numpy().data.cast("B")
+    return value.contiguous().reshape(-1).numpy().astype("<f4", copy=False).data.cast("B")
 
 
 def _padded(section: bytes | memoryview) -> Iterator[bytes | memoryview]:

@@ -8,7 +8,7 @@ from netopt.format import Network
 from netopt.graph import capture, run_passes
 from netopt.graph.capture import Example
 from netopt.memory import check_plan, plan_memory
-from netopt.program import Program
+from netopt.program import Program, check_kernels, check_threads
 
 
 def lower(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = False) -> Program:
@@ -27,8 +27,19 @@ def lower(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = 
         UnsupportedModel: torch.export cannot trace the model, or an op has no kernel; names the layer.
         InvalidArgument, InvalidType: the example or an option cannot be used.
     """
+    check_threads(threads)
+    return Program(prepare(model, example), threads=threads, tune=tune)
+
+
+def prepare(model: nn.Module, example: Example) -> Network:
+    """All of lowering that needs no machine: capture, passes, and a memory plan with its proof.
+
+    Raises:
+        UnsupportedModel, InvalidArgument, InvalidType: as `lower`.
+    """
     graph, signature = capture(model, example)
     graph = run_passes(graph)
+    check_kernels(graph)
     plan = plan_memory(graph)
     check_plan(graph, plan)
-    return Program(Network(graph, plan, signature), threads=threads, tune=tune)
+    return Network(graph, plan, signature)

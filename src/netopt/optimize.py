@@ -10,7 +10,8 @@ from torch import nn
 from netopt.errors import InvalidArgument, InvalidType
 from netopt.graph.capture import Example
 from netopt.lower import lower as lower_model
-from netopt.program import Program
+from netopt.lower import prepare
+from netopt.program import Program, check_threads
 from netopt.technique import Report, Technique, transform
 
 
@@ -61,7 +62,11 @@ def optimize(
         )
     if train is not None and not callable(train):
         raise InvalidType("train", expected="a function of the model", found=repr(train))
+    check_threads(threads)
     transformed, report = transform(model, techniques)
+    if train is not None and lower and example is not None:
+        # What cannot be lowered should be known before the hours of training, not after.
+        prepare(transformed, example)
     if train is not None:
         trained: object = train(transformed)
         if isinstance(trained, nn.Module):

@@ -22,6 +22,7 @@ from netopt.kernels.cpu import host_cpu
 from netopt.kernels.kernel import Array, Problem, Schedule
 from netopt.kernels.tune import STREAMED_BYTES, Workload, choose_schedules, tune
 from netopt.memory import MemoryPlan
+from netopt.numerics import FLOAT32
 from netopt.ops import Dense
 
 
@@ -55,8 +56,8 @@ class Program:
             InvalidArgument: `threads` is below 1.
             UnsupportedModel: an op has no kernel.
         """
-        if type(threads) is not int or threads < 1:
-            raise InvalidArgument("threads", expected="an integer of at least 1", found=threads)
+        check_threads(threads)
+        check_kernels(network.graph)
         self._graph = dataclasses.replace(network.graph, constants={})
         self._constant_names = tuple(network.graph.constants)
         self._signature = network.signature
@@ -174,8 +175,6 @@ class Program:
         streamed = sum(graph.types[name].bytes for name in graph.constants) > STREAMED_BYTES
         workloads = []
         for node in nodes:
-            kernel_of(node.op, node.layer)
-            _check_weights(graph, node)
             constants = tuple(i for i, name in enumerate(node.inputs) if name in graph.constants)
             problem = Problem(node.op, graph.node_types(node), graph.types[node.output], threads)
             workloads.append(Workload(problem, constants, streamed))
@@ -245,6 +244,23 @@ def load(path: str | Path, *, threads: int = 1, tune: bool = False) -> Program:
         OSError: the file cannot be read.
     """
     return Program(read_network(path), threads=threads, tune=tune)
+
+
+def check_threads(threads: object) -> None:
+    """Raise InvalidArgument unless `threads` is an integer of at least 1."""
+    if type(threads) is not int or threads < 1:
+        raise InvalidArgument("threads", expected="an integer of at least 1", found=threads)
+
+
+def check_kernels(graph: Graph) -> None:
+    """Raise UnsupportedModel unless there is a kernel for every node."""
+    for name in (*graph.inputs, *(node.output for node in graph.nodes)):
+        if graph.types[name].format != FLOAT32:
+            raise UnsupportedModel(f"value '{name}'", expected="float32", found=graph.types[name].format.name)
+    for node in graph.nodes:
+        if not node.op.is_view:
+            kernel_of(node.op, node.layer)
+            _check_weights(graph, node)
 
 
 def _check_weights(graph: Graph, node: Node) -> None:

@@ -67,6 +67,8 @@ class Technique(ABC):
     handles: ClassVar[tuple[type[nn.Module], ...]]
 
     def __post_init__(self) -> None:
+        if not hasattr(self, "handles"):
+            raise InvalidType(self.name, expected="a class attribute `handles`: the layer types", found="none")
         check_selection(self.select)
 
     @abstractmethod
@@ -154,10 +156,9 @@ def transform(model: nn.Module, techniques: Technique | Sequence[Technique]) -> 
     """
     if not isinstance(model, nn.Module):
         raise InvalidType("model", expected="a torch.nn.Module", found=type(model).__name__)
-    sequence = [techniques] if isinstance(techniques, Technique) else list(techniques)
-    for technique in sequence:
-        if not isinstance(technique, Technique):
-            raise InvalidType("techniques", expected="netopt.Technique objects", found=repr(technique))
+    sequence = [techniques] if isinstance(techniques, Technique) else techniques
+    if not isinstance(sequence, Sequence) or not all(isinstance(technique, Technique) for technique in sequence):
+        raise InvalidType("techniques", expected="a netopt.Technique or a sequence of them", found=repr(techniques))
     model = copy.deepcopy(model)
     report = Report(())
     for technique in sequence:

@@ -115,7 +115,7 @@ def _layer_norm(context: Context, args: dict[str, Any]) -> Imported:
 
 
 def _batch_norm(context: Context, args: dict[str, Any]) -> Imported:
-    if args.get("training", False) or args["running_mean"] is None:
+    if args.get("training", False) or args.get("running_mean") is None:
         raise UnsupportedModel(
             "batch normalization with the statistics of the batch",
             layer=context.layer,
@@ -235,12 +235,12 @@ def _unbind(context: Context, args: dict[str, Any]) -> Imported:
     return tuple(context.add(rest, _part(context, args["self"], axis, i, i + 1)) for i in range(shape[axis]))
 
 
-def _same(context: Context, args: dict[str, Any]) -> Imported:
+def _same(context: Context, args: dict[str, Any]) -> str:
     value: str = args["self"] if "self" in args else args["input"]
     return value
 
 
-def _dropout(context: Context, args: dict[str, Any]) -> Imported:
+def _dropout(context: Context, args: dict[str, Any]) -> str:
     if args["train"] and args["p"] > 0:
         raise UnsupportedModel(
             "dropout that is active in eval mode",
@@ -248,6 +248,10 @@ def _dropout(context: Context, args: dict[str, Any]) -> Imported:
             fix="use torch.nn.Dropout, or F.dropout with training=self.training",
         )
     return _same(context, args)
+
+
+def _native_dropout(context: Context, args: dict[str, Any]) -> Imported:
+    return (_dropout(context, args), "")
 
 
 def _convert(context: Context, args: dict[str, Any]) -> Imported:
@@ -283,6 +287,8 @@ IMPORTERS: dict[str, Importer] = {
     "layer_norm.default": _layer_norm,
     "batch_norm.default": _batch_norm_alone,
     "_native_batch_norm_legit_no_training.default": _batch_norm,
+    "_native_batch_norm_legit.default": _batch_norm,
+    "_native_batch_norm_legit.no_stats": _batch_norm,
     # arithmetic
     "add.Tensor": _arithmetic("add"),
     "sub.Tensor": _arithmetic("sub"),
@@ -316,6 +322,8 @@ IMPORTERS: dict[str, Importer] = {
     "unbind.int": _unbind,
     # nothing to do in eval mode
     "dropout.default": _dropout,
+    "native_dropout.default": _native_dropout,
+    "_assert_tensor_metadata.default": lambda context, args: args["a"],
     "clone.default": _same,
     "contiguous.default": _same,
     "detach.default": _same,

@@ -109,7 +109,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UnsupportedModel(
                 f"torch.export cannot trace the model: {reason[0]}",
-                fix="make the shapes and the control flow independent of the values of tensors",
+                fix="the example must fit forward; shapes and control flow must not depend on values of tensors",
             ) from error
 
 
@@ -128,6 +128,7 @@ def _import(exported: ExportedProgram, positional: Structure, keyword: Structure
         else:
             raise UnsupportedModel(f"torch.export node '{node.name}' of kind '{node.op}'", layer=_layer(node))
     graph = builder.finish()
+    _check_constants(graph)
     verify(graph)
     tree = torch.utils._pytree.tree_unflatten([torch.empty(0)] * len(graph.outputs), exported.call_spec.out_spec)
     return graph, Signature(positional, keyword, Structure.of(tree, "output of the model"))
@@ -148,6 +149,19 @@ def _import_placeholder(
         # A buffer of integers (a counter of batches) may be there as long as no node reads it: verify sees to that.
         tensors[id(tensor)] = builder.add_constant(builder.fresh_name(spec.target), tensor)
     return tensors[id(tensor)]
+
+
+def _check_constants(graph: Graph) -> None:
+    for node in graph.nodes:
+        for name in node.inputs:
+            if name in graph.constants and graph.constants[name].dtype != torch.float32:
+                raise UnsupportedModel(
+                    f"parameter or buffer '{name}'",
+                    expected="float32 where an op reads it",
+                    found=graph.constants[name].dtype,
+                    layer=node.layer,
+                    fix="convert it when building the model",
+                )
 
 
 def _import_call(node: torch.fx.Node, values: dict[str, Imported], builder: GraphBuilder) -> Imported:

@@ -14,7 +14,8 @@ def verify(graph: Graph) -> None:
 
     Raises:
         InvalidArgument: a value is written twice or read before it is written, a type is not the one that the op
-            infers, a constant is not a contiguous CPU tensor of its type, or a value has no type or no place.
+            infers, a constant is not a contiguous CPU tensor of its type or is not used, or a value has no type or no
+            place.
     """
     known: set[str] = set()
     for name in (*graph.inputs, *graph.constants):
@@ -26,6 +27,9 @@ def verify(graph: Graph) -> None:
     for name in graph.outputs:
         if name not in known:
             raise InvalidArgument(f"graph: output '{name}'", expected="a value defined in the graph")
+    read = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
+    if not set(graph.constants) <= read:
+        raise InvalidArgument("graph: constants", expected="no unused ones", found=sorted(set(graph.constants) - read))
     if set(graph.types) != known:
         raise InvalidArgument("graph: typed values", expected=str(sorted(known)), found=sorted(graph.types))
 

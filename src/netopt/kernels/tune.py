@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from rich.progress import TaskID
 
 from netopt.console import progress
+from netopt.errors import NetoptError
 from netopt.files import write_atomically
 from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at
 from netopt.kernels.compile import KERNELS, compile_kernel
@@ -78,14 +79,20 @@ def tune(workloads: Iterable[Workload], cpu: Cpu) -> None:
     Each winner is written when it is found, so that an interrupted run resumes where it stopped.
     """
     winners = _read_winners()
-    pending = {w.key(cpu): w for w in workloads if w.key(cpu) not in winners}
-    pending = {k: w for k, w in pending.items() if len(KERNELS[type(w.problem.op)].schedules(w.problem, cpu)) > 1}
+    pending = {w.key(cpu): w for w in workloads if _is_open(w, cpu, winners)}
     with progress("tuning", len(pending)) as bar:
         for key, workload in pending.items():
             shapes = " x ".join(str(list(t.shape)) for t in workload.problem.inputs[:2])
             bar.update(TaskID(0), description=f"tuning {workload.problem.op.label} {shapes}")
             _remember(key, _measure(workload, cpu))
             bar.advance(TaskID(0))
+
+
+def _is_open(workload: Workload, cpu: Cpu, winners: Mapping[str, Mapping[str, object]]) -> bool:
+    """Whether there is a choice, and no winner that the table still has."""
+    table = KERNELS[type(workload.problem.op)].schedules(workload.problem, cpu)
+    winner = winners.get(workload.key(cpu), {}).get("schedule")
+    return len(table) > 1 and winner not in [str(schedule) for schedule in table]
 
 
 def _measure(workload: Workload, cpu: Cpu) -> dict[str, object]:
@@ -151,7 +158,7 @@ def _read_winners() -> dict[str, dict[str, object]]:
         raise ValueError("not a table of schedules")
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         warnings.warn(
             f"{cache_file()}: {error}; tuned schedules are ignored, and the next tuning writes the file anew",
             stacklevel=2,
@@ -162,5 +169,10 @@ def _read_winners() -> dict[str, dict[str, object]]:
 def _remember(key: str, winner: dict[str, object]) -> None:
     # Read again: another process may have added its own since.
     winners = _read_winners() | {key: winner}
-    cache_file().parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(cache_file(), [json.dumps(winners, indent=1, sort_keys=True).encode()])
+    try:
+        cache_file().parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cache_file(), [json.dumps(winners, indent=1, sort_keys=True).encode()])
+    except OSError as error:
+        raise NetoptError(
+            f"tuned schedules cannot be written: {error}", fix="set NETOPT_CACHE_DIR to a folder that can be written"
+        ) from error

@@ -19,11 +19,15 @@ def check_plan(graph: Graph, plan: MemoryPlan) -> None:
 
     Raises:
         InvalidArgument: a value has no place, is misaligned, leaves the arena, is overwritten before its last read, or
-            is written over an input of the same node where the op does not allow that.
+            is written over an input of the same node where the op does not allow that; or the arena is larger than
+            needed.
     """
     places = {name: _place(graph, plan, name) for name in graph.types if name not in graph.constants}
     if set(plan.offsets) != set(places):
         raise InvalidArgument("memory plan", expected=f"offsets for {sorted(places)}", found=sorted(plan.offsets))
+    used = max((end for _, end in places.values()), default=0)
+    if not used <= plan.arena_bytes < used + 64 + 1 or plan.arena_bytes < plan.lower_bound:
+        raise InvalidArgument("memory plan: arena", expected=f"{used} bytes, rounded up to 64", found=plan.arena_bytes)
     arena: dict[str, Range] = {}
     for name in graph.inputs:
         _write(name, places[name], arena)

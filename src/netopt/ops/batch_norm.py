@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.ops.op import Op, TensorType, expect_epsilon, expect_inputs
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class BatchNorm(Op):
 
     epsilon: float
     name: ClassVar[str] = "batch_norm"
+
+    def __post_init__(self) -> None:
+        expect_epsilon(self, self.epsilon)
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 5)

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.ops.op import Op, TensorType, expect_epsilon, expect_inputs
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,9 @@ class LayerNorm(Op):
     axes: int
     epsilon: float
     name: ClassVar[str] = "layer_norm"
+
+    def __post_init__(self) -> None:
+        expect_epsilon(self, self.epsilon)
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 3)

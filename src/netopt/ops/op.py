@@ -90,6 +90,12 @@ def expect_axis(op: Op, axis: int, rank: int) -> None:
         raise InvalidArgument(f"axis of {op.label}", expected=f"0 to {rank - 1}", found=axis)
 
 
+def expect_epsilon(op: Op, epsilon: float) -> None:
+    """Raise unless `epsilon` is a finite number that is not negative."""
+    if not (math.isfinite(epsilon) and epsilon >= 0):
+        raise InvalidArgument(f"epsilon of {op.label}", expected="a finite number from 0", found=epsilon)
+
+
 def same_shape_operands(inputs: Sequence[TensorType], output: Shape) -> tuple[int, ...]:
     """Indices of the inputs that have the shape of the output, for elementwise ops."""
     return tuple(i for i, type_ in enumerate(inputs) if type_.shape == output)
