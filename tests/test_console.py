@@ -74,6 +74,11 @@ def test_no_cell_is_too_long() -> None:
     assert _cells(render_table(["layer", "schedule"], [(name, schedule)]).splitlines()[-1]) == [name, schedule]
 
 
+def test_no_cell_is_too_long_in_letters_that_take_two_columns() -> None:
+    name = "\u5c42" * 50
+    assert _cells(render_table(["layer"], [(name,)]).splitlines()[-1]) == [name]
+
+
 def test_a_notebook_gets_the_text_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a notebook rich displays what it prints instead of writing it to the file that it was given."""
     # rich knows a notebook by the name of this class.

@@ -68,7 +68,7 @@ def test_the_median_is_the_median_whatever_the_times(seconds: list[int]) -> None
     # quantiles interpolates, so it rounds once more than median does
     assert result.median == pytest.approx(1e3 * statistics.median(seconds), rel=1e-12)
     assert 1e3 * min(seconds) <= result.lower_quartile <= result.median <= result.upper_quartile <= 1e3 * max(seconds)
-    assert result.rounds == len(seconds)
+    assert result.samples == len(seconds)
 
 
 def test_the_first_rounds_are_not_counted(clock: Clock) -> None:
@@ -96,24 +96,32 @@ def test_it_stops_when_the_time_is_over_but_after_three_rounds(
     clock: Clock, seconds: float | None, rounds: int, done: int
 ) -> None:
     timings = interleaved({"a": clock.call("a", 1)}, rounds=rounds, warmup=0, seconds=seconds)
-    assert timings["a"].rounds == done
+    assert timings["a"].samples == done
     assert len(clock.log) == done
 
 
 def test_the_warmup_does_not_eat_the_time(clock: Clock) -> None:
     timings = interleaved({"a": clock.call("a", 500, 1)}, rounds=5, warmup=1, seconds=100)
-    assert timings["a"].rounds == 5
+    assert timings["a"].samples == 5
 
 
 def test_no_calls_no_timings() -> None:
     assert interleaved({}) == {}
 
 
-@pytest.mark.parametrize("rounds", [0, -1])
-def test_rounds_are_checked(rounds: int) -> None:
+def test_calls_in_bursts(clock: Clock) -> None:
+    """Of each burst the first call is not timed: it finds the caches as another call left them."""
+    calls = {"a": clock.call("a", 64, 1, 1, 64, 2, 2), "b": clock.call("b", 64, 3, 3, 64, 3, 3)}
+    timings = interleaved(calls, rounds=2, warmup=0, burst=2)
+    assert clock.log == ["a"] * 3 + ["b"] * 3 + ["a"] * 3 + ["b"] * 3
+    assert timings == {"a": Timing(1500.0, 1000.0, 2000.0, 4), "b": Timing(3e3, 3e3, 3e3, 4)}
+
+
+@pytest.mark.parametrize(("rounds", "burst"), [(0, 1), (-1, 1), (1, 0), (1, -2)])
+def test_rounds_and_burst_are_checked(rounds: int, burst: int) -> None:
     called = []
-    with pytest.raises(InvalidArgument, match=f"rounds: expected at least 1, found {rounds}"):
-        interleaved({"a": lambda: called.append(1)}, rounds=rounds)
+    with pytest.raises(InvalidArgument, match=f"rounds and burst: expected at least 1, found {rounds} and {burst}"):
+        interleaved({"a": lambda: called.append(1)}, rounds=rounds, burst=burst)
     assert called == []
 
 

@@ -16,15 +16,21 @@ def render_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", text_columns: int = 1
 ) -> str:
     """A table as plain text; the first `text_columns` columns are set left, the others right."""
-    table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    cells = [[str(cell) for cell in row] for row in rows]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < text_columns else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+    for row in cells:
+        table.add_row(*row)
+    # As wide as it is: a report that is cut or wrapped to a terminal's width loses figures.
+    width = sum(4 + max(map(len, column)) for column in zip(columns, *cells, strict=True))
     out = io.StringIO()
-    # Wide enough for any table: a report that is cut or wrapped to a terminal's width loses figures.
-    Console(file=out, width=400, color_system=None, markup=False).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().splitlines() if line.strip())
+    console = Console(
+        file=out, width=width, color_system=None, markup=False, emoji=False, highlight=False, force_jupyter=False
+    )
+    console.print(table)
+    lines = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
+    return "\n".join([title, *lines] if title else lines)
 
 
 @contextmanager

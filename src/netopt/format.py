@@ -215,9 +215,11 @@ def _check_keys(data: Any) -> None:
     for part, keys in parts:
         if not isinstance(part, dict) or set(part) != keys:
             raise InvalidArgument("metadata", expected=f"an object with {sorted(keys)}", found=part)
-    for part in data["nodes"]:
-        if not isinstance(part["inputs"], list):
-            raise InvalidArgument("inputs of a node", expected="a list", found=part["inputs"])
+    lists = [part["inputs"] for part in data["nodes"]] + [part["shape"] for part in data["values"].values()]
+    objects = [part["format"] for part in data["values"].values()] + [data["plan"]["offsets"]]
+    for part, kind in [*((p, list) for p in lists), *((p, dict) for p in objects)]:
+        if type(part) is not kind:
+            raise InvalidArgument("metadata", expected=f"a {kind.__name__}", found=part)
 
 
 def _natural(value: object) -> int:

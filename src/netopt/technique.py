@@ -159,7 +159,10 @@ def transform(model: nn.Module, techniques: Technique | Sequence[Technique]) -> 
     sequence = [techniques] if isinstance(techniques, Technique) else techniques
     if not isinstance(sequence, Sequence) or not all(isinstance(technique, Technique) for technique in sequence):
         raise InvalidType("techniques", expected="a netopt.Technique or a sequence of them", found=repr(techniques))
-    model = copy.deepcopy(model)
+    try:
+        model = copy.deepcopy(model)
+    except Exception as error:  # whatever the model's parts raise when they are copied
+        raise InvalidType("model", expected="one that copy.deepcopy can copy", found=repr(error)) from error
     report = Report(())
     for technique in sequence:
         model, rows = _apply(model, technique)

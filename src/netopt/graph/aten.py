@@ -45,13 +45,13 @@ class Context:
         """A value as it is; a Python number as a constant of no axes."""
         if isinstance(value, str):
             return value
-        return self.builder.add_constant(f"{self.wish}_number", torch.tensor(float(value)))
+        return self.builder.add_constant(f"{self.wish}_number", torch.tensor(float(value), dtype=torch.float32))
 
     def filled(self, value: str | None, shape: Shape, fill: float, role: str) -> str:
         """`value`, or where that is absent a constant full of `fill`."""
         if value is not None:
             return value
-        return self.builder.add_constant(f"{self.wish}_{role}", torch.full(shape, fill))
+        return self.builder.add_constant(f"{self.wish}_{role}", torch.full(shape, fill, dtype=torch.float32))
 
 
 Importer = Callable[[Context, dict[str, Any]], Imported]
@@ -175,6 +175,8 @@ def _permute(context: Context, args: dict[str, Any]) -> Imported:
 
 def _transpose(context: Context, args: dict[str, Any]) -> Imported:
     axes = list(range(len(context.shape(args["self"]))))
+    if not axes:
+        return _same(context, args)  # PyTorch transposes a number into itself
     first, second = (context.axis(args["self"], args[name]) for name in ("dim0", "dim1"))
     axes[first], axes[second] = axes[second], axes[first]
     return context.add(Permute(tuple(axes)), args["self"])

@@ -49,10 +49,15 @@ def capture(model: nn.Module, example: Example) -> tuple[Graph, Signature]:
         InvalidType, InvalidArgument: the example cannot be used.
         UnsupportedModel: torch.export cannot trace the model, or an op has no importer.
     """
+    if not isinstance(model, nn.Module):
+        raise InvalidType("model", expected="a torch.nn.Module", found=repr(model))
     args, kwargs = split_example(example)
     positional = Structure.of(args, "example")
     keyword = Structure.of(kwargs, "example")
     _check_tensors(model, [*positional.flatten(args, "example"), *keyword.flatten(kwargs, "example")])
+    # Copies: torch.export takes one tensor given twice, or a parameter of the model given as input, for one value.
+    args = positional.unflatten(t.detach().clone() for t in positional.flatten(args, "example"))
+    kwargs = keyword.unflatten(t.detach().clone() for t in keyword.flatten(kwargs, "example"))
     exported = _export(_in_eval_mode(model), args, kwargs)
     return _import(exported, positional, keyword)
 
@@ -93,7 +98,12 @@ def _in_eval_mode(model: nn.Module) -> nn.Module:
     if not any(module.training for module in model.modules()):
         return model
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, shared).eval()
+    try:
+        return copy.deepcopy(model, shared).eval()
+    except Exception as error:  # whatever the model's parts raise when they are copied
+        raise UnsupportedModel(
+            f"the model is in training mode and cannot be copied: {error}", fix="call model.eval() first"
+        ) from error
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
@@ -207,7 +217,7 @@ def _import_outputs(exported: ExportedProgram, node: torch.fx.Node, values: dict
                 f"the model writes to '{spec.target}' in forward", fix="return it as an output instead"
             )
         if not isinstance(result, torch.fx.Node):
-            raise UnsupportedModel("output of the model", expected="tensors only", found=result)
+            raise UnsupportedModel("output of the model", expected="tensors only", found=repr(result))
         name = values[result.name]
         assert isinstance(name, str)
         names.append(name)

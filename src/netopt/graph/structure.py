@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -75,7 +76,7 @@ class Structure:
             return [t for i, (part, item) in enumerate(pairs) for t in part.flatten(item, f"{where}[{i}]")]
         raise InvalidArgument(where, expected=str(self), found=_describe(value))
 
-    def unflatten(self, tensors: Iterator[torch.Tensor]) -> object:
+    def unflatten(self, tensors: Iterator[torch.Tensor]) -> Any:
         """The inverse of `flatten`; takes as many tensors as it needs."""
         if self.kind == "tensor":
             return next(tensors)
@@ -103,7 +104,12 @@ class Structure:
             case {"kind": ("tensor" | "tuple" | "list" | "dict") as kind, "keys": list(keys), "parts": list(parts)}:
                 nested = tuple(cls.from_json(part) for part in parts)
                 fits = len(keys) == len(nested) if kind == "dict" else not keys
-                if fits and all(isinstance(key, str) for key in keys) and not (kind == "tensor" and nested):
+                if (
+                    fits
+                    and all(isinstance(key, str) for key in keys)
+                    and len(set(keys)) == len(keys)
+                    and not (kind == "tensor" and nested)
+                ):
                     return cls(kind, tuple(keys), nested)
         raise FileFormatError("structure of inputs or outputs", found=data)
 

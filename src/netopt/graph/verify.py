@@ -42,7 +42,7 @@ def _define(name: str, known: set[str]) -> None:
 
 def _check_node(node: Node, graph: Graph, known: set[str]) -> None:
     for name in node.inputs:
-        if name not in known:
+        if name not in known or name not in graph.types:
             raise InvalidArgument(
                 f"graph: input '{name}' of '{node.output}'", expected="a value defined before", layer=node.layer
             )

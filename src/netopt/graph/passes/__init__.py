@@ -20,6 +20,7 @@ Pass = Callable[[Graph], Graph]
 PASSES: tuple[Pass, ...] = (
     fold_constants,  # weights that are computed from weights become weights
     drop_identities,  # so that the passes below see neighbours as neighbours
+    drop_dead_code,  # ... and do not count readers that nobody reads
     fold_batch_norm,  # leaves none: into a dense layer, or a multiplication and an addition
     fold_constants,  # what the folding computed
     fuse_residual,  # before the activation, which comes after the sum in the fused op

@@ -8,7 +8,15 @@ from netopt.ops import Concat, Permute, Reshape, Slice
 
 def drop_identities(graph: Graph) -> Graph:
     """Read past each reshape, slice, permute or concat that keeps its input as it is."""
-    graph = _merge_reshapes(graph)
+    # Each may make work for the other: (6, 4) -> identity -> (24,) becomes one reshape, which may be an identity.
+    while True:
+        merged = _merge_reshapes(_read_past_identities(graph))
+        if merged.nodes == graph.nodes:
+            return merged
+        graph = merged
+
+
+def _read_past_identities(graph: Graph) -> Graph:
     renames = {node.output: node.inputs[0] for node in graph.nodes if _is_identity(graph, node)}
     return replace_values(graph, renames, frozenset(renames))
 
