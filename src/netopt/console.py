@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -23,7 +24,7 @@ def render_table(
     for row in cells:
         table.add_row(*row)
     # As wide as it is: a report that is cut or wrapped to a terminal's width loses figures.
-    width = sum(4 + max(map(len, column)) for column in zip(columns, *cells, strict=True))
+    width = sum(4 + max(map(cell_len, column)) for column in zip(columns, *cells, strict=True))
     out = io.StringIO()
     console = Console(
         file=out, width=width, color_system=None, markup=False, emoji=False, highlight=False, force_jupyter=False

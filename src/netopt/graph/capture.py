@@ -127,7 +127,7 @@ def _import(exported: ExportedProgram, positional: Structure, keyword: Structure
     builder = GraphBuilder()
     values: dict[str, Imported] = {}
     specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
-    tensors: dict[int, str] = {}
+    tensors: dict[tuple[object, ...], str] = {}
     for node in exported.graph.nodes:
         if node.op == "placeholder":
             values[node.name] = _import_placeholder(node, specs[node.name], exported, builder, tensors)
@@ -145,7 +145,11 @@ def _import(exported: ExportedProgram, positional: Structure, keyword: Structure
 
 
 def _import_placeholder(
-    node: torch.fx.Node, spec: InputSpec, exported: ExportedProgram, builder: GraphBuilder, tensors: dict[int, str]
+    node: torch.fx.Node,
+    spec: InputSpec,
+    exported: ExportedProgram,
+    builder: GraphBuilder,
+    tensors: dict[tuple[object, ...], str],
 ) -> str:
     if spec.kind is InputKind.USER_INPUT:
         name = builder.fresh_name(node.name)
@@ -155,10 +159,12 @@ def _import_placeholder(
     assert spec.target is not None
     state = exported.state_dict.get(spec.target)
     tensor = exported.constants[spec.target] if state is None else state
-    if id(tensor) not in tensors:
-        # A buffer of integers (a counter of batches) may be there as long as no node reads it: verify sees to that.
-        tensors[id(tensor)] = builder.add_constant(builder.fresh_name(spec.target), tensor)
-    return tensors[id(tensor)]
+    # Tied weights are one constant. torch.export may give each name an object of its own, on the same memory.
+    key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
+    if key not in tensors:
+        # A buffer of integers (a counter of batches) may be there as long as no node reads it: see _check_constants.
+        tensors[key] = builder.add_constant(builder.fresh_name(spec.target), tensor)
+    return tensors[key]
 
 
 def _check_constants(graph: Graph) -> None:

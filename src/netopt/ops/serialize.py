@@ -51,8 +51,10 @@ def _decode(hint: object, value: object, ops: Mapping[str, type[Op]], where: str
         (element, *_) = typing.get_args(hint)
         return tuple(_decode(element, item, ops, where) for item in value)
     elif hint is float and type(value) in (int, float):
-        # An integer may be larger than any float; JSON has such numbers.
-        return float(typing.cast(float, value)) if abs(typing.cast(float, value)) < 1e300 else math.inf
+        try:
+            return float(typing.cast(float, value))
+        except OverflowError:  # an integer larger than any float; JSON has such numbers
+            return math.inf
     elif type(value) is hint:
         return value
     raise InvalidArgument(where, expected=str(getattr(hint, "__name__", hint)), found=value)
