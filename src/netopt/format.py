@@ -25,7 +25,7 @@ from netopt.files import write_atomically
 from netopt.graph import Graph, Node, Signature, Structure, verify
 from netopt.memory import MemoryPlan, check_plan
 from netopt.numerics import FLOAT32, number_format_from_json
-from netopt.ops import OPS, TensorType
+from netopt.ops import OPS, Layout, TensorType
 from netopt.ops.serialize import op_from_json, op_to_json
 
 MAGIC = b"\x89NOPT\r\n\x1a"
@@ -125,7 +125,12 @@ def _metadata(network: Network) -> bytes:
         "inputs": list(graph.inputs),
         "outputs": list(graph.outputs),
         "values": {
-            name: {"shape": list(type_.shape), "format": type_.format.to_json()} for name, type_ in graph.types.items()
+            name: {
+                "shape": list(type_.shape),
+                "format": type_.format.to_json(),
+                "layout": {"channels_last": type_.layout.channels_last, "halo": list(type_.layout.halo)},
+            }
+            for name, type_ in graph.types.items()
         },
         "constants": list(graph.constants),
         "nodes": [
@@ -140,7 +145,9 @@ def _metadata(network: Network) -> bytes:
 def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
     _check_keys(data)
     types = {
-        name: TensorType(tuple(map(_natural, value["shape"])), number_format_from_json(value["format"]))
+        name: TensorType(
+            tuple(map(_natural, value["shape"])), number_format_from_json(value["format"]), _layout(value["layout"])
+        )
         for name, value in data["values"].items()
     }
     constants = {}
@@ -199,7 +206,7 @@ _KEYS: dict[str, type] = {
     "plan": dict,
 }
 _PARTS = {
-    "values": {"shape", "format"},
+    "values": {"shape", "format", "layout"},
     "nodes": {"op", "inputs", "output", "layer"},
 }
 
@@ -220,6 +227,12 @@ def _check_keys(data: Any) -> None:
     for part, kind in [*((p, list) for p in lists), *((p, dict) for p in objects)]:
         if type(part) is not kind:
             raise InvalidArgument("metadata", expected=f"a {kind.__name__}", found=part)
+
+
+def _layout(data: Any) -> Layout:
+    if set(data) != {"channels_last", "halo"} or type(data["channels_last"]) is not bool:
+        raise InvalidArgument("layout", expected="channels_last and halo", found=data)
+    return Layout(data["channels_last"], tuple(map(_natural, data["halo"])))  # type: ignore[arg-type]
 
 
 def _natural(value: object) -> int:

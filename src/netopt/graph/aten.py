@@ -17,7 +17,22 @@ import torch
 from netopt.errors import UnsupportedModel
 from netopt.graph.graph import GraphBuilder
 from netopt.numerics import Shape
-from netopt.ops import Arithmetic, BatchNorm, Concat, Dense, LayerNorm, Op, Permute, Pointwise, Reshape, Slice, Softmax
+from netopt.ops import (
+    Arithmetic,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Dense,
+    LayerNorm,
+    Op,
+    Permute,
+    Pointwise,
+    Pool2d,
+    Reshape,
+    Slice,
+    Softmax,
+    SpatialMean,
+)
 
 Imported = str | tuple[str, ...]
 
@@ -96,6 +111,109 @@ def _linear(context: Context, args: dict[str, Any]) -> Imported:
     bias = args["bias"]
     inputs = (args["input"], args["weight"], *([] if bias is None else [bias]))
     return context.add(Dense(has_bias=bias is not None), *inputs)
+
+
+def _conv2d(context: Context, args: dict[str, Any]) -> Imported:
+    weight = context.shape(args["weight"])
+    stride, dilation = _pair(args["stride"]), _pair(args["dilation"])
+    padding = args["padding"]
+    if padding == "same":
+        # As PyTorch: what does not divide evenly goes below and to the right.
+        total = [d * (k - 1) for d, k in zip(dilation, weight[2:], strict=True)]
+        sides = (total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2)
+    elif padding == "valid":
+        sides = (0, 0, 0, 0)
+    else:
+        sides = _sides(padding)
+    op = Conv2d(stride, sides, dilation, args["groups"], has_bias=args["bias"] is not None)
+    return context.add(op, args["input"], args["weight"], *([] if args["bias"] is None else [args["bias"]]))
+
+
+def _conv1d(context: Context, args: dict[str, Any]) -> Imported:
+    """A convolution of images of height 1."""
+    x, weight = context.shape(args["input"]), context.shape(args["weight"])
+    image = context.add(Reshape((*x[:2], 1, x[2])), args["input"])
+    kernel = context.add(Reshape((*weight[:2], 1, weight[2])), args["weight"])
+    padding = args["padding"] if isinstance(args["padding"], str) else (0, *args["padding"])
+    pairs = {"stride": (1, *args["stride"]), "dilation": (1, *args["dilation"]), "padding": padding}
+    y = _conv2d(context, {**args, **pairs, "input": image, "weight": kernel})
+    assert isinstance(y, str)
+    batch, channels, _, length = context.shape(y)
+    return context.add(Reshape((batch, channels, length)), y)
+
+
+def _pair(value: Sequence[int]) -> tuple[int, int]:
+    return (value[0], value[-1])
+
+
+def _sides(padding: Sequence[int]) -> tuple[int, int, int, int]:
+    return (padding[0], padding[0], padding[-1], padding[-1])
+
+
+def _pool2d(function: str) -> Importer:
+    """A pooling whose stride defaults to its kernel."""
+
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        x, kernel = context.shape(args["self"]), _pair(args["kernel_size"])
+        if len(x) != 4:
+            raise UnsupportedModel("pooling", expected="(batch, channels, height, width)", found=x, layer=context.layer)
+        if args.get("divisor_override") is not None:
+            raise UnsupportedModel("pooling with divisor_override", layer=context.layer, fix="scale the result instead")
+        stride, padding = _pair(args["stride"] or kernel), _pair(args["padding"])
+        dilation = _pair(args.get("dilation", (1, 1)))
+        excess = [0, 0]
+        if args["ceil_mode"]:
+            for axis in (0, 1):
+                padded = x[2 + axis] + 2 * padding[axis]
+                span = (kernel[axis] - 1) * dilation[axis] + 1
+                windows = -(-(padded - span) // stride[axis]) + 1
+                # A last window that begins beyond the image and its left padding does not count.
+                windows -= (windows - 1) * stride[axis] >= x[2 + axis] + padding[axis]
+                excess[axis] = max(0, (windows - 1) * stride[axis] + span - padded)
+        name = function
+        if function == "average" and args["count_include_pad"]:
+            name = "average_of_all"
+        return context.add(
+            Pool2d(name, kernel, stride, _sides(padding), dilation, (excess[0], excess[1])), args["self"]
+        )
+
+    return importer
+
+
+def _adaptive_average(context: Context, args: dict[str, Any]) -> Imported:
+    shape, sizes = context.shape(args["self"]), _pair(args["output_size"])
+    if sizes == (1, 1):
+        return context.add(SpatialMean(), args["self"])
+    if shape[2] % sizes[0] or shape[3] % sizes[1]:
+        raise UnsupportedModel(
+            "adaptive average pooling",
+            expected=f"an output size that divides {shape[2:]}",
+            found=sizes,
+            layer=context.layer,
+            fix="choose another input or output size",
+        )
+    kernel = (shape[2] // sizes[0], shape[3] // sizes[1])
+    return context.add(Pool2d("average", kernel, kernel), args["self"])
+
+
+def _mean(context: Context, args: dict[str, Any]) -> Imported:
+    shape = context.shape(args["self"])
+    axes = sorted(context.axis(args["self"], axis) for axis in args["dim"] or ())
+    if len(shape) != 4 or axes != [2, 3] or args.get("dtype") not in (None, torch.float32):
+        raise UnsupportedModel(
+            "mean",
+            expected="over the last two of four axes",
+            found=f"over {args['dim']} of {shape}",
+            layer=context.layer,
+        )
+    y = context.add(SpatialMean(), args["self"])
+    return y if args["keepdim"] else context.add(Reshape(shape[:2]), y)
+
+
+def _clamp(context: Context, args: dict[str, Any]) -> Imported:
+    if args["min"] is None or args["max"] is None:
+        raise UnsupportedModel("clamp", expected="a minimum and a maximum", found="one of them", layer=context.layer)
+    return context.add(Pointwise("hardtanh", (float(args["min"]), float(args["max"]))), args["self"])
 
 
 def _softmax(log: bool) -> Importer:
@@ -264,10 +382,20 @@ def _convert(context: Context, args: dict[str, Any]) -> Imported:
 
 IMPORTERS: dict[str, Importer] = {
     "linear.default": _linear,
+    "conv2d.default": _conv2d,
+    "conv2d.padding": _conv2d,
+    "conv1d.default": _conv1d,
+    "conv1d.padding": _conv1d,
+    # pooling
+    "max_pool2d.default": _pool2d("max"),
+    "avg_pool2d.default": _pool2d("average"),
+    "adaptive_avg_pool2d.default": _adaptive_average,
+    "mean.dim": _mean,
     # activations
     "relu.default": _pointwise("relu"),
     "relu6.default": _fixed_pointwise("hardtanh", 0.0, 6.0),
     "hardtanh.default": _pointwise("hardtanh", "min_val", "max_val"),
+    "clamp.default": _clamp,
     "leaky_relu.default": _pointwise("leaky_relu", "negative_slope"),
     "elu.default": _pointwise("elu", "alpha", "scale", "input_scale"),
     "selu.default": _fixed_pointwise("elu", 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0),

@@ -51,10 +51,9 @@ def _check_node(node: Node, graph: Graph, known: set[str]) -> None:
         inferred = node.op.infer(graph.node_types(node))
     except NetoptError as error:
         raise InvalidArgument(f"graph: '{node.output}': {error}", layer=node.layer) from error
-    if graph.types.get(node.output) != inferred:
-        raise InvalidArgument(
-            f"graph: type of '{node.output}'", expected=str(inferred), found=graph.types.get(node.output)
-        )
+    found = graph.types.get(node.output)
+    if found is None or found.logical != inferred:
+        raise InvalidArgument(f"graph: type of '{node.output}'", expected=str(inferred), found=found)
 
 
 def _check_constant(name: str, value: torch.Tensor, graph: Graph) -> None:

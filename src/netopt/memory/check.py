@@ -34,7 +34,7 @@ def check_plan(graph: Graph, plan: MemoryPlan) -> None:
     for node in graph.nodes:
         for name in node.inputs:
             _read(name, arena, graph, f"by '{node.output}'")
-        if node.op.is_view:
+        if node.op.is_view(graph.node_types(node), graph.types[node.output]):
             if places.get(node.inputs[0]) != places[node.output]:
                 raise InvalidArgument(f"memory plan: '{node.output}'", expected=f"the place of '{node.inputs[0]}'")
             arena[node.output] = places[node.output]
@@ -74,9 +74,12 @@ def _read(name: str, arena: dict[str, Range], graph: Graph, reader: str) -> None
 
 def _check_own_inputs(node: Node, places: dict[str, Range], graph: Graph) -> None:
     allowed = node.op.in_place_operands(graph.node_types(node))
-    target = places[node.output]
+    layout, target = graph.types[node.output].layout, places[node.output]
     for index, name in enumerate(node.inputs):
-        if name in places and _overlap(places[name], target) and not (index in allowed and places[name] == target):
+        if name in graph.constants:
+            continue
+        fits = index in allowed and places[name] == target and graph.types[name].layout == layout
+        if _overlap(places[name], target) and not fits:
             raise InvalidArgument(
                 f"memory plan: '{node.output}'", expected=f"no overlap with its input '{name}'", found="overlap"
             )

@@ -75,9 +75,10 @@ def _shared_block(
     graph: Graph, node: Node, time: int, block_of: dict[str, int], values: list[list[str]], last_read: dict[str, int]
 ) -> int | None:
     """The block that the node's output can join, if any."""
-    if node.op.is_view:
+    types, output = graph.node_types(node), graph.types[node.output]
+    if node.op.is_view(types, output):
         return block_of.get(node.inputs[0])
-    in_place = node.op.in_place_operands(graph.node_types(node))
+    in_place = [i for i in node.op.in_place_operands(types) if types[i].layout == output.layout]
     for operand in in_place:
         index = block_of.get(node.inputs[operand])
         if index is None:

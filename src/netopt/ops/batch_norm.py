@@ -34,7 +34,7 @@ class BatchNorm(Op):
                 expected="x (batch, channels, ...) and four vectors (channels,)",
                 found=[str(t) for t in inputs],
             )
-        return inputs[0]
+        return inputs[0].logical
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0]

@@ -37,7 +37,7 @@ class LayerNorm(Op):
         for type_ in inputs[1:]:
             if type_.shape != x[-self.axes :]:
                 raise InvalidArgument("weight of layer_norm", expected=str(x[-self.axes :]), found=type_.shape)
-        return inputs[0]
+        return inputs[0].logical
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         x, weight, bias = inputs

@@ -19,23 +19,66 @@ from netopt.numerics import FLOAT32, NumberFormat, Shape
 
 
 @dataclass(frozen=True)
+class Layout:
+    """The order of a tensor's elements in memory.
+
+    Attributes:
+        channels_last: (batch, channels, height, width) lies in memory as (batch, height, width, channels).
+        halo: rows and columns of zeros around each image: top, bottom, left, right. A convolution with zero padding
+            reads them like any other pixel. Only with `channels_last`.
+    """
+
+    channels_last: bool = False
+    halo: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def __post_init__(self) -> None:
+        if len(self.halo) != 4 or min(self.halo) < 0 or (any(self.halo) and not self.channels_last):
+            raise InvalidArgument("halo", expected="four sizes from 0, with channels last", found=self.halo)
+
+    def physical(self, shape: Shape) -> Shape:
+        """The row-major shape in memory of a tensor of the logical shape `shape`, halo included."""
+        if not self.channels_last:
+            return shape
+        if len(shape) != 4:
+            raise InvalidArgument("shape with channels last", expected="four axes", found=shape)
+        top, bottom, left, right = self.halo
+        batch, channels, height, width = shape
+        return batch, height + top + bottom, width + left + right, channels
+
+
+ROW_MAJOR = Layout()
+CHANNELS_LAST = Layout(channels_last=True)
+
+
+@dataclass(frozen=True)
 class TensorType:
-    """Static shape and number format of a value."""
+    """Static shape, number format and layout of a value. Ops know nothing of layouts; memory and kernels do."""
 
     shape: Shape
     format: NumberFormat = FLOAT32
+    layout: Layout = ROW_MAJOR
 
     @property
     def bytes(self) -> int:
-        """Bytes of the dense tensor."""
-        return self.format.storage_bytes(self.shape)
+        """Bytes in memory, halo included."""
+        return self.format.storage_bytes(self.layout.physical(self.shape))
+
+    @property
+    def logical(self) -> TensorType:
+        """The type in row-major layout."""
+        return TensorType(self.shape, self.format)
 
     @property
     def elements(self) -> int:
         return math.prod(self.shape)
 
     def __str__(self) -> str:
-        return f"{self.format.name}[{', '.join(map(str, self.shape))}]"
+        text = f"{self.format.name}[{', '.join(map(str, self.shape))}]"
+        if self.layout.channels_last:
+            text += " channels last"
+        if any(self.layout.halo):
+            text += f" halo {self.layout.halo}"
+        return text
 
 
 @dataclass(frozen=True)
@@ -43,8 +86,6 @@ class Op(ABC):
     """An operation with its attributes."""
 
     name: ClassVar[str]
-    # The output is a view of the first input: no kernel runs and no memory is used.
-    is_view: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -66,6 +107,10 @@ class Op(ABC):
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         """Multiply-adds of the op's matrix products or convolutions; 0 for all other ops."""
         return 0
+
+    def is_view(self, inputs: Sequence[TensorType], output: TensorType) -> bool:
+        """Whether the output is the first input's memory, seen otherwise: then no kernel runs and no memory is used."""
+        return False
 
     def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
         """Inputs whose memory the output may take over.

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Op, TensorType, expect_inputs
 
 
 @dataclass(frozen=True)
@@ -28,3 +28,6 @@ class Permute(Op):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0].permute(self.axes).contiguous()
+
+    def is_view(self, inputs: Sequence[TensorType], output: TensorType) -> bool:
+        return self.axes == (0, 2, 3, 1) and inputs[0].layout == CHANNELS_LAST and output.layout == ROW_MAJOR

@@ -74,7 +74,7 @@ class Pointwise(Op):
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)
-        return inputs[0]
+        return inputs[0].logical
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return FUNCTIONS[self.function].reference(inputs[0], *self.parameters)

@@ -11,7 +11,7 @@ import torch
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import Shape
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.ops.op import ROW_MAJOR, Op, TensorType, expect_inputs
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,6 @@ class Reshape(Op):
 
     shape: Shape
     name: ClassVar[str] = "reshape"
-    is_view: ClassVar[bool] = True
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)
@@ -30,3 +29,6 @@ class Reshape(Op):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0].reshape(self.shape)
+
+    def is_view(self, inputs: Sequence[TensorType], output: TensorType) -> bool:
+        return inputs[0].layout == output.layout == ROW_MAJOR

@@ -26,7 +26,7 @@ class Softmax(Op):
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)
         expect_axis(self, self.axis, len(inputs[0].shape))
-        return inputs[0]
+        return inputs[0].logical
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         function = torch.log_softmax if self.log else torch.softmax

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from netopt.graph.graph import Graph
+from netopt.graph.passes.choose_layouts import choose_layouts
 from netopt.graph.passes.drop_dead_code import drop_dead_code
 from netopt.graph.passes.drop_identities import drop_identities
 from netopt.graph.passes.fold_batch_norm import fold_batch_norm
 from netopt.graph.passes.fold_constants import fold_constants
 from netopt.graph.passes.fuse_activation import fuse_activation
 from netopt.graph.passes.fuse_residual import fuse_residual
+from netopt.graph.passes.permute_flattened_weights import permute_flattened_weights
 from netopt.graph.verify import verify
 
 Pass = Callable[[Graph], Graph]
@@ -25,7 +27,9 @@ PASSES: tuple[Pass, ...] = (
     fold_constants,  # what the folding computed
     fuse_residual,  # before the activation, which comes after the sum in the fused op
     fuse_activation,
-    drop_dead_code,  # last: collects what the others left behind
+    permute_flattened_weights,  # before layouts: leaves a view where there would be a copy
+    drop_dead_code,  # collects what the others left behind
+    choose_layouts,  # last: the passes above know nothing of memory
 )
 
 

@@ -1,8 +1,10 @@
-"""Fold batch normalization, which is a multiplication and an addition per channel, into a dense layer beside it.
+"""Fold batch normalization, a multiplication and an addition per channel, into a dense layer or convolution beside it.
 
 With s and t from `BatchNorm.scale_and_shift`:
     before it:  s (W x + b) + t = (s W) x + (s b + t)
     after it:   W (s x + t) + b = (W s) x + (W t + b)
+
+A convolution with padding cannot take what comes before it: the padding is zero, not t.
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ import torch
 
 from netopt.errors import UnsupportedModel
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.ops import Arithmetic, BatchNorm, Dense
+from netopt.ops import Arithmetic, BatchNorm, Conv2d, Dense
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
-    """Fold each into the dense layer before it, or into those after it, or else write it as mul and add."""
+    """Fold each into the layer before it, or into all those after it, or else write it as mul and add."""
     while (node := next((n for n in graph.nodes if isinstance(n.op, BatchNorm)), None)) is not None:
-        before, after = _dense_before(graph, node), _dense_after(graph, node)
+        before, after = _layer_before(graph, node), _layers_after(graph, node)
         if before is not None:
             graph = _fold_into_previous(graph, node, before)
         elif after:
@@ -40,57 +42,70 @@ def _scale_and_shift(graph: Graph, node: Node) -> tuple[torch.Tensor, torch.Tens
     return node.op.scale_and_shift(weight, bias, mean, variance)
 
 
-def _is_plain_dense(graph: Graph, node: Node) -> bool:
-    """A dense layer with constant weights over (batch, features): its features are the channels of a BatchNorm."""
-    return (
-        isinstance(node.op, Dense)
-        and all(name in graph.constants for name in node.inputs[1 : 2 + node.op.has_bias])
-        and len(graph.types[node.output].shape) == 2
+def _has_channels(graph: Graph, node: Node) -> bool:
+    """A layer with constant weights whose outputs are the channels of a BatchNorm.
+
+    A convolution, or a dense layer over (batch, features).
+    """
+    if not isinstance(node.op, Dense | Conv2d):
+        return False
+    known = all(name in graph.constants for name in node.inputs[1 : 2 + node.op.has_bias])
+    return known and (isinstance(node.op, Conv2d) or len(graph.types[node.output].shape) == 2)
+
+
+def _takes_shift(node: Node) -> bool:
+    """Whether a layer can absorb a shift of its input."""
+    return isinstance(node.op, Dense) or (
+        isinstance(node.op, Conv2d) and node.op.groups == 1 and not any(node.op.padding)
     )
 
 
-def _dense_before(graph: Graph, node: Node) -> Node | None:
-    dense = graph.producers().get(node.inputs[0])
-    if dense is None or not _is_plain_dense(graph, dense) or node.inputs[0] in graph.outputs:
+def _layer_before(graph: Graph, node: Node) -> Node | None:
+    layer = graph.producers().get(node.inputs[0])
+    if layer is None or not _has_channels(graph, layer) or node.inputs[0] in graph.outputs:
         return None
-    assert isinstance(dense.op, Dense)
-    bare = dense.op.activation is None and not dense.op.has_residual
-    return dense if bare and len(graph.users()[node.inputs[0]]) == 1 else None
+    assert isinstance(layer.op, Dense | Conv2d)
+    bare = layer.op.activation is None and not layer.op.has_residual
+    return layer if bare and len(graph.users()[node.inputs[0]]) == 1 else None
 
 
-def _dense_after(graph: Graph, node: Node) -> list[Node]:
-    """All users of the BatchNorm, if each is a dense layer that it is the input of; else none."""
+def _layers_after(graph: Graph, node: Node) -> list[Node]:
+    """All users of the BatchNorm, if each is a layer that can take it in; else none."""
     users = graph.users()[node.output]
     fits = node.output not in graph.outputs and all(
-        _is_plain_dense(graph, user) and user.inputs[0] == node.output and user.inputs.count(node.output) == 1
+        _has_channels(graph, user)
+        and _takes_shift(user)
+        and user.inputs[0] == node.output
+        and user.inputs.count(node.output) == 1
         for user in users
     )
     return users if fits else []
 
 
-def _with_weights(builder: GraphBuilder, dense: Node, x: str, weight: torch.Tensor, bias: torch.Tensor) -> Node:
-    assert isinstance(dense.op, Dense)
-    weight_name = builder.add_constant(f"{dense.inputs[1]}_folded", weight.float())
-    bias_name = builder.add_constant(f"{dense.output}_bias_folded", bias.float())
-    op = dataclasses.replace(dense.op, has_bias=True)
-    residual = dense.inputs[dense.op.residual_index :]
-    return Node(op, (x, weight_name, bias_name, *residual), dense.output, dense.layer)
+def _with_weights(builder: GraphBuilder, layer: Node, x: str, weight: torch.Tensor, bias: torch.Tensor) -> Node:
+    assert isinstance(layer.op, Dense | Conv2d)
+    weight_name = builder.add_constant(f"{layer.inputs[1]}_folded", weight.float())
+    bias_name = builder.add_constant(f"{layer.output}_bias_folded", bias.float())
+    op = dataclasses.replace(layer.op, has_bias=True)
+    residual = layer.inputs[layer.op.residual_index :]
+    return Node(op, (x, weight_name, bias_name, *residual), layer.output, layer.layer)
 
 
-def _weight_and_bias(graph: Graph, dense: Node) -> tuple[torch.Tensor, torch.Tensor]:
-    assert isinstance(dense.op, Dense)
-    weight = graph.constants[dense.inputs[1]].double()
-    bias = graph.constants[dense.inputs[2]].double() if dense.op.has_bias else weight.new_zeros(weight.shape[0])
+def _weight_and_bias(graph: Graph, layer: Node) -> tuple[torch.Tensor, torch.Tensor]:
+    assert isinstance(layer.op, Dense | Conv2d)
+    weight = graph.constants[layer.inputs[1]].double()
+    bias = graph.constants[layer.inputs[2]].double() if layer.op.has_bias else weight.new_zeros(weight.shape[0])
     return weight, bias
 
 
-def _fold_into_previous(graph: Graph, node: Node, dense: Node) -> Graph:
+def _fold_into_previous(graph: Graph, node: Node, layer: Node) -> Graph:
     scale, shift = _scale_and_shift(graph, node)
-    weight, bias = _weight_and_bias(graph, dense)
+    weight, bias = _weight_and_bias(graph, layer)
     builder = GraphBuilder(graph)
-    folded = _with_weights(builder, dense, dense.inputs[0], scale[:, None] * weight, scale * bias + shift)
+    by_output = scale.reshape(-1, *[1] * (weight.dim() - 1))
+    folded = _with_weights(builder, layer, layer.inputs[0], by_output * weight, scale * bias + shift)
     folded = dataclasses.replace(folded, output=node.output)
-    builder.nodes = [folded if n is node else n for n in graph.nodes if n is not dense]
+    builder.nodes = [folded if n is node else n for n in graph.nodes if n is not layer]
     return builder.finish()
 
 
@@ -100,7 +115,9 @@ def _fold_into_next(graph: Graph, node: Node, users: list[Node]) -> Graph:
     for current in graph.nodes:
         if current in users:
             weight, bias = _weight_and_bias(graph, current)
-            current = _with_weights(builder, current, node.inputs[0], weight * scale, weight @ shift + bias)
+            by_input = (-1, *[1] * (weight.dim() - 2))
+            shifted = (weight * shift.reshape(by_input)).flatten(1).sum(1) + bias
+            current = _with_weights(builder, current, node.inputs[0], weight * scale.reshape(by_input), shifted)
         if current is not node:
             builder.nodes.append(current)
     return builder.finish()

@@ -1,18 +1,18 @@
-"""Let a dense layer add the other branch of a sum that it feeds."""
+"""Let a dense layer or a convolution add the other branch of a sum that it feeds."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.ops import Arithmetic, Dense
+from netopt.ops import Arithmetic, Conv2d, Dense
 
 
 def fuse_residual(graph: Graph) -> Graph:
-    """dense -> add becomes one dense with a residual.
+    """dense or conv2d -> add becomes one node with a residual.
 
-    Where nothing else reads the dense layer's output, the sum needs no broadcast, and the other branch is a computed
-    value or an input. The dense layer then runs where the sum ran, so that both branches are there.
+    Where nothing else reads the layer's output, the sum needs no broadcast, and the other branch is a computed
+    value or an input. The layer then runs where the sum ran, so that both branches are there.
     """
     users, outputs, producers = graph.users(), set(graph.outputs), graph.producers()
     builder = GraphBuilder(graph)
@@ -22,13 +22,13 @@ def fuse_residual(graph: Graph) -> Graph:
         if node.op != Arithmetic("add"):
             continue
         for value, other in (node.inputs, node.inputs[::-1]):
-            dense = producers.get(value)
-            if dense is None or not isinstance(dense.op, Dense) or value in dropped or value in outputs:
+            layer = producers.get(value)
+            if layer is None or not isinstance(layer.op, Dense | Conv2d) or value in dropped or value in outputs:
                 continue
-            plain = not dense.op.has_residual and dense.op.activation is None and len(users[value]) == 1
+            plain = not layer.op.has_residual and layer.op.activation is None and len(users[value]) == 1
             if plain and graph.types[other] == graph.types[value] and other not in graph.constants:
-                op = dataclasses.replace(dense.op, has_residual=True)
-                replaced[node.output] = Node(op, (*dense.inputs, other), node.output, dense.layer)
+                op = dataclasses.replace(layer.op, has_residual=True)
+                replaced[node.output] = Node(op, (*layer.inputs, other), node.output, layer.layer)
                 dropped.add(value)
                 break
     builder.nodes = [replaced.get(node.output, node) for node in graph.nodes if node.output not in dropped]

@@ -1,0 +1,91 @@
+"""Two-dimensional convolution with its fused end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from netopt.errors import InvalidArgument
+from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.ops.pointwise import Pointwise
+from netopt.ops.spatial import Pair, Sides, Window
+
+
+@dataclass(frozen=True)
+class Conv2d(Op):
+    """y = activation(x * W + bias + residual), with zero padding.
+
+    Inputs, in order: x (batch, in, height, width), W (out, in / groups, kernel height, kernel width), bias (out,) if
+    any, residual of the output's shape if any.
+    """
+
+    stride: Pair = (1, 1)
+    padding: Sides = (0, 0, 0, 0)  # top, bottom, left, right
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    has_bias: bool = False
+    has_residual: bool = False
+    activation: Pointwise | None = None
+    name: ClassVar[str] = "conv2d"
+
+    def __post_init__(self) -> None:
+        self.window((1, 1)).check(self.name)
+        if self.groups < 1:
+            raise InvalidArgument("groups of conv2d", expected="at least 1", found=self.groups)
+
+    def window(self, kernel: Pair) -> Window:
+        """The window for a kernel of this size."""
+        return Window(kernel, self.stride, self.padding, self.dilation)
+
+    @property
+    def label(self) -> str:
+        parts = [self.name]
+        if self.has_residual:
+            parts.append("add")
+        if self.activation is not None:
+            parts.append(self.activation.label)
+        return " + ".join(parts)
+
+    @property
+    def residual_index(self) -> int:
+        """Position of the residual among the inputs."""
+        return 3 if self.has_bias else 2
+
+    def infer(self, inputs: Sequence[TensorType]) -> TensorType:
+        expect_inputs(self, inputs, 2 + self.has_bias + self.has_residual)
+        x, weight = inputs[0].shape, inputs[1].shape
+        if len(weight) != 4:
+            raise InvalidArgument("weight of conv2d", expected="(out, in / groups, height, width)", found=weight)
+        height, width = self.window((weight[2], weight[3])).outputs(x, self.name)
+        if x[1] != weight[1] * self.groups or weight[0] % self.groups:
+            raise InvalidArgument(
+                "channels of conv2d",
+                expected=f"{weight[1]} x {self.groups} groups in, a multiple of them out",
+                found=x[1],
+            )
+        output = (x[0], weight[0], height, width)
+        if self.has_bias and inputs[2].shape != weight[:1]:
+            raise InvalidArgument("bias of conv2d", expected=str(weight[:1]), found=inputs[2].shape)
+        if self.has_residual and inputs[self.residual_index].shape != output:
+            raise InvalidArgument("residual of conv2d", expected=str(output), found=inputs[self.residual_index].shape)
+        return TensorType(output)
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        top, bottom, left, right = self.padding
+        x = F.pad(inputs[0], (left, right, top, bottom))
+        y = F.conv2d(x, inputs[1], None, self.stride, 0, self.dilation, self.groups)
+        if self.has_bias:
+            y = y + inputs[2][:, None, None]
+        if self.has_residual:
+            y = y + inputs[self.residual_index]
+        return y if self.activation is None else self.activation.reference(y)
+
+    def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
+        return self.infer(inputs).elements * inputs[1].elements // inputs[1].shape[0]
+
+    def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
+        return (self.residual_index,) if self.has_residual else ()
