@@ -23,7 +23,7 @@ from netopt.kernels.kernel import Array, Problem, Schedule
 from netopt.kernels.tune import STREAMED_BYTES, Workload, choose_schedules, tune
 from netopt.memory import MemoryPlan
 from netopt.numerics import FLOAT32
-from netopt.ops import Dense
+from netopt.ops import Conv2d, Dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,8 @@ class Program:
         self._arena = aligned_bytes(network.plan.arena_bytes)
         self._packed: dict[tuple[str, type, tuple[int, ...]], Array] = {}
         self._steps = self._prepare(network.graph, threads, tune)
-        self._inputs = [torch.from_numpy(self._view(name)) for name in network.graph.inputs]
+        self._inputs = [self._view(name) for name in network.graph.inputs]
+        self._halos = [self._halo(name) for name in network.graph.inputs]
         self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
         self._outputs = [self._output(name, network.graph) for name in network.graph.outputs]
         self._calls = [(step.function, step.arguments) for step in self._steps]
@@ -91,11 +92,13 @@ class Program:
             if tensor.shape != place.shape or tensor.dtype != place.dtype or tensor.device != place.device:
                 _refuse(tensor, place, name)
         with self._lock:
-            for tensor, place in zip(tensors, self._inputs, strict=True):
+            for tensor, place, halo in zip(tensors, self._inputs, self._halos, strict=True):
+                if halo is not None:
+                    halo.zero_()
                 place.copy_(tensor.detach() if tensor.requires_grad else tensor)
             for function, arguments in self._calls:
                 function(*arguments)
-            results = [place.clone() for place in self._outputs]
+            results = [place.clone(memory_format=torch.contiguous_format) for place in self._outputs]
         return results[0] if self._returns_tensor else self._signature.output.unflatten(iter(results))
 
     def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
@@ -171,7 +174,7 @@ class Program:
 
     def _prepare(self, graph: Graph, threads: int, tuned: bool) -> list[_Step]:
         cpu = host_cpu()
-        nodes = [node for node in graph.nodes if not node.op.is_view]
+        nodes = [n for n in graph.nodes if not n.op.is_view(graph.node_types(n), graph.types[n.output])]
         streamed = sum(graph.types[name].bytes for name in graph.constants) > STREAMED_BYTES
         workloads = []
         for node in nodes:
@@ -203,13 +206,27 @@ class Program:
             arrays.append(self._packed[key])
         return tuple(hl.Buffer(array) for array in arrays)
 
-    def _view(self, name: str) -> Array:
-        return floats_at(self._arena, self._plan.offsets[name], self._graph.types[name].shape)
+    def _view(self, name: str) -> torch.Tensor:
+        """The value in the arena, seen in its logical shape whatever its layout."""
+        type_ = self._graph.types[name]
+        memory = torch.from_numpy(floats_at(self._arena, self._plan.offsets[name], type_.layout.physical(type_.shape)))
+        if not type_.layout.channels_last:
+            return memory
+        top, _, left, _ = type_.layout.halo
+        _, _, height, width = type_.shape
+        return memory[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
+
+    def _halo(self, name: str) -> torch.Tensor | None:
+        """All memory of an input with a halo, which other values have used since the last call."""
+        type_ = self._graph.types[name]
+        if not any(type_.layout.halo):
+            return None
+        return torch.from_numpy(floats_at(self._arena, self._plan.offsets[name], (type_.bytes // 4,)))
 
     def _output(self, name: str, graph: Graph) -> torch.Tensor:
         """Where the result is read from: the arena, or for a result that is a constant a copy of it."""
         if name not in graph.constants:
-            return torch.from_numpy(self._view(name))
+            return self._view(name)
         shape = graph.types[name].shape
         copied = self._packed.setdefault((name, Program, shape), aligned_floats(shape))
         copied[...] = graph.constants[name].numpy()
@@ -258,18 +275,18 @@ def check_kernels(graph: Graph) -> None:
         if graph.types[name].format != FLOAT32:
             raise UnsupportedModel(f"value '{name}'", expected="float32", found=graph.types[name].format.name)
     for node in graph.nodes:
-        if not node.op.is_view:
+        if not node.op.is_view(graph.node_types(node), graph.types[node.output]):
             kernel_of(node.op, node.layer)
             _check_weights(graph, node)
 
 
 def _check_weights(graph: Graph, node: Node) -> None:
-    """A dense layer's weights are packed when lowering, so they must be known then."""
-    if isinstance(node.op, Dense) and not all(
+    """Weights are packed when lowering, so they must be known then."""
+    if isinstance(node.op, Dense | Conv2d) and not all(
         name in graph.constants for name in node.inputs[1 : 2 + node.op.has_bias]
     ):
         raise UnsupportedModel(
-            "a dense layer whose weight or bias is computed from the input",
+            "a layer whose weight or bias is computed from the input",
             layer=node.layer,
             fix="keep this layer in PyTorch",
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
+from netopt.kernels.elementwise import build_on_images, image_shapes, is_flat
 from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, fix_output, float_input
 from netopt.kernels.parallel import split_rows, vectorize_and_split
 from netopt.numerics import Shape
@@ -59,11 +60,16 @@ class ArithmeticKernel(Kernel[Schedule]):
         return (Schedule(),)
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+        if problem.output.layout.channels_last and not is_flat(problem):
+            return image_shapes(problem)
         first, second = merge_axes(problem.inputs[0].shape, problem.inputs[1].shape)
         return first, second, tuple(map(max, first, second))
 
     def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
         assert isinstance(problem.op, Arithmetic)
+        function = EXPRESSIONS[problem.op.function]
+        if problem.output.layout.channels_last and not is_flat(problem):
+            return build_on_images(problem, cpu, lambda x, y: hl.strict_float(function(x, y)))
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
         axes = [hl.Var(f"i{number}") for number in range(len(output))]
         inputs = [float_input(name, shape) for name, shape in zip(("x", "y"), shapes, strict=True)]
@@ -73,7 +79,7 @@ class ArithmeticKernel(Kernel[Schedule]):
         )
         out = hl.Func("out")
         # Division must be the correctly rounded one, not a product with an approximate reciprocal.
-        out[axes] = hl.strict_float(EXPRESSIONS[problem.op.function](x, y))
+        out[axes] = hl.strict_float(function(x, y))
         fix_output(out, output)
         if len(output) == 1:
             vectorize_and_split(out, axes[0], output[0], cpu.lanes, problem.threads)

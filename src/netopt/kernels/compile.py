@@ -10,12 +10,15 @@ import halide as hl
 
 from netopt.errors import UnsupportedModel
 from netopt.kernels.arithmetic import ArithmeticKernel
+from netopt.kernels.conv2d import Conv2dKernel
 from netopt.kernels.copies import ConcatKernel, PermuteKernel, SliceKernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.dense import DenseKernel
 from netopt.kernels.kernel import Kernel, Problem, Schedule
 from netopt.kernels.layer_norm import LayerNormKernel
 from netopt.kernels.pointwise import PointwiseKernel
+from netopt.kernels.pool2d import Pool2dKernel, SpatialMeanKernel
+from netopt.kernels.relayout import RelayoutKernel
 from netopt.kernels.softmax import SoftmaxKernel
 from netopt.ops import Op
 
@@ -25,12 +28,16 @@ KERNELS: dict[type[Op], Kernel[Any]] = {
     for kernel in (
         ArithmeticKernel(),
         ConcatKernel(),
+        Conv2dKernel(),
         DenseKernel(),
         LayerNormKernel(),
         PermuteKernel(),
         PointwiseKernel(),
+        Pool2dKernel(),
+        RelayoutKernel(),
         SliceKernel(),
         SoftmaxKernel(),
+        SpatialMeanKernel(),
     )
 }
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
+from netopt.kernels.elementwise import image_shapes
 from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, around_axis, fix_output, float_input
 from netopt.kernels.parallel import vectorize_and_split
+from netopt.kernels.spatial import SpatialInput, SpatialOutput
 from netopt.numerics import Shape
 from netopt.ops import Concat, Permute, Slice
 
@@ -48,10 +50,14 @@ class SliceKernel(Kernel[Schedule]):
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         assert isinstance(problem.op, Slice)
+        if problem.output.layout.channels_last:
+            return image_shapes(problem)
         return tuple(around_axis(type_.shape, problem.op.axis) for type_ in (problem.inputs[0], problem.output))
 
     def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
         assert isinstance(problem.op, Slice)
+        if problem.output.layout.channels_last:
+            return _slice_images(problem, problem.op, cpu)
         # --- algorithm
         source_shape, shape = self.argument_shapes(problem, schedule, cpu)
         source, out = float_input("source", source_shape), hl.Func("out")
@@ -74,10 +80,15 @@ class ConcatKernel(Kernel[Schedule]):
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         assert isinstance(problem.op, Concat)
+        if problem.output.layout.channels_last:
+            return image_shapes(problem)
         views = [around_axis(type_.shape, problem.op.axis) for type_ in (*problem.inputs, problem.output)]
         return tuple((outer, size * inner) for outer, size, inner in views)
 
     def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+        assert isinstance(problem.op, Concat)
+        if problem.output.layout.channels_last:
+            return _concat_images(problem, problem.op, cpu)
         # --- algorithm
         *shapes, shape = self.argument_shapes(problem, schedule, cpu)
         sources = [float_input(f"source{number}", shape) for number, shape in enumerate(shapes)]
@@ -92,3 +103,40 @@ class ConcatKernel(Kernel[Schedule]):
             out.update(number).vectorize(run.x, cpu.lanes, hl.TailStrategy.GuardWithIf)
         fix_output(out, shape)
         return Pipeline(out, tuple(sources))
+
+
+# The axes of (batch, channels, height, width) in the order (c, x, y, n) of coordinates.
+_COORDINATE = {0: 3, 1: 0, 2: 2, 3: 1}
+
+
+def _slice_images(problem: Problem, op: Slice, cpu: Cpu) -> Pipeline:
+    source, out = SpatialInput("source", problem.inputs[0]), SpatialOutput(problem.output)
+
+    def part(*coordinates: hl.Expr) -> hl.Expr:
+        where = list(coordinates)
+        where[_COORDINATE[op.axis]] = op.start + op.step * where[_COORDINATE[op.axis]]
+        return source.at(*where)
+
+    stage, _, _ = out.define(part)
+    stage.vectorize(out.c, cpu.lanes, hl.TailStrategy.GuardWithIf)
+    return Pipeline(out.finish(cpu.lanes), (source.param,))
+
+
+def _concat_images(problem: Problem, op: Concat, cpu: Cpu) -> Pipeline:
+    """One copy loop an input, each over its own part of the output."""
+    out = SpatialOutput(problem.output)
+    top, _, left, _ = out.layout.halo
+    sources, start = [], 0
+    for number, type_ in enumerate(problem.inputs):
+        source = SpatialInput(f"source{number}", type_)
+        batch, channels, height, width = type_.shape
+        part = hl.RDom([(0, channels), (0, width), (0, height), (0, batch)], f"part{number}")
+        coordinates = [part[i] for i in range(4)]
+        target = [coordinates[0], coordinates[1] + left, coordinates[2] + top, coordinates[3]]
+        target[_COORDINATE[op.axis]] = target[_COORDINATE[op.axis]] + start
+        out.func[target] = source.at(*coordinates)
+        out.func.update(out.updates).vectorize(coordinates[0], cpu.lanes, hl.TailStrategy.GuardWithIf)
+        out.updates += 1
+        start += type_.shape[op.axis]
+        sources.append(source.param)
+    return Pipeline(out.finish(cpu.lanes), tuple(sources))

@@ -32,7 +32,9 @@ class Problem:
 
     def key(self) -> str:
         """A text that equals another problem's only where the problems are equal."""
-        types = [[list(t.shape), t.format.to_json()] for t in (*self.inputs, self.output)]
+        types = [
+            [list(t.shape), t.format.to_json(), dataclasses.astuple(t.layout)] for t in (*self.inputs, self.output)
+        ]
         return json.dumps([op_to_json(self.op), types, self.threads], sort_keys=True)
 
 

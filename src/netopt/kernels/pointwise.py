@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
+from netopt.kernels.elementwise import build_on_images, image_shapes, is_flat
 from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, fix_output, float_input
 from netopt.kernels.math import at_least, clamp, erf, exp, expm1_of_negative, f32, log1p_of_unit, sigmoid, tanh
 from netopt.kernels.parallel import vectorize_and_split
@@ -70,10 +72,12 @@ class PointwiseKernel(Kernel[Schedule]):
         return (Schedule(),)
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
-        return ((problem.output.elements,),) * 2
+        return ((problem.output.elements,),) * 2 if is_flat(problem) else image_shapes(problem)
 
     def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
         assert isinstance(problem.op, Pointwise)
+        if not is_flat(problem):
+            return build_on_images(problem, cpu, partial(apply_pointwise, problem.op))
         shape, _ = self.argument_shapes(problem, schedule, cpu)
         source, i, out = float_input("source", shape), hl.Var("i"), hl.Func("out")
         out[i] = apply_pointwise(problem.op, source[i])

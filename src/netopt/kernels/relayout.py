@@ -1,0 +1,40 @@
+"""Copies between layouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import halide as hl
+
+from netopt.kernels.cpu import Cpu
+from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, fix_output
+from netopt.kernels.spatial import SpatialInput, SpatialOutput
+from netopt.numerics import Shape
+from netopt.ops import Relayout
+
+
+class RelayoutKernel(Kernel[Schedule]):
+    """Vectors along what is innermost in the output."""
+
+    op = Relayout
+
+    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
+        return (Schedule(),)
+
+    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+        return tuple(type_.layout.physical(type_.shape) for type_ in (problem.inputs[0], problem.output))
+
+    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+        # --- algorithm
+        source = SpatialInput("source", problem.inputs[0])
+        if problem.output.layout.channels_last:
+            images = SpatialOutput(problem.output)
+            stage, _, _ = images.define(source.at)
+            stage.vectorize(images.c, cpu.lanes, hl.TailStrategy.GuardWithIf)
+            return Pipeline(images.finish(cpu.lanes), (source.param,))
+        x, y, c, n, out = hl.Var("x"), hl.Var("y"), hl.Var("c"), hl.Var("n"), hl.Func("out")
+        out[x, y, c, n] = source.at(c, x, y, n)
+        # --- schedule
+        fix_output(out, problem.output.shape)
+        out.vectorize(x, cpu.lanes, hl.TailStrategy.GuardWithIf)
+        return Pipeline(out, (source.param,))

@@ -1,0 +1,161 @@
+"""The register tile that dense layers and convolutions share: sums of products of packed weights and inputs.
+
+A tile is `rows` positions (rows of a matrix, pixels of a line) x `vectors` vectors of outputs. Weights are packed into
+panels of a few vectors of outputs, and the tile's sums stay in registers from the first product to the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import halide as hl
+
+from netopt.kernels.cpu import Cpu
+from netopt.kernels.kernel import Schedule
+
+# Accumulators that wait in the first-level cache while the inputs go by in blocks: rows of them at most.
+_ROWS_IN_CACHE = 48
+# Multiply-adds below which a thread's share is not worth waking it for.
+SMALLEST_SHARE = 100_000
+
+
+@dataclass(frozen=True)
+class TileSchedule(Schedule):
+    """A register tile and how it moves.
+
+    Attributes:
+        rows: rows of the input in a tile.
+        vectors: vectors of outputs in a tile.
+        panel: vectors of outputs that are packed together; divides `vectors`.
+        unroll: steps along the inputs in one turn of the loop.
+        blocks: parts that the inputs are cut into, so that a part of a panel stays in the first-level cache while all
+            rows use it; divides the number of inputs.
+    """
+
+    rows: int
+    vectors: int
+    panel: int
+    unroll: int = 1
+    blocks: int = 1
+
+
+@dataclass(frozen=True)
+class Band:
+    """Rows that are computed alike: `block` rows share a block of accumulators, and are computed in tiles of `tile`."""
+
+    start: int
+    rows: int
+    block: int
+    tile: int
+
+
+def bands_of(rows: int, s: TileSchedule) -> list[Band]:
+    """Cut the rows into bands without remainders.
+
+    Each row is written once, so that the output may take the place of the residual.
+    """
+    tile = min(s.rows, rows)
+    block = tile if s.blocks == 1 else max(tile, min(rows, _ROWS_IN_CACHE) // tile * tile)
+    whole = rows // block * block
+    tiles = (rows - whole) // tile * tile
+    rest = rows - whole - tiles
+    parts = [Band(0, whole, block, tile), Band(whole, tiles, tiles, tile), Band(whole + tiles, rest, rest, rest)]
+    return [band for band in parts if band.rows]
+
+
+def tiles_by_cost(rows: int, outputs: int, cpu: Cpu) -> list[tuple[int, int]]:
+    """Tiles (rows, vectors) that fit the registers, for a matrix of this size, the most promising first."""
+    widest = -(-outputs // cpu.lanes)
+    tiles = set()
+    for vectors in range(1, min(6, widest) + 1):
+        # Accumulators, one vector of weights each, and one broadcast input.
+        most = min(rows, (cpu.registers - 1 - vectors) // vectors)
+        tiles |= {(height, vectors) for height in range(1, most + 1)}
+    return sorted(tiles, key=lambda tile: (_cost(rows, outputs, tile, cpu), tile))
+
+
+def _cost(rows: int, outputs: int, tile: tuple[int, int], cpu: Cpu) -> float:
+    """Relative cost of a register tile.
+
+    A core does two multiply-adds a cycle, and a sum waits four cycles for its last term. Loads mostly run beside the
+    sums: a vector of weights costs half a cycle, a broadcast input a quarter. Fitted to the rates in dense.py and
+    conv2d.py; it orders the schedules measured there as they came out.
+    """
+    height, vectors = tile
+    tiles_across = -(-outputs // (vectors * cpu.lanes))
+    return tiles_across * sum(
+        band.rows // band.tile * (max(band.tile * vectors / 2, 4.0) + vectors / 2 + band.tile / 4)
+        for band in bands_of(rows, TileSchedule(height, vectors, 1))
+    )
+
+
+class TileSum:
+    """For one band: `total[n, m, *others]` = start + the sum of terms over the indices `extents`, innermost first.
+
+    In one block the sum of a register tile stays in registers from the first term to the last. In several, cut along
+    the innermost index, `part` is the register tile's sum over one block, and `total`, in the first-level cache,
+    gathers the parts.
+    """
+
+    def __init__(
+        self,
+        suffix: str,
+        others: Sequence[hl.Var],
+        extents: Sequence[int],
+        s: TileSchedule,
+        lanes: int,
+        start: Callable[..., hl.Expr],
+        term: Callable[..., hl.Expr],
+    ) -> None:
+        """Define the sum.
+
+        Args:
+            suffix: makes the functions' names unique within a pipeline.
+            others: further coordinates of the output, fixed within a tile.
+            extents: of the summation, innermost index first; the first is divided by `s.blocks`.
+            s: the schedule.
+            lanes: float32 numbers in a vector.
+            start: start(n, *others), the value that the sum begins with.
+            term: term(n, m, others, indices), one product.
+        """
+        # --- algorithm
+        self.n, self.m, self.block, self.others = hl.Var("n"), hl.Var("m"), hl.Var("block"), list(others)
+        self.s, self.lanes = s, lanes
+        length = extents[0] // s.blocks
+        domain = hl.RDom([(0, length), *((0, extent) for extent in extents[1:])], f"k{suffix}")
+        self.indices = [domain[i] for i in range(len(extents))]
+        self.total, self.part = hl.Func(f"total{suffix}"), hl.Func(f"part{suffix}")
+        n, m, block = self.n, self.m, self.block
+        self.total[[n, m, *others]] = start(n, *others)
+        if s.blocks == 1:
+            self.total[[n, m, *others]] += term(n, m, others, self.indices)
+        else:
+            self.blocks = hl.RDom([(0, s.blocks)], f"blocks{suffix}").x
+            shifted = [block * length + self.indices[0], *self.indices[1:]]
+            self.part[[n, m, *others, block]] = hl.f32(0.0)
+            self.part[[n, m, *others, block]] += term(n, m, others, shifted)
+            self.total[[n, m, *others]] += self.part[[n, m, *others, self.blocks]]
+
+    def schedule(self, consumer: hl.Func, rows: hl.RVar, band: Band) -> None:
+        """Compute for each turn of the consumer's loop over `rows`."""
+        # --- schedule
+        n, m, tile = self.n, self.m, self.s.vectors * self.lanes
+        self.total.compute_at(consumer, rows).bound_extent(n, tile).align_bounds(n, tile).vectorize(n, self.lanes)
+        self.total.store_in(hl.MemoryType.Stack)
+        update = self.total.update()
+        if self.s.blocks == 1:
+            self.total.unroll(n).unroll(m)
+            self._keep_in_registers(update)
+            return
+        m_out, m_in = hl.Var("m_out"), hl.Var("m_in")
+        update.split(m, m_out, m_in, band.tile, hl.TailStrategy.RoundUp)
+        update.reorder(n, m_in, m_out, self.blocks, *self.others)
+        update.vectorize(n, self.lanes).unroll(n).unroll(m_in)
+        self.part.compute_at(self.total, m_out).bound_extent(n, tile).vectorize(n, self.lanes).unroll(n).unroll(m)
+        self._keep_in_registers(self.part.update())
+
+    def _keep_in_registers(self, update: hl.Stage) -> None:
+        update.reorder(self.n, self.m, *self.indices).vectorize(self.n, self.lanes).unroll(self.n).unroll(self.m)
+        if self.s.unroll > 1:
+            update.unroll(self.indices[0], self.s.unroll, hl.TailStrategy.GuardWithIf)
