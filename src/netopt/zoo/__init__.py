@@ -1,5 +1,20 @@
-"""The reference networks that netopt's results are made with."""
+"""The reference networks that netopt's results are made with, with random weights."""
 
+from netopt.zoo.lenet import lenet5, lenet_300_100
 from netopt.zoo.mlp import mlp
+from netopt.zoo.mobilenet_v2 import mobilenet_v2
+from netopt.zoo.resnet import resnet18, resnet23, resnet50
+from netopt.zoo.squeezenet import squeezenet1_1
+from netopt.zoo.vgg import vgg19
 
-__all__ = ["mlp"]
+__all__ = [
+    "lenet5",
+    "lenet_300_100",
+    "mlp",
+    "mobilenet_v2",
+    "resnet18",
+    "resnet23",
+    "resnet50",
+    "squeezenet1_1",
+    "vgg19",
+]
