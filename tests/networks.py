@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from netopt import zoo
+
 
 class TwoInputs(nn.Module):
     """Broadcasts one input over the other, with every kind of arithmetic."""
@@ -84,6 +86,34 @@ def _activations() -> tuple[nn.Module, torch.Tensor]:
     return nn.Sequential(*layers), torch.randn(5, 13)
 
 
+class Images(nn.Module):
+    """Every op on images, odd sizes, a branch, a gate, a residual, and two ways out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.bn = nn.Conv2d(3, 10, (5, 3), (2, 1), (2, 0), bias=False), nn.BatchNorm2d(10)
+        self.grouped = nn.Conv2d(10, 20, 3, padding="same", groups=2)
+        self.depthwise, self.wide = (
+            nn.Conv2d(20, 20, 3, padding=1, groups=20),
+            nn.Conv2d(20, 20, 3, padding=2, dilation=2),
+        )
+        self.gate, self.late = nn.Conv2d(20, 20, 1), nn.BatchNorm2d(20)
+        self.fc = nn.Linear(20 * 4 * 4, 7)
+        for module in (self.bn, self.late):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.leaky_relu(self.bn(self.stem(x)), 0.2), 3, 2, 1, ceil_mode=True)
+        x = self.grouped(x).relu()
+        y = F.hardswish(self.depthwise(x)) + self.wide(x)
+        y = self.late(y * self.gate(F.adaptive_avg_pool2d(y, 1)).sigmoid())
+        y = torch.cat([y[:, 10:], y[:, :10]], 1)
+        return self.fc(F.avg_pool2d(y, 2, 1, 1, count_include_pad=False)[:, :, :4, ::2].flatten(1)).tanh()
+
+
 # Name -> (model, example).
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "linear": lambda: (nn.Linear(7, 5), torch.randn(7)),
@@ -92,5 +122,11 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "residual": lambda: (Residual(33), torch.randn(2, 5, 33)),
     "shapes": lambda: (Shapes(), torch.randn(3, 7)),
     "norms": lambda: (Norms().train(), torch.randn(4, 11)),
+    "images": lambda: (Images(), torch.randn(2, 3, 11, 12)),
+    "lenet5": lambda: (zoo.lenet5(), torch.randn(3, 1, 28, 28)),
+    "conv1d": lambda: (
+        nn.Sequential(nn.Conv1d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv1d(8, 4, 2)),
+        torch.randn(2, 3, 17),
+    ),
     "arithmetic": lambda: (TwoInputs(), (torch.randn(3, 5), torch.randn(4, 5)[1:4])),
 }

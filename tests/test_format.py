@@ -33,13 +33,18 @@ from netopt.ops import (
     Arithmetic,
     BatchNorm,
     Concat,
+    Conv2d,
     Dense,
     LayerNorm,
+    Layout,
     Permute,
     Pointwise,
+    Pool2d,
+    Relayout,
     Reshape,
     Slice,
     Softmax,
+    SpatialMean,
     TensorType,
 )
 
@@ -84,6 +89,13 @@ def _of_all_ops() -> Network:
     part = b.add_node(Slice(0, 1, 6, 2), (t,), "part", "")
     both = b.add_node(Concat(1), (part, part), "both", "")
     flat = b.add_node(Reshape((1, 12)), (both,), "flat", "")
+    image = b.add_node(Reshape((1, 1, 3, 4)), (flat,), "image", "")
+    kernel = b.add_constant("kernel", torch.randn(3, 1, 2, 2, generator=generator))
+    image = b.add_node(Conv2d((1, 2), (1, 0, 1, 1), (1, 1), 1, False, False, elu), (image, kernel), "conv", "stem")
+    image = b.add_node(Pool2d("average", (2, 2), (1, 1), (1, 0, 0, 1), (1, 1), (1, 0)), (image,), "pool", "")
+    image = b.add_node(Relayout(), (image,), "copy", "")
+    b.types[image] = dataclasses.replace(b.types[image], layout=Layout(True, (1, 0, 2, 0)))
+    flat = b.add_node(SpatialMean(), (image,), "mean", "")
     b.outputs = (b.add_node(Arithmetic("div"), (flat, flat), "y", ""), "n", "x", matrix, "n")
     signature = Signature(
         Structure("tuple", (), (TENSOR,)),
@@ -269,7 +281,7 @@ def test_sections(small: bytes) -> None:
 def test_metadata(small: bytes) -> None:
     metadata, _ = _parts(small)
     tensor = {"kind": "tensor", "keys": [], "parts": []}
-    float32 = {"name": "float32"}
+    float32, row_major = {"name": "float32"}, {"channels_last": False, "halo": [0, 0, 0, 0]}
     relu = {"op": "pointwise", "function": "relu", "parameters": []}
     dense = {"op": "dense", "has_bias": False, "has_residual": False, "activation": relu}
     assert metadata == {
@@ -281,12 +293,12 @@ def test_metadata(small: bytes) -> None:
         "inputs": ["x"],
         "outputs": ["y"],
         "values": {
-            "x": {"shape": [1, 3], "format": float32},
-            "fc.weight": {"shape": [2, 3], "format": float32},
-            "half": {"shape": [], "format": float32},
-            "d": {"shape": [1, 2], "format": float32},
-            "flat": {"shape": [2], "format": float32},
-            "y": {"shape": [2], "format": float32},
+            "x": {"shape": [1, 3], "format": float32, "layout": row_major},
+            "fc.weight": {"shape": [2, 3], "format": float32, "layout": row_major},
+            "half": {"shape": [], "format": float32, "layout": row_major},
+            "d": {"shape": [1, 2], "format": float32, "layout": row_major},
+            "flat": {"shape": [2], "format": float32, "layout": row_major},
+            "y": {"shape": [2], "format": float32, "layout": row_major},
         },
         "constants": ["fc.weight", "half"],
         "nodes": [

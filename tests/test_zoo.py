@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from netopt import InvalidArgument
+import netopt
+from netopt import InvalidArgument, zoo
+from netopt.graph import capture, run_passes
+from netopt.lower import prepare
+from netopt.ops import Relayout
 from netopt.zoo import mlp
+from tests.tolerance import assert_within, judge
 
 
 def test_mlp() -> None:
@@ -20,3 +27,63 @@ def test_mlp() -> None:
 def test_mlp_of_one_size() -> None:
     with pytest.raises(InvalidArgument, match=r"sizes of an mlp.*found \(8,\)"):
         mlp(8)
+
+
+def randomized(model: nn.Module) -> nn.Module:
+    """In eval mode, with running statistics as after training, so that folding has something to fold."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 2.0, generator=generator)
+    return model.eval()
+
+
+# name, model, input as small as the network allows or odd, parameters
+NETWORKS = [
+    ("lenet5", zoo.lenet5, (2, 1, 28, 28), 431_080),
+    ("lenet_300_100", zoo.lenet_300_100, (2, 1, 28, 28), 266_610),
+    ("resnet23", zoo.resnet23, (1, 3, 32, 32), 97_482),
+    ("resnet18", zoo.resnet18, (1, 3, 47, 66), 11_689_512),
+    ("resnet50", zoo.resnet50, (1, 3, 33, 40), 25_557_032),
+    ("mobilenet_v2", zoo.mobilenet_v2, (2, 3, 45, 50), 3_504_872),
+    ("squeezenet1_1", zoo.squeezenet1_1, (1, 3, 41, 50), 1_235_496),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "shape", "parameters"), NETWORKS, ids=[row[0] for row in NETWORKS])
+def test_networks_lower_and_agree_with_pytorch(name: str, make: Any, shape: tuple[int, ...], parameters: int) -> None:
+    model = randomized(make())
+    # As published; nnabla counts the 1,920 running statistics of resnet23, too: 99,402.
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    program = netopt.lower(model, x)
+    with torch.no_grad():
+        expected = model(x)
+    (bounded,) = judge(run_passes(capture(model, x)[0]), [x])
+    assert_within(program(x), bounded)
+    # The bound grows with depth far beyond what roundings really do; this is what PyTorch's own result is apart.
+    torch.testing.assert_close(program(x), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    assert program.arena_bytes <= 1.05 * program.memory_plan.lower_bound
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_vgg19(batch_norm: bool) -> None:
+    """Too large to run here at its full size: its plan is made, and its convolutions run on small images."""
+    with torch.device("meta"):
+        full = zoo.vgg19(batch_norm=batch_norm)
+    assert sum(p.numel() for p in full.parameters()) == (143_678_248 if batch_norm else 143_667_240)
+    model = randomized(zoo.vgg19(batch_norm=batch_norm)[:-8])
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(netopt.lower(model, x)(x), model(x), rtol=1e-3, atol=1e-5)
+
+
+def test_resnet23_fits_the_arena_of_the_tutorial() -> None:
+    """Two activations of 64 x 32 x 32 float32 and no more, beside the halos of the 3 x 3 convolutions."""
+    network = prepare(zoo.resnet23().eval(), torch.randn(1, 3, 32, 32))
+    halo = 4 * 32 * (34 * 34 - 32 * 32)
+    assert network.plan.arena_bytes <= 524_288 + halo
+    assert not any(isinstance(node.op, Relayout) for node in network.graph.nodes)

@@ -10,12 +10,28 @@ Errors of inputs are carried through by the derivative's bound of each op.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import torch
 
 from netopt.graph import Graph, Node
-from netopt.ops import Arithmetic, BatchNorm, Concat, Dense, LayerNorm, Permute, Pointwise, Reshape, Slice, Softmax
+from netopt.ops import (
+    Arithmetic,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    Dense,
+    LayerNorm,
+    Permute,
+    Pointwise,
+    Pool2d,
+    Relayout,
+    Reshape,
+    Slice,
+    Softmax,
+    SpatialMean,
+)
 
 U = 2.0**-24
 # exp, tanh, erf ...: at most 8, measured in tests/kernels/test_math.py; a few sums and products on top.
@@ -76,6 +92,14 @@ def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
     match node.op:
         case Dense():
             return _dense(node.op, values, errors)
+        case Conv2d():
+            return _conv2d(node.op, values, errors)
+        case Pool2d("max") | Relayout():
+            # A maximum moves by no more than the largest error in its window.
+            return y, node.op.reference(errors[0])
+        case Pool2d() | SpatialMean():
+            terms = values[0].shape[2] * values[0].shape[3]
+            return y, node.op.reference(errors[0]) + gamma(terms + 2) * node.op.reference(values[0].abs())
         case Pointwise():
             return y, _pointwise(node.op, values[0], errors[0], y)
         case Arithmetic(function):
@@ -103,6 +127,25 @@ def _dense(op: Dense, values: list[torch.Tensor], errors: list[torch.Tensor]) ->
     for term, error in zip(terms, errors[2:], strict=True):
         linear, size, carried = linear + term, size + term.abs(), carried + error
     error = carried + gamma(x.shape[-1] + len(terms) + 1) * size
+    if op.activation is None:
+        return linear, error
+    y = op.activation.reference(linear)
+    return y, _pointwise(op.activation, linear, error, y)
+
+
+def _conv2d(op: Conv2d, values: list[torch.Tensor], errors: list[torch.Tensor]) -> Bounded:
+    plain = dataclasses.replace(op, has_bias=False, has_residual=False, activation=None)
+    x, weight, *terms = values
+    if op.has_bias:
+        terms[0] = terms[0][:, None, None]
+    linear = plain.reference(x, weight)
+    size = plain.reference(x.abs(), weight.abs())
+    carried = plain.reference(errors[0], weight.abs()) + plain.reference(x.abs(), errors[1])
+    for number, term in enumerate(terms):
+        error = errors[2 + number]
+        linear, size = linear + term, size + term.abs()
+        carried = carried + (error[:, None, None] if op.has_bias and number == 0 else error)
+    error = carried + gamma(weight[0].numel() + len(terms) + 1) * size
     if op.activation is None:
         return linear, error
     y = op.activation.reference(linear)

@@ -46,6 +46,7 @@ def _normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+IMAGE, IMAGE_AND_KERNEL = ((2, 3, 5, 7),), ((2, 3, 5, 7), (6, 3, 2, 3))
 W, BIAS = _normal(5, 6, seed=1), _normal(5, seed=2)
 MEAN, VARIANCE, SCALE, SHIFT = (_normal(6, seed=3), _normal(6, seed=4).exp(), _normal(6, seed=5), _normal(6, seed=6))
 
@@ -64,8 +65,32 @@ def _bare_batch_norm(x: torch.Tensor) -> torch.Tensor:
 CASES = (
     Case("linear.default", lambda x: (F.linear(x, W, BIAS), F.linear(x, W), F.linear(x[0], W, BIAS)), ulps=7),
     Case("linear.default", F.linear, ((2, 3, 6), (5, 6)), ulps=7),
+    # Convolutions sum the products of their window in an order of their own: at most 28 terms here.
+    Case("conv2d.default", lambda x, w: (F.conv2d(x, w), F.conv2d(x, w, w[:, 0, 0, 0])), IMAGE_AND_KERNEL, ulps=28),
+    Case("conv2d.default", lambda x, w: F.conv2d(x, w, None, (2, 1), (1, 2), (1, 2)), IMAGE_AND_KERNEL, ulps=28),
+    Case("conv2d.default", lambda x, w: F.conv2d(x, w[:, :1], groups=3), IMAGE_AND_KERNEL, ulps=28),
+    Case("conv2d.padding", lambda x, w: F.conv2d(x, w, padding="same", dilation=(1, 2)), IMAGE_AND_KERNEL, ulps=28),
+    Case("conv2d.padding", lambda x, w: F.conv2d(x, w, padding="valid"), IMAGE_AND_KERNEL, ulps=28),
+    Case("conv1d.default", lambda x, w: F.conv1d(x, w, None, 2, 1, 2), ((2, 3, 9), (4, 3, 3)), ulps=28),
+    Case("conv1d.padding", lambda x, w: F.conv1d(x, w, padding="same"), ((2, 3, 9), (4, 3, 2)), ulps=28),
+    # pooling
+    Case(
+        "max_pool2d.default",
+        lambda x: (F.max_pool2d(x, 2), F.max_pool2d(x, (3, 2), 2, 1), F.max_pool2d(x, 2, 1)),
+        IMAGE,
+    ),
+    Case("max_pool2d.default", lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), IMAGE),
+    Case("max_pool2d.default", lambda x: F.max_pool2d(x, 2, 2, 1, dilation=2, ceil_mode=True), IMAGE),
+    # An average of at most 9 terms, divided once.
+    Case("avg_pool2d.default", lambda x: (F.avg_pool2d(x, 2), F.avg_pool2d(x, 3, 2, 1)), IMAGE, ulps=10),
+    Case("avg_pool2d.default", lambda x: F.avg_pool2d(x, 3, 2, 1, True), IMAGE, ulps=10),
+    Case("avg_pool2d.default", lambda x: F.avg_pool2d(x, (3, 2), 2, 1, True, False), IMAGE, ulps=10),
+    Case("adaptive_avg_pool2d.default", lambda x: F.adaptive_avg_pool2d(x, 1), IMAGE, ulps=36),
+    Case("adaptive_avg_pool2d.default", lambda x: F.adaptive_avg_pool2d(x, (2, 3)), ((1, 2, 4, 6),), ulps=10),
+    Case("mean.dim", lambda x: (x.mean((2, 3)), x.mean((-1, -2), keepdim=True)), IMAGE, ulps=36),
     # activations
     Case("relu.default", F.relu),
+    Case("clamp.default", lambda x: x.clamp(-0.5, 1.0)),
     Case("relu6.default", lambda x: ATEN.relu6(4 * x)),
     Case("hardtanh.default", lambda x: (F.hardtanh(x, -0.3, 0.7), F.hardtanh(2 * x), nn.ReLU6()(4 * x))),
     Case("leaky_relu.default", lambda x: (F.leaky_relu(x), F.leaky_relu(x, 0.3))),

@@ -475,9 +475,9 @@ def test_a_tensor_of_another_type_in_the_sum_is_refused_by_name(dtype: torch.dty
     ("model", "example", "message"),
     [
         (
-            nn.Sequential(OrderedDict(features=nn.Sequential(nn.Conv2d(1, 2, 3)))),
+            nn.Sequential(OrderedDict(features=nn.Sequential(nn.ConvTranspose2d(1, 2, 3)))),
             _normal(1, 1, 5, 5),
-            r"layer 'features.0': op 'aten.conv2d.default' is not lowered; write the layer with the ops that",
+            r"layer 'features.0': op 'aten.conv_transpose2d.input' is not lowered; write the layer with the ops that",
         ),
         (
             nn.Sequential(nn.ReLU(), Model(lambda self, x: torch.fft.fft(x).real)),
@@ -515,7 +515,16 @@ def test_a_tensor_of_another_type_in_the_sum_is_refused_by_name(dtype: torch.dty
             r"layer '0': op 'aten.slice.Tensor': slice: expected 0 <= start < stop <= 3 and step >= 1, found 2:2:1",
         ),
     ],
-    ids=["conv2d", "fft", "sort", "batch statistics", "dropout", "float64", "softmax in float64", "empty slice"],
+    ids=[
+        "transposed convolution",
+        "fft",
+        "sort",
+        "batch statistics",
+        "dropout",
+        "float64",
+        "softmax in float64",
+        "empty slice",
+    ],
 )
 def test_an_op_without_importer_names_itself_and_its_layer(
     model: nn.Module, example: torch.Tensor, message: str

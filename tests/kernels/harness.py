@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import halide as hl
@@ -12,13 +13,39 @@ from netopt.kernels.buffers import aligned_floats
 from netopt.kernels.compile import KERNELS, compile_kernel
 from netopt.kernels.cpu import host_cpu
 from netopt.kernels.kernel import Problem, Schedule
-from netopt.ops import Op, TensorType
+from netopt.ops import ROW_MAJOR, Layout, Op, TensorType
 
 
-def problem_of(op: Op, inputs: Sequence[torch.Tensor], threads: int = 1) -> Problem:
-    """The problem of applying `op` to tensors of these shapes."""
-    types = tuple(TensorType(tuple(x.shape)) for x in inputs)
-    return Problem(op, types, op.infer(types), threads)
+def problem_of(
+    op: Op,
+    inputs: Sequence[torch.Tensor],
+    threads: int = 1,
+    layouts: Sequence[Layout] = (),
+    output: Layout = ROW_MAJOR,
+) -> Problem:
+    """The problem of applying `op` to tensors of these shapes, and layouts where they are given."""
+    layouts = [*layouts, *[ROW_MAJOR] * (len(inputs) - len(layouts))]
+    types = tuple(TensorType(tuple(x.shape), layout=at) for x, at in zip(inputs, layouts, strict=True))
+    return Problem(op, types, dataclasses.replace(op.infer(types), layout=output), threads)
+
+
+def in_memory(x: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """The tensor as it lies in memory, with zeros in its halo."""
+    if not layout.channels_last:
+        return x.contiguous()
+    top, bottom, left, right = layout.halo
+    return torch.nn.functional.pad(x, (left, right, top, bottom)).permute(0, 2, 3, 1).contiguous()
+
+
+def from_memory(memory: torch.Tensor, type_: TensorType) -> torch.Tensor:
+    """The inverse of `in_memory`; asserts that the halo is zeros."""
+    memory = memory.reshape(type_.layout.physical(type_.shape))
+    if not type_.layout.channels_last:
+        return memory
+    top, _, left, _ = type_.layout.halo
+    image = memory.permute(0, 3, 1, 2)[:, :, top : top + type_.shape[2], left : left + type_.shape[3]]
+    assert torch.equal(in_memory(image, type_.layout), memory) or image.isnan().any()
+    return image
 
 
 def run_kernel(
@@ -29,6 +56,8 @@ def run_kernel(
     schedule: Schedule | None = None,
     threads: int = 1,
     in_place: int | None = None,
+    layouts: Sequence[Layout] = (),
+    output: Layout = ROW_MAJOR,
 ) -> torch.Tensor:
     """The op's result from its kernel.
 
@@ -36,14 +65,16 @@ def run_kernel(
         constants: inputs that are packed.
         schedule: the default one if None.
         in_place: input whose buffer is the output's, too.
+        layouts: of the first inputs; the others are row-major.
+        output: layout of the result, whose halo is checked.
     """
-    cpu, problem = host_cpu(), problem_of(op, inputs, threads)
+    cpu, problem = host_cpu(), problem_of(op, inputs, threads, layouts, output)
     kernel = KERNELS[type(op)]
     schedule = schedule or kernel.schedules(problem, cpu)[0]
     shapes = kernel.argument_shapes(problem, schedule, cpu)
     arrays = [aligned_floats(shape) for shape in shapes]
     for index, (array, value) in enumerate(zip(arrays[:-1], inputs, strict=True)):
-        data = value.contiguous().numpy()
+        data = in_memory(value, problem.inputs[index].layout).numpy()
         array[...] = (
             kernel.pack(problem, schedule, cpu, index, data) if index in constants else data.reshape(array.shape)
         )
@@ -53,4 +84,4 @@ def run_kernel(
         assert arrays[in_place].shape == shapes[-1]
         arrays[-1] = arrays[in_place]
     compile_kernel(problem, schedule, cpu)(*(hl.Buffer(array) for array in arrays))
-    return torch.from_numpy(arrays[-1].reshape(problem.output.shape).copy())
+    return from_memory(torch.from_numpy(arrays[-1].copy()), problem.output)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from netopt.graph import Graph, Node
 from netopt.kernels.compile import KERNELS
 from netopt.kernels.cpu import Cpu, host_cpu
-from netopt.kernels.dense import DenseSchedule
+from netopt.kernels.tile import TileSchedule
 from netopt.ops import Dense, Pointwise, TensorType
 from tests.kernels.harness import problem_of, run_kernel
 from tests.tolerance import assert_within, judge
@@ -33,7 +33,7 @@ def constants_of(op: Dense) -> tuple[int, ...]:
 
 
 def assert_matches(
-    op: Dense, tensors: list[torch.Tensor], schedule: DenseSchedule | None = None, threads: int = 1
+    op: Dense, tensors: list[torch.Tensor], schedule: TileSchedule | None = None, threads: int = 1
 ) -> None:
     names = tuple("abcd"[: len(tensors)])
     types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, tensors, strict=True)}
@@ -61,14 +61,14 @@ def test_any_size(
 
 
 SCHEDULES = [
-    DenseSchedule(rows, vectors, panel, unroll, blocks)
+    TileSchedule(rows, vectors, panel, unroll, blocks)
     for rows, vectors, panel in [(1, 1, 1), (1, 8, 1), (1, 6, 2), (4, 3, 1), (4, 3, 3), (6, 2, 2), (3, 4, 2)]
     for unroll, blocks in [(1, 1), (2, 1), (1, 3), (2, 4)]
 ]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
-def test_any_schedule(schedule: DenseSchedule) -> None:
+def test_any_schedule(schedule: TileSchedule) -> None:
     """84 inputs divide by 3 and 4 blocks; 55 rows leave whole tiles after a block, and rows after the tiles."""
     op = Dense(True, True, Pointwise("relu"))
     assert_matches(op, inputs_of(op, 55, 84, 45), schedule)
@@ -118,7 +118,7 @@ def test_leading_axes_and_none() -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES[::5], ids=str)
-def test_packing_is_undone_to_the_bit(schedule: DenseSchedule) -> None:
+def test_packing_is_undone_to_the_bit(schedule: TileSchedule) -> None:
     op = Dense(True)
     tensors = inputs_of(op, 3, 84, 45)
     problem = problem_of(op, tensors)

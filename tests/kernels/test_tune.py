@@ -13,7 +13,7 @@ import netopt
 from netopt.kernels import tune as tuning
 from netopt.kernels.compile import KERNELS
 from netopt.kernels.cpu import host_cpu
-from netopt.kernels.dense import DenseSchedule
+from netopt.kernels.tile import TileSchedule
 from netopt.kernels.tune import Workload, cache_file, choose_schedules, tune
 from netopt.ops import Dense, Pointwise
 from tests.kernels.harness import problem_of
@@ -24,7 +24,7 @@ def workload(rows: int, outputs: int, streamed: bool = False) -> Workload:
     return Workload(problem, (1, 2), streamed)
 
 
-def table_of(work: Workload) -> list[DenseSchedule]:
+def table_of(work: Workload) -> list[TileSchedule]:
     return list(KERNELS[Dense].schedules(work.problem, host_cpu()))
 
 

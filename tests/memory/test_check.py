@@ -220,7 +220,7 @@ def _keeps_every_value(graph: Graph, plan: MemoryPlan) -> bool:
     for node in graph.nodes:
         if not arena.intact(node.inputs):
             return False
-        if node.op.is_view:
+        if node.op.is_view(graph.node_types(node), graph.types[node.output]):
             if plan.offsets.get(node.inputs[0]) != plan.offsets[node.output]:
                 return False
             arena.owner[node.output] = arena.owner[node.inputs[0]]
@@ -274,7 +274,7 @@ def _corrupted(plan: MemoryPlan, graph: Graph, choose: random.Random) -> MemoryP
         offsets[name] = 64 * choose.randint(0, plan.arena_bytes // 64)
     if choose.random() < 0.8:
         for node in graph.nodes:
-            if node.op.is_view:
+            if node.op.is_view(graph.node_types(node), graph.types[node.output]):
                 offsets[node.output] = offsets[node.inputs[0]]
     end = max(offset + graph.types[name].bytes for name, offset in offsets.items())
     return MemoryPlan(offsets, -(-end // 64) * 64, 0)

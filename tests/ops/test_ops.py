@@ -16,14 +16,19 @@ from netopt.ops import (
     Arithmetic,
     BatchNorm,
     Concat,
+    Conv2d,
     Dense,
     LayerNorm,
+    Layout,
     Op,
     Permute,
     Pointwise,
+    Pool2d,
+    Relayout,
     Reshape,
     Slice,
     Softmax,
+    SpatialMean,
     TensorType,
 )
 
@@ -39,6 +44,18 @@ CASES: list[tuple[Op, list[tuple[int, ...]], int, tuple[int, ...]]] = [
     (Arithmetic("add"), [(2, 3), (2, 3)], 0, (0, 1)),
     (Arithmetic("div"), [(2, 1), (1, 3)], 0, ()),
     (Arithmetic("mul"), [(), (4, 3)], 0, (1,)),
+    (Conv2d(), [(2, 3, 5, 6), (4, 3, 2, 3)], 2 * 4 * 4 * 4 * 18, ()),
+    (Conv2d((2, 1), (1, 0, 2, 1), (1, 2), 3, True), [(1, 3, 5, 6), (6, 1, 2, 2), (6,)], 6 * 3 * 7 * 4, ()),
+    (
+        Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 1, True, True, RELU),
+        [(1, 2, 3, 3), (2, 2, 3, 3), (2,), (1, 2, 3, 3)],
+        324,
+        (3,),
+    ),
+    (Pool2d("max", (2, 2), (2, 2)), [(2, 3, 5, 6)], 0, ()),
+    (Pool2d("average", (3, 2), (2, 1), (1, 1, 0, 0), (1, 1), (1, 0)), [(2, 3, 5, 6)], 0, ()),
+    (SpatialMean(), [(2, 3, 5, 6)], 0, ()),
+    (Relayout(), [(2, 3, 5, 6)], 0, ()),
     (Softmax(1), [(2, 3)], 0, ()),
     (Softmax(0, True), [(2, 3)], 0, ()),
     (LayerNorm(2, 1e-5), [(4, 2, 3), (2, 3), (2, 3)], 0, ()),
@@ -79,6 +96,20 @@ REFUSED: list[tuple[Op, list[tuple[int, ...]], str]] = [
     (Dense(False, True), [(3, 4), (7, 4), (7,)], r"residual of dense: expected \(3, 7\)"),
     (RELU, [(3,), (3,)], "inputs of relu: expected 1, found 2"),
     (Arithmetic("sub"), [(3,), (4,)], "shapes of sub: expected shapes that broadcast"),
+    (Conv2d(), [(3, 5, 6), (4, 3, 2, 3)], r"input of conv2d: expected \(batch, channels, height, width\)"),
+    (Conv2d(), [(1, 3, 5, 6), (4, 3, 2)], "weight of conv2d"),
+    (Conv2d(), [(1, 3, 5, 6), (4, 2, 2, 2)], "channels of conv2d: expected 2 x 1 groups in"),
+    (Conv2d(groups=3), [(1, 3, 5, 6), (4, 1, 2, 2)], "channels of conv2d"),
+    (Conv2d(), [(1, 3, 2, 6), (4, 3, 3, 3)], "input of conv2d: expected at least 3 along axis 2, found 2"),
+    (Conv2d(has_bias=True), [(1, 3, 5, 6), (4, 3, 2, 2), (3,)], "bias of conv2d"),
+    (Conv2d(has_residual=True), [(1, 3, 5, 6), (4, 3, 2, 2), (1, 4, 5, 6)], "residual of conv2d"),
+    (Pool2d("max", (2, 2), (2, 2)), [(3, 5, 6)], "input of max_pool2d"),
+    (
+        Pool2d("average", (2, 9), (2, 2)),
+        [(1, 3, 5, 6)],
+        "avg_pool2d: expected at least 9 along axis 3, found 6",
+    ),
+    (SpatialMean(), [(3, 5, 6)], "spatial_mean"),
     (Softmax(2), [(3, 4)], "axis of softmax: expected 0 to 1, found 2"),
     (Softmax(-1), [(3, 4)], "axis of softmax"),
     (LayerNorm(3, 1e-5), [(3, 4), (4,), (4,)], "axes of layer_norm: expected 1 to 2, found 3"),
@@ -116,6 +147,70 @@ def test_formats_that_are_not_lowered_are_refused() -> None:
 def test_pointwise_functions_are_those_of_the_table(function: str, parameters: tuple[float, ...]) -> None:
     with pytest.raises(InvalidArgument, match="pointwise function|parameters of"):
         Pointwise(function, parameters)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Conv2d((0, 1)),
+        lambda: Conv2d((1, 1), (-1, 0, 0, 0)),
+        lambda: Conv2d(groups=0),
+        lambda: Pool2d("median", (2, 2), (2, 2)),
+        lambda: Pool2d("max", (2, 0), (2, 2)),
+        lambda: Pool2d("max", (2, 2), (2, 2), excess=(-1, 0)),
+    ],
+)
+def test_impossible_windows(make: Any) -> None:
+    with pytest.raises(InvalidArgument, match="window of|groups of|function of"):
+        make()
+
+
+@pytest.mark.parametrize(("channels_last", "halo"), [(False, (1, 0, 0, 0)), (True, (0, -1, 0, 0)), (True, (1, 1))])
+def test_impossible_layouts(channels_last: bool, halo: Any) -> None:
+    with pytest.raises(InvalidArgument, match="halo"):
+        Layout(channels_last, halo)
+
+
+def test_layouts_and_their_bytes() -> None:
+    type_ = TensorType((2, 3, 5, 7), layout=Layout(True, (1, 2, 3, 4)))
+    assert type_.layout.physical(type_.shape) == (2, 5 + 3, 7 + 7, 3)
+    assert type_.bytes == 4 * 2 * 8 * 14 * 3
+    assert type_.logical == TensorType((2, 3, 5, 7))
+    assert str(type_) == "float32[2, 3, 5, 7] channels last halo (1, 2, 3, 4)"
+    with pytest.raises(InvalidArgument, match="shape with channels last: expected four axes"):
+        Layout(True).physical((2, 3))
+
+
+def test_views_depend_on_layouts() -> None:
+    image, plain = TensorType((1, 3, 4, 5), layout=Layout(True)), TensorType((1, 3, 4, 5))
+    pixels = TensorType((1, 4, 5, 3))
+    assert Permute((0, 2, 3, 1)).is_view([image], pixels)
+    assert not Permute((0, 2, 3, 1)).is_view([plain], pixels)
+    assert not Permute((0, 3, 1, 2)).is_view([image], pixels)
+    assert Reshape((60,)).is_view([plain], TensorType((60,)))
+    assert not Reshape((60,)).is_view([image], TensorType((60,)))
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(
+    st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+)
+def test_pooling_is_pytorchs(
+    image: tuple[int, int], kernel: tuple[int, int], stride: int, pad: bool, all_: bool
+) -> None:
+    """Without rounding up; the importers' tests have that."""
+    x, half = torch.randn(1, 2, *image), (kernel[0] // 2 * pad, kernel[1] // 2 * pad)
+    sides = (half[0], half[0], half[1], half[1])
+    functional = torch.nn.functional
+    expected = functional.max_pool2d(x, kernel, stride, half)
+    assert torch.equal(Pool2d("max", kernel, (stride, stride), sides).reference(x), expected)
+    name = "average_of_all" if all_ else "average"
+    expected = functional.avg_pool2d(x, kernel, stride, half, count_include_pad=all_)
+    torch.testing.assert_close(Pool2d(name, kernel, (stride, stride), sides).reference(x), expected)
 
 
 def test_unknown_arithmetic() -> None:

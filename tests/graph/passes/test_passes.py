@@ -37,7 +37,9 @@ ORDER = [
     "fold_constants",
     "fuse_residual",
     "fuse_activation",
+    "permute_flattened_weights",
     "drop_dead_code",
+    "choose_layouts",
 ]
 
 

@@ -1,0 +1,207 @@
+"""Convolutions against the reference: every kind, in every layout, on sizes that fit no tile."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netopt.graph import Graph, Node
+from netopt.kernels.compile import KERNELS
+from netopt.kernels.cpu import Cpu, host_cpu
+from netopt.kernels.tile import TileSchedule
+from netopt.ops import CHANNELS_LAST, Conv2d, Layout, Pointwise, TensorType
+from tests.kernels.harness import problem_of, run_kernel
+from tests.tolerance import assert_within, judge
+
+KERNEL = KERNELS[Conv2d]
+RELU = Pointwise("relu")
+quick = settings(max_examples=30, derandomize=True, deadline=None)
+
+
+def inputs_of(op: Conv2d, x: tuple[int, ...], outputs: int, kernel: tuple[int, int]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(sum(x) + outputs)
+    tensors = [torch.randn(shape, generator=generator) for shape in (x, (outputs, x[1] // op.groups, *kernel))]
+    if op.has_bias:
+        tensors.append(torch.randn(outputs, generator=generator))
+    if op.has_residual:
+        plain = dataclasses.replace(op, has_residual=False, activation=None)
+        tensors.append(
+            torch.randn(plain.infer([TensorType(tuple(t.shape)) for t in tensors]).shape, generator=generator)
+        )
+    return tensors
+
+
+def assert_matches(
+    op: Conv2d,
+    tensors: list[torch.Tensor],
+    *,
+    halo: tuple[int, int, int, int] = (0, 0, 0, 0),
+    output: Layout = CHANNELS_LAST,
+    schedule: TileSchedule | None = None,
+    threads: int = 1,
+    in_place: bool = False,
+) -> None:
+    """The result is within its bound. `halo` is what the input has beyond the padding."""
+    names = tuple("abcd"[: len(tensors)])
+    types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, tensors, strict=True)}
+    types["y"] = op.infer(list(types.values()))
+    (expected,) = judge(Graph(names, ("y",), (Node(op, names, "y", ""),), types, {}), tensors)
+    source = Layout(True, tuple(p + more for p, more in zip(op.padding, halo, strict=True)))  # type: ignore[arg-type]
+    residual = output if in_place else Layout(True, (0, 1, 2, 0))
+    layouts = [source, *[Layout()] * (1 + op.has_bias), *[residual] * op.has_residual]
+    result = run_kernel(
+        op,
+        tensors,
+        constants=(1, 2) if op.has_bias else (1,),
+        schedule=schedule,
+        threads=threads,
+        layouts=layouts,
+        output=output,
+        in_place=op.residual_index if in_place else None,
+    )
+    assert_within(result, expected)
+
+
+sizes = st.integers(1, 3)
+
+
+@quick
+@given(
+    batch=st.integers(1, 2),
+    image=st.tuples(st.integers(5, 11), st.integers(5, 19)),
+    channels=st.tuples(st.integers(1, 9), st.integers(1, 19)),
+    groups=st.integers(1, 3),
+    kernel=st.tuples(sizes, sizes),
+    stride=st.tuples(sizes, sizes),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    padding=st.tuples(*[st.integers(0, 2)] * 4),
+    residual=st.booleans(),
+    output_halo=st.tuples(*[st.integers(0, 1)] * 4),
+)
+def test_any_convolution(
+    batch: int,
+    image: tuple[int, int],
+    channels: tuple[int, int],
+    groups: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    residual: bool,
+    output_halo: tuple[int, int, int, int],
+) -> None:
+    op = Conv2d(stride, padding, dilation, groups, True, residual, RELU)
+    tensors = inputs_of(op, (batch, channels[0] * groups, *image), channels[1] * groups, kernel)
+    assert_matches(op, tensors, halo=(1, 0, 0, 2), output=Layout(True, output_halo))
+
+
+@pytest.mark.parametrize("channels", [1, 4, 8, 13, 32, 40])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (2, 1)])
+@pytest.mark.parametrize("residual", [False, True])
+def test_depthwise(channels: int, stride: tuple[int, int], residual: bool) -> None:
+    op = Conv2d(stride, (1, 1, 1, 1), (1, 1), channels, True, residual, Pointwise("hardtanh", (0.0, 6.0)))
+    assert_matches(op, inputs_of(op, (2, channels, 9, 11), channels, (3, 3)), output=Layout(True, (1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("multiplier", [2, 3])
+def test_depthwise_with_a_multiplier(multiplier: int) -> None:
+    op = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 5, True)
+    assert_matches(op, inputs_of(op, (1, 5, 6, 7), 5 * multiplier, (3, 3)))
+
+
+@pytest.mark.parametrize("image", [(1, 1), (7, 7), (3, 50)])
+@pytest.mark.parametrize("residual", [False, True])
+def test_one_by_one_is_a_matrix_product_over_all_pixels(image: tuple[int, int], residual: bool) -> None:
+    op = Conv2d(has_bias=True, has_residual=residual, activation=RELU)
+    tensors = inputs_of(op, (2, 20, *image), 33, (1, 1))
+    assert_matches(op, tensors)
+    if residual:
+        assert_matches(op, tensors, in_place=True)
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+def test_residual_in_place_with_a_halo(groups: int) -> None:
+    """The output takes the residual's memory, zeros around it included."""
+    op = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), groups, True, True, RELU)
+    assert_matches(op, inputs_of(op, (1, 16, 9, 13), 16, (3, 3)), output=Layout(True, (1, 2, 0, 1)), in_place=True)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 6])
+@pytest.mark.parametrize(("vectors", "panel"), [(1, 1), (2, 1), (2, 2), (3, 3)])
+@pytest.mark.parametrize("unroll", [1, 2])
+def test_any_schedule(rows: int, vectors: int, panel: int, unroll: int) -> None:
+    op = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 1, True, True, RELU)
+    tensors = inputs_of(op, (1, 5, 4, 11), 29, (3, 3))
+    assert_matches(op, tensors, schedule=TileSchedule(rows, vectors, panel, unroll), output=Layout(True, (0, 1, 1, 0)))
+
+
+@pytest.mark.parametrize(
+    ("x", "outputs", "groups"), [((1, 24, 7, 7), 40, 1), ((2, 32, 5, 9), 32, 32), ((1, 12, 6, 6), 8, 4)]
+)
+def test_every_schedule_that_the_table_offers(x: tuple[int, ...], outputs: int, groups: int) -> None:
+    op = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), groups, True)
+    tensors = inputs_of(op, x, outputs, (3, 3))
+    problem = problem_of(op, tensors, 1, [Layout(True, op.padding)], CHANNELS_LAST)
+    table = KERNEL.schedules(problem, host_cpu())
+    assert len(set(table)) == len(table) > 1
+    for schedule in table[:: max(1, len(table) // 6)]:
+        assert_matches(op, tensors, schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    "cpu", [Cpu("a", 4, 16), Cpu("b", 8, 16), Cpu("c", 16, 32)], ids=lambda cpu: f"{cpu.lanes} lanes"
+)
+@pytest.mark.parametrize("width", [1, 7, 14, 56])
+@pytest.mark.parametrize("outputs", [10, 64, 1000])
+def test_tiles_fit_the_registers(cpu: Cpu, width: int, outputs: int) -> None:
+    op = Conv2d()
+    problem = problem_of(op, inputs_of(op, (1, 8, 3, width), outputs, (1, 1)), 1, [CHANNELS_LAST], CHANNELS_LAST)
+    for schedule in KERNEL.schedules(problem, cpu):
+        assert schedule.rows * schedule.vectors + schedule.vectors + 1 <= cpu.registers
+
+
+@pytest.mark.parametrize(("groups", "kernel"), [(1, (3, 3)), (4, (2, 3)), (24, (3, 3))])
+def test_packing_is_undone_to_the_bit(groups: int, kernel: tuple[int, int]) -> None:
+    op = Conv2d((1, 1), (0, 0, 0, 0), (1, 1), groups, True)
+    tensors = inputs_of(op, (1, 24, 6, 6), 24 if groups == 24 else 20, kernel)
+    problem = problem_of(op, tensors, 1, [CHANNELS_LAST], CHANNELS_LAST)
+    for schedule in KERNEL.schedules(problem, host_cpu())[:6]:
+        for index in (1, 2):
+            value = tensors[index].numpy()
+            packed = KERNEL.pack(problem, schedule, host_cpu(), index, value)
+            assert packed.shape == KERNEL.argument_shapes(problem, schedule, host_cpu())[index]
+            assert np.array_equal(KERNEL.unpack(problem, index, packed), value)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(48, 1), (64, 64)])
+def test_threads_give_the_same_bits(channels: int, groups: int) -> None:
+    op = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), groups, True, False, RELU)
+    tensors = inputs_of(op, (1, channels, 20, 24), channels, (3, 3))
+    results = [
+        run_kernel(
+            op,
+            tensors,
+            constants=(1, 2),
+            threads=n,
+            layouts=[Layout(True, op.padding)],
+            output=Layout(True, (1, 1, 1, 1)),
+        )
+        for n in (1, 2, 3)
+    ]
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_nan_reaches_the_pixels_around_it_and_no_others() -> None:
+    op = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 1, True, False, RELU)
+    tensors = inputs_of(op, (1, 4, 7, 9), 8, (3, 3))
+    tensors[0][0, 2, 3, 4] = float("nan")
+    result = run_kernel(op, tensors, constants=(1, 2), layouts=[Layout(True, op.padding)], output=CHANNELS_LAST)
+    expected = torch.zeros(7, 9, dtype=torch.bool)
+    expected[2:5, 3:6] = True
+    assert torch.equal(result.isnan()[0], expected.expand(8, 7, 9))

@@ -1,0 +1,132 @@
+"""Pooling, means, copies and elementwise ops on images, in every mixture of layouts and halos."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netopt.graph import Graph, Node
+from netopt.ops import (
+    CHANNELS_LAST,
+    ROW_MAJOR,
+    Arithmetic,
+    Concat,
+    Layout,
+    Op,
+    Pointwise,
+    Pool2d,
+    Relayout,
+    Slice,
+    SpatialMean,
+    TensorType,
+)
+from tests.kernels.harness import run_kernel
+from tests.tolerance import assert_within, judge
+
+quick = settings(max_examples=25, derandomize=True, deadline=None)
+halos = st.tuples(*[st.integers(0, 2)] * 4).map(lambda halo: Layout(True, halo))
+A, B = Layout(True, (1, 0, 2, 0)), Layout(True, (0, 1, 1, 1))
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_matches(op: Op, tensors: list[torch.Tensor], layouts: list[Layout], output: Layout) -> None:
+    names = tuple(f"x{i}" for i in range(len(tensors)))
+    types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, tensors, strict=True)}
+    types["y"] = op.infer(list(types.values()))
+    (expected,) = judge(Graph(names, ("y",), (Node(op, names, "y", ""),), types, {}), tensors)
+    assert_within(run_kernel(op, tensors, layouts=layouts, output=output), expected)
+
+
+@quick
+@given(
+    function=st.sampled_from(["max", "average", "average_of_all"]),
+    image=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    channels=st.integers(1, 35),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.booleans(),
+    excess=st.booleans(),
+    layout=halos,
+    output=halos,
+)
+def test_any_pooling(
+    function: str,
+    image: tuple[int, int],
+    channels: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: bool,
+    excess: bool,
+    layout: Layout,
+    output: Layout,
+) -> None:
+    half = (kernel[0] // 2, kernel[1] // 2)
+    sides = (half[0], half[0], half[1], half[1]) if padding else (0, 0, 0, 0)
+    # A window may reach beyond the padding, as long as it begins within the image or the padding before it.
+    more = tuple(max(0, min(k - 1 - h, s - 1)) if excess else 0 for k, h, s in zip(kernel, half, stride, strict=True))
+    op = Pool2d(function, kernel, stride, sides, (1, 1), more)  # type: ignore[arg-type]
+    assert_matches(op, [randn(2, channels, *image)], [layout], output)
+
+
+@pytest.mark.parametrize("padding", [(0, 0, 0, 0), (1, 1, 1, 0)])
+def test_dilated_maximum(padding: tuple[int, int, int, int]) -> None:
+    op = Pool2d("max", (3, 2), (1, 2), padding, (2, 3))
+    assert_matches(op, [randn(1, 9, 8, 9) - 10.0], [A], B)
+
+
+def test_nan_in_a_window_is_its_maximum() -> None:
+    """Wherever in the window it stands: the first, the last or between."""
+    x = randn(1, 3, 6, 6)
+    x[0, 0, 0, 0] = x[0, 1, 3, 3] = x[0, 2, 2, 5] = float("nan")
+    result = run_kernel(Pool2d("max", (2, 2), (2, 2)), [x], layouts=[CHANNELS_LAST], output=CHANNELS_LAST)
+    expected = torch.zeros(1, 3, 3, 3, dtype=torch.bool)
+    expected[0, 0, 0, 0] = expected[0, 1, 1, 1] = expected[0, 2, 1, 2] = True
+    assert torch.equal(result.isnan(), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 8, 33, 64])
+@pytest.mark.parametrize("output", [ROW_MAJOR, CHANNELS_LAST])
+def test_spatial_mean(channels: int, output: Layout) -> None:
+    assert_matches(SpatialMean(), [randn(2, channels, 7, 5)], [A], output)
+
+
+@quick
+@given(shape=st.tuples(*[st.integers(1, 9)] * 4), first=halos, second=halos, to=st.booleans(), back=st.booleans())
+def test_relayout(shape: tuple[int, ...], first: Layout, second: Layout, to: bool, back: bool) -> None:
+    x = randn(*shape)
+    source, target = first if to else ROW_MAJOR, second if back else ROW_MAJOR
+    assert torch.equal(run_kernel(Relayout(), [x], layouts=[source], output=target), x)
+
+
+@pytest.mark.parametrize(("source", "target"), [(A, B), (CHANNELS_LAST, CHANNELS_LAST), (ROW_MAJOR, A)])
+@pytest.mark.parametrize("function", ["relu", "sigmoid"])
+def test_pointwise(source: Layout, target: Layout, function: str) -> None:
+    """sigmoid(0) is not 0: the halo must not be computed with the image."""
+    assert_matches(Pointwise(function), [randn(2, 11, 5, 6)], [source], target)
+
+
+@pytest.mark.parametrize("second", [(2, 11, 5, 6), (11, 1, 1), (2, 11, 1, 1), (1, 1, 5, 1), (6,), ()])
+@pytest.mark.parametrize("layouts", [(A, ROW_MAJOR), (CHANNELS_LAST, CHANNELS_LAST)])
+def test_arithmetic_is_correctly_rounded(second: tuple[int, ...], layouts: tuple[Layout, Layout]) -> None:
+    x, y = randn(2, 11, 5, 6), randn(*second, seed=1)
+    at = layouts[1] if len(second) == 4 else ROW_MAJOR
+    for function, expected in (("add", x + y), ("div", x / y)):
+        assert torch.equal(run_kernel(Arithmetic(function), [x, y], layouts=[layouts[0], at], output=B), expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+def test_concat_and_slice(axis: int) -> None:
+    shape = [2, 5, 4, 6]
+    parts = []
+    for number, size in enumerate((3, 1, 9)):
+        shape[axis] = size
+        parts.append(randn(*shape, seed=number))
+    joined = run_kernel(Concat(axis), parts, layouts=[A, CHANNELS_LAST, ROW_MAJOR], output=B)
+    assert torch.equal(joined, torch.cat(parts, axis))
+    op = Slice(axis, 1, 12, 3)
+    assert torch.equal(run_kernel(op, [joined], layouts=[A], output=B), op.reference(joined))

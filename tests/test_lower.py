@@ -1,0 +1,103 @@
+"""Networks that are awkward to lay out in memory: each equals PyTorch, with as few copies as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from netopt.lower import prepare
+from netopt.ops import Relayout
+from netopt.program import Program
+
+
+class Model(nn.Module):
+    """A function of its layers and inputs."""
+
+    def __init__(self, function: Callable[..., object], **layers: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, *inputs: torch.Tensor) -> object:
+        return self.function(self, *inputs)
+
+
+def _pooled(x: torch.Tensor) -> torch.Tensor:
+    return F.adaptive_avg_pool2d(x, 1)
+
+
+def _conv(inputs: int = 3, outputs: int = 8) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def _convnext() -> Model:
+    """Depthwise convolution, then normalization and dense layer over the channels of each pixel, then a sum."""
+    layers = {"conv": nn.Conv2d(8, 8, 7, padding=3, groups=8), "norm": nn.LayerNorm(8), "fc": nn.Linear(8, 8)}
+
+    def function(m: Model, x: torch.Tensor) -> torch.Tensor:
+        return x + m.fc(m.norm(m.conv(x).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+    return Model(function, **layers)
+
+
+def _shuffled(m: Model, x: torch.Tensor) -> torch.Tensor:
+    return m.conv(x).view(1, 2, 4, 6, 7).transpose(1, 2).reshape(1, 8, 6, 7).relu()
+
+
+BATCH_NORMS = (
+    *(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+    *(nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)),
+)
+ONE_DIMENSION = (nn.Conv1d(2, 4, 3, padding=1), nn.BatchNorm1d(4), nn.ReLU(), nn.Conv1d(4, 4, 5, stride=2))
+
+# name, model, shapes of the inputs, copies between layouts
+CASES: list[tuple[str, nn.Module, list[tuple[int, ...]], int]] = [
+    ("slice to one pixel", Model(lambda m, x: m.conv(x)[:, :, 2:3, 3:4], conv=_conv()), [(2, 3, 6, 7)], 1),
+    ("select a pixel", Model(lambda m, x: m.conv(x)[:, :, 2, 3], conv=_conv()), [(2, 3, 6, 7)], 1),
+    ("pad one pixel", Model(lambda m, x: m.d(_pooled(m.conv(x))), conv=_conv(), d=_conv(8)), [(2, 3, 6, 7)], 0),
+    ("dense over channels", _convnext(), [(2, 8, 9, 7)], 0),
+    ("several outputs", Model(lambda m, x: (m.conv(x), m.conv(x).relu(), x), conv=_conv()), [(1, 3, 5, 5)], 0),
+    ("channel shuffle", Model(_shuffled, conv=_conv()), [(1, 3, 6, 7)], 1),
+    ("softmax over channels", Model(lambda m, x: m.conv(x).softmax(1), conv=_conv()), [(1, 3, 6, 7)], 1),
+    ("broadcast input", Model(lambda m, x, y: m.conv(x) * y + y, conv=_conv()), [(1, 3, 6, 7), (8, 1, 1)], 0),
+    ("broadcast row", Model(lambda m, x, y: m.conv(x) + y, conv=_conv()), [(1, 3, 6, 7), (7,)], 0),
+    ("batch norms everywhere", nn.Sequential(*BATCH_NORMS), [(1, 3, 8, 8)], 0),
+    ("one layer twice", Model(lambda m, x: m.conv(m.conv(x)), conv=_conv(3, 3)), [(1, 3, 8, 8)], 0),
+    ("sum of three", Model(lambda m, x: m.conv(x) + m.conv(x) + m.conv(x), conv=_conv()), [(1, 3, 8, 8)], 0),
+    (
+        "concat pixels",
+        Model(lambda m, x: torch.cat([_pooled(m.conv(x)), _pooled(x)], 1), conv=_conv()),
+        [(1, 3, 8, 8)],
+        0,
+    ),
+    ("one dimension", nn.Sequential(*ONE_DIMENSION, nn.Flatten(), nn.Linear(32, 3)), [(2, 2, 20)], 3),
+    (
+        "residual of a pointwise op",
+        Model(lambda m, x: F.gelu(m.conv(x)) + torch.tanh(x), conv=_conv(3, 3)),
+        [(1, 3, 8, 8)],
+        0,
+    ),
+]
+
+
+@pytest.mark.parametrize(("model", "shapes", "copies"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_equals_pytorch(model: nn.Module, shapes: list[tuple[int, ...]], copies: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.running_mean.normal_(generator=generator)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2.0, generator=generator)  # type: ignore[union-attr]
+    inputs = tuple(torch.randn(shape, generator=generator) for shape in shapes)
+    network = prepare(model.eval(), inputs)
+    assert sum(isinstance(node.op, Relayout) for node in network.graph.nodes) == copies
+    with torch.no_grad():
+        expected = model(*inputs)
+    program = Program(network)
+    for _ in range(2):  # the second run finds the arena as the first has left it
+        # Sums of at most 400 products of numbers near 1, in another order than PyTorch's: 400 x 2^-24 and no more.
+        torch.testing.assert_close(program(*inputs), expected, rtol=2.4e-5, atol=2.4e-5)
