@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import os
@@ -22,6 +23,15 @@ Engine = Callable[[nn.Module, torch.Tensor], Call]
 
 def eager(model: nn.Module, x: torch.Tensor) -> Call:
     """PyTorch as it is."""
+    return lambda: model(x)
+
+
+def channels_last(model: nn.Module, x: torch.Tensor) -> Call:
+    """PyTorch with weights and images in the layout that oneDNN prefers; there is none for other inputs."""
+    if x.dim() != 4:
+        raise ValueError("the input is no image")
+    model = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last)
     return lambda: model(x)
 
 
@@ -71,6 +81,7 @@ def netopt_tuned(model: nn.Module, x: torch.Tensor) -> Call:
 
 ENGINES: dict[str, Engine] = {
     "eager": eager,
+    "channels last": channels_last,
     "torch.compile": compiled,
     "onnxruntime": onnxruntime,
     "openvino f32": openvino_f32,

@@ -1,0 +1,54 @@
+"""Rows of figures: measured, written as JSON, printed as a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import machine
+import peers
+import torch
+from torch import nn
+
+from netopt.console import render_table
+from netopt.files import write_atomically
+from netopt.timing import Timing, interleaved
+
+Row = dict[str, object]
+
+
+def against_peers(name: str, model: nn.Module, x: torch.Tensor, rounds: int) -> Row:
+    """All engines on one network and input, in turn; ratios to eager PyTorch."""
+    calls, absent = peers.prepare(model, x)
+    return row(name, interleaved(calls, rounds=rounds, burst=3), "eager", absent)
+
+
+def row(name: str, timings: dict[str, Timing], reference: str, absent: dict[str, str]) -> Row:
+    """Medians, quartiles and ratios to `reference`."""
+    figures = {
+        engine: {
+            "median_ms": timing.median,
+            "quartiles_ms": [timing.lower_quartile, timing.upper_quartile],
+            "samples": timing.samples,
+            "ratio": timing.median / timings[reference].median,
+        }
+        for engine, timing in timings.items()
+    }
+    return {"name": name, "reference": reference, "engines": figures, "absent": absent}
+
+
+def publish(rows: list[Row], path: Path) -> None:
+    """Write the file and print the table, with the machine and what was skipped."""
+    result = {"machine": machine.describe(), "threads": 1, "rows": rows}
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, [json.dumps(result, indent=1).encode()])
+    engines = list(dict.fromkeys(engine for r in rows for engine in r["engines"]))
+    cells = [[r["name"], *(_cell(r["engines"].get(engine)) for engine in engines)] for r in rows]
+    print(render_table(["network", *engines], cells))
+    for note in sorted({f"{engine}: {reason}" for r in rows for engine, reason in r["absent"].items()}):
+        print(f"skipped {note}")
+    print(json.dumps(result["machine"]))
+
+
+def _cell(figure: dict[str, float] | None) -> str:
+    return f"{figure['median_ms']:.3f} ms ({figure['ratio']:.2f})" if figure else "-"
