@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.elementwise import build_on_images, image_shapes, is_flat
-from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, fix_output, float_input
+from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
 from netopt.kernels.parallel import split_rows, vectorize_and_split
 from netopt.numerics import Shape
 from netopt.ops import Arithmetic
@@ -51,13 +51,10 @@ def _pattern(a: int, b: int) -> tuple[bool, bool]:
 # --- schedule
 
 
-class ArithmeticKernel(Kernel[Schedule]):
+class ArithmeticKernel(PlainKernel):
     """Vectors along the last merged axis. Bound by memory."""
 
     op = Arithmetic
-
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
-        return (Schedule(),)
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last and not is_flat(problem):

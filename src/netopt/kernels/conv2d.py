@@ -27,9 +27,12 @@ from netopt.kernels.cpu import Cpu
 from netopt.kernels.kernel import Array, Kernel, Pipeline, Problem, fix_output, float_input
 from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.spatial import channels_last, zero_halo
-from netopt.kernels.tile import SMALLEST_SHARE, TileSchedule, TileSum, bands_of, tiles_by_cost
+from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_tiles, tiles_by_cost
 from netopt.numerics import Shape
 from netopt.ops import Conv2d
+
+# Elements of a depthwise window that are written out; beyond that the code outgrows the instruction cache.
+_UNROLLED_WINDOW = 49
 
 
 class _Size:
@@ -160,12 +163,12 @@ def _direct(inputs: dict[str, hl.ImageParam], size: _Size, schedule: TileSchedul
     c, g, n, out = hl.Var("c"), hl.Var("g"), hl.Var("n"), hl.Func("out")
     out[c, g, hl.Var("x"), hl.Var("y"), n] = hl.undef(hl.Float(32))
     top, _, left, _ = size.target
-    x_weight, source = inputs["weight"], inputs["x"]
+    weight, source, window = inputs["weight"], inputs["x"], size.kernel_height * size.kernel_width
 
     def term(c: hl.Var, x: hl.Var, others: Sequence[hl.Var], k: Sequence[hl.Expr]) -> hl.Expr:
         g, y, n = others
         column, row = _source_at(size, x, y, k[1], k[2])
-        return x_weight[c % panel, k[0], k[1], k[2], c // panel, g] * source[k[0], g, column, row, n]
+        return weight[c % panel, k[0], k[1], k[2], c // panel, g] * source[k[0], g, column, row, n]
 
     bands = bands_of(size.width, schedule)
     for number, band in enumerate(bands):
@@ -187,20 +190,15 @@ def _direct(inputs: dict[str, hl.ImageParam], size: _Size, schedule: TileSchedul
             total += inputs["residual"][c, g, x + shift_x, y + shift_y, n]
         out[c, g, x, y, n] = apply_pointwise(size.op.activation, total)
         # --- schedule
-        c_out, c_in, chunk = hl.Var("c_out"), hl.Var("c_in"), hl.Var("chunk")
+        c_out, c_in = hl.Var("c_out"), hl.Var("c_in")
         x_out, x_in = hl.RVar("x_out"), hl.RVar("x_in")
         stage = out.update(number)
         stage.split(c, c_out, c_in, tile, hl.TailStrategy.GuardWithIf).split(x, x_out, x_in, band.block)
         stage.reorder(c_in, x_in, x_out, y, n, c_out, g).vectorize(c_in, lanes)
         if band.block == band.tile:
             stage.unroll(x_in)
-        tiles = -(-size.outputs // tile)
-        work = (
-            band.rows * size.height * size.batch * size.outputs * size.inputs * size.kernel_height * size.kernel_width
-        )
-        if threads > 1 and tiles > 1 and work >= SMALLEST_SHARE * threads:
-            share = -(-tiles // threads)
-            stage.split(c_out, chunk, c_out, share, hl.TailStrategy.GuardWithIf).parallel(chunk)
+        work = band.rows * size.height * size.batch * size.outputs * size.inputs * window
+        share_tiles(stage, c_out, -(-size.outputs // tile), work, threads)
         product.schedule(out, x_out, band)
     zero_halo(out, [c, g], n, size.target, size.target_shape, len(bands), lanes)
     return out
@@ -231,7 +229,7 @@ def _depthwise(
             value += inputs["residual"][c, x + shift_x, y + shift_y, n]
         out[c, x, y, n] = apply_pointwise(size.op.activation, value)
         # --- schedule
-        c_out, c_in, chunk = hl.Var("c_out"), hl.Var("c_in"), hl.Var("chunk")
+        c_out, c_in = hl.Var("c_out"), hl.Var("c_in")
         x_out, x_in = hl.RVar("x_out"), hl.RVar("x_in")
         stage = out.update(number)
         stage.split(c, c_out, c_in, tile, hl.TailStrategy.GuardWithIf).split(x, x_out, x_in, band.tile)
@@ -241,16 +239,15 @@ def _depthwise(
             stage.vectorize(c_in, lanes).unroll(c_in).unroll(x_in)
             total.vectorize(cc, lanes).unroll(cc).unroll(xx)
             update = total.update().reorder(cc, xx, window.x, window.y)
-            update.vectorize(cc, lanes).unroll(cc).unroll(xx).unroll(window.x).unroll(window.y)
+            update.vectorize(cc, lanes).unroll(cc).unroll(xx)
+            if size.kernel_width * size.kernel_height <= _UNROLLED_WINDOW:
+                update.unroll(window.x).unroll(window.y)
         else:
             # The last vector is shorter, and no memory may be read beyond the channels.
             stage.vectorize(c_in, lanes, hl.TailStrategy.GuardWithIf)
             total.vectorize(cc, lanes, hl.TailStrategy.GuardWithIf)
             total.update().reorder(cc, xx, window.x, window.y).vectorize(cc, lanes, hl.TailStrategy.GuardWithIf)
-        tiles = -(-size.groups // tile)
-        work = band.rows * size.height * size.batch * size.groups * size.kernel_height * size.kernel_width
-        if threads > 1 and tiles > 1 and work >= SMALLEST_SHARE * threads:
-            share = -(-tiles // threads)
-            stage.split(c_out, chunk, c_out, share, hl.TailStrategy.GuardWithIf).parallel(chunk)
+        work = band.rows * size.height * size.batch * size.groups * size.kernel_width * size.kernel_height
+        share_tiles(stage, c_out, -(-size.groups // tile), work, threads)
     zero_halo(out, [c], n, size.target, size.target_shape, len(bands), lanes)
     return out

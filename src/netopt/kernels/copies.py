@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.elementwise import image_shapes
-from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, around_axis, fix_output, float_input
+from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, float_input
 from netopt.kernels.parallel import vectorize_and_split
 from netopt.kernels.spatial import SpatialInput, SpatialOutput
 from netopt.numerics import Shape
 from netopt.ops import Concat, Permute, Slice
 
 
-class PermuteKernel(Kernel[Schedule]):
+class PermuteKernel(PlainKernel):
     """Vectors along the last axis of the output, gathered where that is not the last axis of the input."""
 
     op = Permute
-
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
-        return (Schedule(),)
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         return problem.inputs[0].shape, problem.output.shape
@@ -40,13 +35,10 @@ class PermuteKernel(Kernel[Schedule]):
         return Pipeline(out, (source,))
 
 
-class SliceKernel(Kernel[Schedule]):
+class SliceKernel(PlainKernel):
     """Vectors along what lies inside the axis, or along the axis where that is the last."""
 
     op = Slice
-
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
-        return (Schedule(),)
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         assert isinstance(problem.op, Slice)
@@ -70,13 +62,10 @@ class SliceKernel(Kernel[Schedule]):
         return Pipeline(out, (source,))
 
 
-class ConcatKernel(Kernel[Schedule]):
+class ConcatKernel(PlainKernel):
     """One copy loop an input; axis and what lies inside it are one run of memory."""
 
     op = Concat
-
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
-        return (Schedule(),)
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         assert isinstance(problem.op, Concat)

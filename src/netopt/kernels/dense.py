@@ -30,7 +30,7 @@ import numpy as np
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.kernel import Array, Kernel, Pipeline, Problem, fix_output, float_input
 from netopt.kernels.pointwise import apply_pointwise
-from netopt.kernels.tile import SMALLEST_SHARE, TileSchedule, TileSum, bands_of, tiles_by_cost
+from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_tiles, tiles_by_cost
 from netopt.numerics import Shape
 from netopt.ops import Dense
 
@@ -146,18 +146,15 @@ class DenseKernel(Kernel[TileSchedule]):
             out[n, m] = apply_pointwise(problem.op.activation, total)
             # --- schedule
             tile, lanes = schedule.vectors * cpu.lanes, cpu.lanes
-            n_out, n_in, chunk = hl.Var("n_out"), hl.Var("n_in"), hl.Var("chunk")
+            n_out, n_in = hl.Var("n_out"), hl.Var("n_in")
             m_out, m_in = hl.RVar("m_out"), hl.RVar("m_in")
             stage = out.update(number)
             stage.split(n, n_out, n_in, tile, hl.TailStrategy.GuardWithIf).split(m, m_out, m_in, band.block)
             stage.reorder(n_in, m_in, m_out, n_out).vectorize(n_in, lanes)
             if band.block == band.tile:
                 stage.unroll(m_in)
-            tiles = -(-output[1] // tile)
             work = band.rows * size.inputs * size.outputs
-            if problem.threads > 1 and tiles > 1 and work >= SMALLEST_SHARE * problem.threads:
-                share = -(-tiles // problem.threads)
-                stage.split(n_out, chunk, n_out, share, hl.TailStrategy.GuardWithIf).parallel(chunk)
+            share_tiles(stage, n_out, -(-size.outputs // tile), work, problem.threads)
             product.schedule(out, m_out, band)
         fix_output(out, output)
         return Pipeline(out, tuple(inputs.values()))

@@ -86,6 +86,13 @@ class Kernel(ABC, Generic[S]):
         return packed.reshape(problem.inputs[index].shape)
 
 
+class PlainKernel(Kernel[Schedule]):
+    """The kernel of an op that leaves no choice: one schedule."""
+
+    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
+        return (Schedule(),)
+
+
 def float_input(name: str, shape: Shape) -> hl.ImageParam:
     """A float32 input of this row-major shape, with all extents and strides known when compiling.
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.elementwise import build_on_images, image_shapes, is_flat
-from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, fix_output, float_input
+from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
 from netopt.kernels.math import at_least, clamp, erf, exp, expm1_of_negative, f32, log1p_of_unit, sigmoid, tanh
 from netopt.kernels.parallel import vectorize_and_split
 from netopt.numerics import Shape
@@ -63,13 +63,10 @@ def apply_pointwise(op: Pointwise | None, x: hl.Expr) -> hl.Expr:
 # --- schedule
 
 
-class PointwiseKernel(Kernel[Schedule]):
+class PointwiseKernel(PlainKernel):
     """One flat loop. Bound by memory: relu over 1M floats in the L2 cache runs at the rate of a copy."""
 
     op = Pointwise
-
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
-        return (Schedule(),)
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         return ((problem.output.elements,),) * 2 if is_flat(problem) else image_shapes(problem)

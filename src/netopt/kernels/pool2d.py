@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule
+from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule
 from netopt.kernels.math import at_least
 from netopt.kernels.spatial import SpatialInput, SpatialOutput, channels_last
 from netopt.numerics import Shape
@@ -19,17 +18,18 @@ def _as_images(type_: TensorType) -> TensorType:
     return TensorType(type_.shape, type_.format, channels_last(type_))
 
 
-class Pool2dKernel(Kernel[Schedule]):
-    """The window is walked pixel by pixel; an element outside the image counts for nothing."""
-
-    op = Pool2d
-
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
-        return (Schedule(),)
+class _FromImageToImage(PlainKernel):
+    """A kernel with one image as input."""
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         types = (_as_images(problem.inputs[0]), _as_images(problem.output))
         return tuple(type_.layout.physical(type_.shape) for type_ in types)
+
+
+class Pool2dKernel(_FromImageToImage):
+    """The window is walked pixel by pixel; an element outside the image counts for nothing."""
+
+    op = Pool2d
 
     def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
         assert isinstance(problem.op, Pool2d)
@@ -92,17 +92,10 @@ def _count(op: Pool2d, at: hl.Expr, axis: int, size: int) -> hl.Expr:
     return hl.min(last, size + op.padding[2 * axis + 1]) - first
 
 
-class SpatialMeanKernel(Kernel[Schedule]):
+class SpatialMeanKernel(_FromImageToImage):
     """One sum a channel over all pixels."""
 
     op = SpatialMean
-
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
-        return (Schedule(),)
-
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
-        types = (_as_images(problem.inputs[0]), _as_images(problem.output))
-        return tuple(type_.layout.physical(type_.shape) for type_ in types)
 
     def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, fix_output
+from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output
 from netopt.kernels.spatial import SpatialInput, SpatialOutput
 from netopt.numerics import Shape
 from netopt.ops import Relayout
 
 
-class RelayoutKernel(Kernel[Schedule]):
+class RelayoutKernel(PlainKernel):
     """Vectors along what is innermost in the output."""
 
     op = Relayout
-
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
-        return (Schedule(),)
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         return tuple(type_.layout.physical(type_.shape) for type_ in (problem.inputs[0], problem.output))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule, around_axis, fix_output, float_input
+from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, float_input
 from netopt.kernels.math import at_least, exp
 from netopt.kernels.parallel import split_rows
 from netopt.kernels.rows import reduce_rows
@@ -16,13 +15,10 @@ from netopt.numerics import Shape
 from netopt.ops import Softmax
 
 
-class SoftmaxKernel(Kernel[Schedule]):
+class SoftmaxKernel(PlainKernel):
     """Along the last axis with vectors along it; along another axis with vectors across it."""
 
     op = Softmax
-
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
-        return (Schedule(),)
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         assert isinstance(problem.op, Softmax)

@@ -17,7 +17,7 @@ from netopt.kernels.kernel import Schedule
 # Accumulators that wait in the first-level cache while the inputs go by in blocks: rows of them at most.
 _ROWS_IN_CACHE = 48
 # Multiply-adds below which a thread's share is not worth waking it for.
-SMALLEST_SHARE = 100_000
+_SMALLEST_SHARE = 100_000
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,13 @@ def _cost(rows: int, outputs: int, tile: tuple[int, int], cpu: Cpu) -> float:
         band.rows // band.tile * (max(band.tile * vectors / 2, 4.0) + vectors / 2 + band.tile / 4)
         for band in bands_of(rows, TileSchedule(height, vectors, 1))
     )
+
+
+def share_tiles(stage: hl.Stage, tile: hl.Var, tiles: int, work: int, threads: int) -> None:
+    """Give each thread one run of the loop over `tiles` tiles of outputs, where `work` multiply-adds are worth it."""
+    if threads > 1 and tiles > 1 and work >= _SMALLEST_SHARE * threads:
+        chunk = hl.Var("chunk")
+        stage.split(tile, chunk, tile, -(-tiles // threads), hl.TailStrategy.GuardWithIf).parallel(chunk)
 
 
 class TileSum:

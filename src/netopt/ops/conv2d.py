@@ -10,13 +10,14 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.ops.fused_end import FusedEnd
+from netopt.ops.op import TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.spatial import Pair, Sides, Window
 
 
 @dataclass(frozen=True)
-class Conv2d(Op):
+class Conv2d(FusedEnd):
     """y = activation(x * W + bias + residual), with zero padding.
 
     Inputs, in order: x (batch, in, height, width), W (out, in / groups, kernel height, kernel width), bias (out,) if
@@ -40,20 +41,6 @@ class Conv2d(Op):
     def window(self, kernel: Pair) -> Window:
         """The window for a kernel of this size."""
         return Window(kernel, self.stride, self.padding, self.dilation)
-
-    @property
-    def label(self) -> str:
-        parts = [self.name]
-        if self.has_residual:
-            parts.append("add")
-        if self.activation is not None:
-            parts.append(self.activation.label)
-        return " + ".join(parts)
-
-    @property
-    def residual_index(self) -> int:
-        """Position of the residual among the inputs."""
-        return 3 if self.has_bias else 2
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 2 + self.has_bias + self.has_residual)

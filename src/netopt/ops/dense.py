@@ -9,12 +9,13 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.ops.fused_end import FusedEnd
+from netopt.ops.op import TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 
 
 @dataclass(frozen=True)
-class Dense(Op):
+class Dense(FusedEnd):
     """y = activation(x W^T + bias + residual).
 
     Inputs, in order: x (..., in), W (out, in), bias (out,) if any, residual (..., out) if any.
@@ -25,20 +26,6 @@ class Dense(Op):
     has_residual: bool = False
     activation: Pointwise | None = None
     name: ClassVar[str] = "dense"
-
-    @property
-    def label(self) -> str:
-        parts = [self.name]
-        if self.has_residual:
-            parts.append("add")
-        if self.activation is not None:
-            parts.append(self.activation.label)
-        return " + ".join(parts)
-
-    @property
-    def residual_index(self) -> int:
-        """Position of the residual among the inputs."""
-        return 3 if self.has_bias else 2
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 2 + self.has_bias + self.has_residual)
