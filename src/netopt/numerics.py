@@ -16,6 +16,9 @@ from netopt.errors import InvalidArgument
 
 Shape = tuple[int, ...]
 
+# Bytes to which every value in the arena and every packed weight is aligned: a cache line, and the widest register.
+ALIGNMENT = 64
+
 
 @dataclass(frozen=True)
 class NumberFormat(ABC):

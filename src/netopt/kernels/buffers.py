@@ -7,9 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from netopt.numerics import Shape
-
-ALIGNMENT = 64
+from netopt.numerics import ALIGNMENT, Shape
 
 
 def aligned_bytes(size: int) -> NDArray[np.uint8]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netopt.graph.graph import Graph, Node
-
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+from netopt.numerics import ALIGNMENT
 
 
 @dataclass(frozen=True)
