@@ -1,0 +1,81 @@
+"""Activations and arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from netopt.errors import UnsupportedModel
+from netopt.graph.aten.context import Context, Imported, Importer
+from netopt.ops import Arithmetic, Pointwise
+
+
+def _pointwise(function: str, *arguments: str) -> Importer:
+    """An activation whose parameters are the ATen arguments of these names."""
+
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        parameters = tuple(float(args[name]) for name in arguments)
+        return context.add(Pointwise(function, parameters), args["self"])
+
+    return importer
+
+
+def _fixed_pointwise(function: str, *parameters: float) -> Importer:
+    """An activation with parameters that its name implies."""
+    return lambda context, args: context.add(Pointwise(function, parameters), args["self"])
+
+
+def _gelu(context: Context, args: dict[str, Any]) -> Imported:
+    return context.add(Pointwise("gelu" if args["approximate"] == "none" else "gelu_tanh"), args["self"])
+
+
+def _arithmetic(function: str, *, swapped: bool = False) -> Importer:
+    """x op (alpha * y), or with `swapped` (y op alpha * x)."""
+
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        first, second = args["self"], args["other"]
+        if swapped:
+            first, second = second, first
+        alpha = args.get("alpha", 1)
+        first, second = context.operand(first), context.operand(second)
+        if alpha != 1:
+            second = context.add(Arithmetic("mul"), second, context.operand(alpha))
+        return context.add(Arithmetic(function), first, second)
+
+    return importer
+
+
+def _clamp(context: Context, args: dict[str, Any]) -> Imported:
+    if args["min"] is None or args["max"] is None:
+        raise UnsupportedModel("clamp", expected="a minimum and a maximum", found="one of them", layer=context.layer)
+    return context.add(Pointwise("hardtanh", (float(args["min"]), float(args["max"]))), args["self"])
+
+
+IMPORTERS: dict[str, Importer] = {
+    "relu.default": _pointwise("relu"),
+    "relu6.default": _fixed_pointwise("hardtanh", 0.0, 6.0),
+    "hardtanh.default": _pointwise("hardtanh", "min_val", "max_val"),
+    "clamp.default": _clamp,
+    "leaky_relu.default": _pointwise("leaky_relu", "negative_slope"),
+    "elu.default": _pointwise("elu", "alpha", "scale", "input_scale"),
+    "selu.default": _fixed_pointwise("elu", 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0),
+    "celu.default": lambda context, args: context.add(
+        Pointwise("elu", (float(args["alpha"]), 1.0, 1.0 / float(args["alpha"]))), args["self"]
+    ),
+    "gelu.default": _gelu,
+    "silu.default": _pointwise("silu"),
+    "sigmoid.default": _pointwise("sigmoid"),
+    "tanh.default": _pointwise("tanh"),
+    "hardswish.default": _pointwise("hardswish"),
+    "hardsigmoid.default": _pointwise("hardsigmoid"),
+    "softplus.default": _pointwise("softplus", "beta", "threshold"),
+    "add.Tensor": _arithmetic("add"),
+    "sub.Tensor": _arithmetic("sub"),
+    "mul.Tensor": _arithmetic("mul"),
+    "div.Tensor": _arithmetic("div"),
+    "add.Scalar": _arithmetic("add"),
+    "sub.Scalar": _arithmetic("sub"),
+    "mul.Scalar": _arithmetic("mul"),
+    "div.Scalar": _arithmetic("div"),
+    "rsub.Scalar": _arithmetic("sub", swapped=True),
+    "rsub.Tensor": _arithmetic("sub", swapped=True),
+}

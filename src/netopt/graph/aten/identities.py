@@ -1,0 +1,50 @@
+"""What changes nothing in eval mode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from netopt.errors import UnsupportedModel
+from netopt.graph.aten.context import Context, Imported, Importer
+
+
+def same(context: Context, args: dict[str, Any]) -> str:
+    value: str = args["self"] if "self" in args else args["input"]
+    return value
+
+
+def _dropout(context: Context, args: dict[str, Any]) -> str:
+    if args["train"] and args["p"] > 0:
+        raise UnsupportedModel(
+            "dropout that is active in eval mode",
+            layer=context.layer,
+            fix="use torch.nn.Dropout, or F.dropout with training=self.training",
+        )
+    return same(context, args)
+
+
+def _native_dropout(context: Context, args: dict[str, Any]) -> Imported:
+    return (_dropout(context, args), "")
+
+
+def _convert(context: Context, args: dict[str, Any]) -> Imported:
+    if args.get("dtype") not in (None, torch.float32):
+        raise UnsupportedModel("conversion", expected="dtype float32", found=args["dtype"], layer=context.layer)
+    return same(context, args)
+
+
+IMPORTERS: dict[str, Importer] = {
+    "dropout.default": _dropout,
+    "native_dropout.default": _native_dropout,
+    "_assert_tensor_metadata.default": lambda context, args: args["a"],
+    "clone.default": same,
+    "contiguous.default": same,
+    "detach.default": same,
+    "detach_.default": same,
+    "alias.default": same,
+    "lift_fresh_copy.default": same,
+    "_to_copy.default": _convert,
+    "to.dtype": _convert,
+}

@@ -1,0 +1,100 @@
+"""Layers with weights, and normalization."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from netopt.errors import UnsupportedModel
+from netopt.graph.aten.context import Context, Imported, Importer, both_sides, pair
+from netopt.ops import BatchNorm, Conv2d, Dense, LayerNorm, Reshape, Softmax
+
+
+def _linear(context: Context, args: dict[str, Any]) -> Imported:
+    bias = args["bias"]
+    inputs = (args["input"], args["weight"], *([] if bias is None else [bias]))
+    return context.add(Dense(has_bias=bias is not None), *inputs)
+
+
+def _conv2d(context: Context, args: dict[str, Any]) -> Imported:
+    weight = context.shape(args["weight"])
+    stride, dilation = pair(args["stride"]), pair(args["dilation"])
+    padding = args["padding"]
+    if padding == "same":
+        # As PyTorch: what does not divide evenly goes below and to the right.
+        total = [d * (k - 1) for d, k in zip(dilation, weight[2:], strict=True)]
+        sides = (total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2)
+    elif padding == "valid":
+        sides = (0, 0, 0, 0)
+    else:
+        sides = both_sides(padding)
+    op = Conv2d(stride, sides, dilation, args["groups"], has_bias=args["bias"] is not None)
+    return context.add(op, args["input"], args["weight"], *([] if args["bias"] is None else [args["bias"]]))
+
+
+def _conv1d(context: Context, args: dict[str, Any]) -> Imported:
+    """A convolution of images of height 1."""
+    x, weight = context.shape(args["input"]), context.shape(args["weight"])
+    image = context.add(Reshape((*x[:2], 1, x[2])), args["input"])
+    kernel = context.add(Reshape((*weight[:2], 1, weight[2])), args["weight"])
+    padding = args["padding"] if isinstance(args["padding"], str) else (0, *args["padding"])
+    pairs = {"stride": (1, *args["stride"]), "dilation": (1, *args["dilation"]), "padding": padding}
+    y = _conv2d(context, {**args, **pairs, "input": image, "weight": kernel})
+    assert isinstance(y, str)
+    batch, channels, _, length = context.shape(y)
+    return context.add(Reshape((batch, channels, length)), y)
+
+
+def _layer_norm(context: Context, args: dict[str, Any]) -> Imported:
+    shape = tuple(args["normalized_shape"])
+    weight = context.filled(args["weight"], shape, 1.0, "weight")
+    bias = context.filled(args["bias"], shape, 0.0, "bias")
+    return context.add(LayerNorm(len(shape), args["eps"]), args["input"], weight, bias)
+
+
+def _batch_norm(context: Context, args: dict[str, Any]) -> Imported:
+    if args.get("training", False) or args.get("running_mean") is None:
+        raise UnsupportedModel(
+            "batch normalization with the statistics of the batch",
+            layer=context.layer,
+            fix="build the layer with track_running_stats=True",
+        )
+    channels = context.shape(args["running_mean"])
+    weight = context.filled(args["weight"], channels, 1.0, "weight")
+    bias = context.filled(args["bias"], channels, 0.0, "bias")
+    statistics = (args["running_mean"], args["running_var"])
+    result = context.add(BatchNorm(args["eps"]), args["input"], weight, bias, *statistics)
+    # _native_batch_norm_legit_no_training also returns the statistics, which nothing reads in eval mode.
+    return (result, *statistics)
+
+
+def _batch_norm_alone(context: Context, args: dict[str, Any]) -> Imported:
+    return _batch_norm(context, args)[0]
+
+
+def _softmax(log: bool) -> Importer:
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        if args.get("dtype") not in (None, torch.float32):
+            raise UnsupportedModel("softmax", expected="dtype float32", found=args["dtype"], layer=context.layer)
+        return context.add(Softmax(context.axis(args["self"], args["dim"]), log), args["self"])
+
+    return importer
+
+
+IMPORTERS: dict[str, Importer] = {
+    "linear.default": _linear,
+    "conv2d.default": _conv2d,
+    "conv2d.padding": _conv2d,
+    "conv1d.default": _conv1d,
+    "conv1d.padding": _conv1d,
+    "softmax.int": _softmax(log=False),
+    "_softmax.default": _softmax(log=False),
+    "log_softmax.int": _softmax(log=True),
+    "_log_softmax.default": _softmax(log=True),
+    "layer_norm.default": _layer_norm,
+    "batch_norm.default": _batch_norm_alone,
+    "_native_batch_norm_legit_no_training.default": _batch_norm,
+    "_native_batch_norm_legit.default": _batch_norm,
+    "_native_batch_norm_legit.no_stats": _batch_norm,
+}
