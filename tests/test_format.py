@@ -46,6 +46,7 @@ from netopt.ops import (
     Softmax,
     SpatialMean,
     TensorType,
+    Winograd2d,
 )
 
 Change = Callable[[Any], object]
@@ -92,6 +93,8 @@ def _of_all_ops() -> Network:
     image = b.add_node(Reshape((1, 1, 3, 4)), (flat,), "image", "")
     kernel = b.add_constant("kernel", torch.randn(3, 1, 2, 2, generator=generator))
     image = b.add_node(Conv2d((1, 2), (1, 0, 1, 1), (1, 1), 1, False, False, elu), (image, kernel), "conv", "stem")
+    fast = b.add_constant("fast", torch.randn(2, 3, 4, 4, generator=generator))
+    image = b.add_node(Winograd2d(2, (1, 2, 0, 1), False, False, elu), (image, fast), "winograd", "stem")
     image = b.add_node(Pool2d("average", (2, 2), (1, 1), (1, 0, 0, 1), (1, 1), (1, 0)), (image,), "pool", "")
     image = b.add_node(Relayout(), (image,), "copy", "")
     b.types[image] = dataclasses.replace(b.types[image], layout=Layout(True, (1, 0, 2, 0)))

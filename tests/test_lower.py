@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+import netopt
 from netopt.lower import prepare
 from netopt.ops import Relayout
 from netopt.program import Program
+from tests.tolerance import assert_within, judge
 
 
 class Model(nn.Module):
@@ -101,3 +104,33 @@ def test_equals_pytorch(model: nn.Module, shapes: list[tuple[int, ...]], copies:
     for _ in range(2):  # the second run finds the arena as the first has left it
         # Sums of at most 400 products of numbers near 1, in another order than PyTorch's: 400 x 2^-24 and no more.
         torch.testing.assert_close(program(*inputs), expected, rtol=2.4e-5, atol=2.4e-5)
+
+
+def test_inexact_convolutions_are_close_to_exact_ones(tmp_path: Path) -> None:
+    """Of the three convolutions, the strided one stays direct; a file holds what was chosen."""
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 48, 3, 2, 1), nn.BatchNorm2d(48), nn.ReLU()),
+        *(
+            nn.Conv2d(48, 48, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(48, 32, 3, padding=1),
+            nn.Flatten(),
+            nn.Linear(5184, 5),
+        ),
+    ).eval()
+    x = torch.randn(2, 3, 35, 17, generator=torch.Generator().manual_seed(0))
+    network = prepare(model, x, exact=False)
+    assert [node.op.name for node in network.graph.nodes if "2d" in node.op.name] == [
+        "conv2d",
+        "winograd2d",
+        "winograd2d",
+    ]
+    program, exact = netopt.lower(model, x, exact=False), netopt.lower(model, x)
+    (bounded,) = judge(network.graph, [x])
+    assert_within(program(x), bounded)
+    # Far below the bound: ten times what rounding does to a direct convolution, which is at most 1e-6 of the largest.
+    torch.testing.assert_close(program(x), exact(x), rtol=0, atol=1e-5 * float(exact(x).abs().max()))
+    program.save(tmp_path / "net.nopt")
+    assert torch.equal(netopt.load(tmp_path / "net.nopt")(x), program(x))
+    assert program.arena_bytes > exact.arena_bytes, "scratch memory is in the arena"
+    assert "winograd2d + relu" in program.summary()

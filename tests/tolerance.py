@@ -31,7 +31,9 @@ from netopt.ops import (
     Slice,
     Softmax,
     SpatialMean,
+    Winograd2d,
 )
+from netopt.ops.winograd2d import TRANSFORMS, Transform
 
 U = 2.0**-24
 # exp, tanh, erf ...: at most 8, measured in tests/kernels/test_math.py; a few sums and products on top.
@@ -94,6 +96,8 @@ def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
             return _dense(node.op, values, errors)
         case Conv2d():
             return _conv2d(node.op, values, errors)
+        case Winograd2d():
+            return _winograd2d(node.op, values, errors)
         case Pool2d("max") | Relayout():
             # A maximum moves by no more than the largest error in its window.
             return y, node.op.reference(errors[0])
@@ -135,17 +139,38 @@ def _dense(op: Dense, values: list[torch.Tensor], errors: list[torch.Tensor]) ->
 
 def _conv2d(op: Conv2d, values: list[torch.Tensor], errors: list[torch.Tensor]) -> Bounded:
     plain = dataclasses.replace(op, has_bias=False, has_residual=False, activation=None)
-    x, weight, *terms = values
-    if op.has_bias:
-        terms[0] = terms[0][:, None, None]
-    linear = plain.reference(x, weight)
+    x, weight = values[:2]
     size = plain.reference(x.abs(), weight.abs())
     carried = plain.reference(errors[0], weight.abs()) + plain.reference(x.abs(), errors[1])
+    return _end(op, values, errors, plain.reference(x, weight), size, carried, weight[0].numel())
+
+
+def _winograd2d(op: Winograd2d, values: list[torch.Tensor], errors: list[torch.Tensor]) -> Bounded:
+    """Three sums one in the other: two of `points` terms, over the inputs, and again two of `points` terms."""
+    x, weight = values[:2]
+    exact = TRANSFORMS[op.tile]
+    magnitudes = Transform(*(tuple(tuple(map(abs, row)) for row in m) for m in (exact.at, exact.g, exact.bt)))
+    size = op.convolve(x.abs(), weight.abs(), magnitudes)
+    carried = op.convolve(errors[0], weight.abs(), magnitudes) + op.convolve(x.abs(), errors[1], magnitudes)
+    return _end(op, values, errors, op.convolve(x, weight, exact), size, carried, weight.shape[1] + 4 * op.points)
+
+
+def _end(
+    op: Conv2d | Winograd2d,
+    values: list[torch.Tensor],
+    errors: list[torch.Tensor],
+    linear: torch.Tensor,
+    size: torch.Tensor,
+    carried: torch.Tensor,
+    length: int,
+) -> Bounded:
+    """Bias, residual and activation after sums of `length` terms of a total magnitude of `size`."""
+    terms = values[2:]
     for number, term in enumerate(terms):
-        error = errors[2 + number]
-        linear, size = linear + term, size + term.abs()
-        carried = carried + (error[:, None, None] if op.has_bias and number == 0 else error)
-    error = carried + gamma(weight[0].numel() + len(terms) + 1) * size
+        is_bias = op.has_bias and number == 0
+        term, error = (t[:, None, None] if is_bias else t for t in (term, errors[2 + number]))
+        linear, size, carried = linear + term, size + term.abs(), carried + error
+    error = carried + gamma(length + len(terms) + 1) * size
     if op.activation is None:
         return linear, error
     y = op.activation.reference(linear)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
 from netopt.format import Network
-from netopt.graph import capture, run_passes
+from netopt.graph import Graph, capture, run_passes
 from netopt.graph.capture import Example
+from netopt.graph.passes import Pass
+from netopt.graph.passes.use_winograd import Chooser, use_winograd
+from netopt.kernels.choose_convolution import choose_convolution
+from netopt.kernels.cpu import host_cpu
+from netopt.kernels.tune import streams
 from netopt.memory import check_plan, plan_memory
 from netopt.program import Program, check_kernels, check_threads
 
 
-def lower(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = False) -> Program:
+def lower(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = False, exact: bool = True) -> Program:
     """Compile a trained model into native code for this machine.
 
     The program computes what the model computes in eval mode. It shares nothing with the model, which is not changed.
@@ -22,24 +29,37 @@ def lower(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = 
         threads: the most threads that a kernel uses.
         tune: measure each kernel's schedules on this machine, remember the winners on disk, and use them. Without it,
             what was remembered is used, and defaults for the rest.
+        exact: with False, 3 x 3 convolutions may be computed by Winograd's algorithm, where that is faster: about three
+            times at best. Rounding errors then grow to about ten times those of a direct convolution, and the weights
+            of these layers take up to four times the bytes.
 
     Raises:
         UnsupportedModel: torch.export cannot trace the model, or an op has no kernel; names the layer.
         InvalidArgument, InvalidType: the example or an option cannot be used.
     """
     check_threads(threads)
-    return Program(prepare(model, example), threads=threads, tune=tune)
+    network = prepare(model, example, threads=threads, tune=tune, exact=exact)
+    return Program(network, threads=threads, tune=tune)
 
 
-def prepare(model: nn.Module, example: Example) -> Network:
-    """All of lowering that needs no machine: capture, passes, and a memory plan with its proof.
+def prepare(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = False, exact: bool = True) -> Network:
+    """All of lowering but the kernels: capture, passes, and a memory plan with its proof.
+
+    With `exact=False` the way to compute a convolution is chosen for this machine, and with `tune` measured.
 
     Raises:
         UnsupportedModel, InvalidArgument, InvalidType: as `lower`.
     """
     graph, signature = capture(model, example)
-    graph = run_passes(graph)
+    wanted: dict[str, Pass] = {}
+    if not exact:
+        wanted["use_winograd"] = lambda graph: use_winograd(graph, _chooser(graph, threads, tune))
+    graph = run_passes(graph, wanted)
     check_kernels(graph)
     plan = plan_memory(graph)
     check_plan(graph, plan)
     return Network(graph, plan, signature)
+
+
+def _chooser(graph: Graph, threads: int, tune: bool) -> Chooser:
+    return partial(choose_convolution, threads=threads, cpu=host_cpu(), streamed=streams(graph), tuned=tune)

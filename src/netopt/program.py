@@ -17,13 +17,13 @@ from netopt.format import Network, read_network, write_network
 from netopt.graph import Graph, Node
 from netopt.graph.capture import split_example
 from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at
-from netopt.kernels.compile import KERNELS, compile_kernel, kernel_of
+from netopt.kernels.compile import KERNELS, bind_kernel, kernel_of
 from netopt.kernels.cpu import host_cpu
 from netopt.kernels.kernel import Array, Problem, Schedule
-from netopt.kernels.tune import STREAMED_BYTES, Workload, choose_schedules, tune
-from netopt.memory import MemoryPlan
+from netopt.kernels.tune import Workload, choose_schedules, streams, tune
+from netopt.memory import MemoryPlan, scratch_name
 from netopt.numerics import FLOAT32
-from netopt.ops import Conv2d, Dense
+from netopt.ops import Conv2d, Dense, Winograd2d
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,7 @@ class _Step:
     node: Node
     problem: Problem
     schedule: Schedule
-    function: hl.Callable
-    arguments: tuple[hl.Buffer, ...]
+    calls: tuple[tuple[hl.Callable, tuple[hl.Buffer, ...]], ...]
 
 
 class Program:
@@ -70,7 +69,7 @@ class Program:
         self._halos = [self._halo(name) for name in network.graph.inputs]
         self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
         self._outputs = [self._output(name, network.graph) for name in network.graph.outputs]
-        self._calls = [(step.function, step.arguments) for step in self._steps]
+        self._calls = [call for step in self._steps for call in step.calls]
         self._is_single = network.signature.positional.is_single() and not network.signature.keyword.parts
         self._returns_tensor = network.signature.output.kind == "tensor"
 
@@ -175,7 +174,7 @@ class Program:
     def _prepare(self, graph: Graph, threads: int, tuned: bool) -> list[_Step]:
         cpu = host_cpu()
         nodes = [n for n in graph.nodes if not n.op.is_view(graph.node_types(n), graph.types[n.output])]
-        streamed = sum(graph.types[name].bytes for name in graph.constants) > STREAMED_BYTES
+        streamed = streams(graph)
         workloads = []
         for node in nodes:
             constants = tuple(i for i, name in enumerate(node.inputs) if name in graph.constants)
@@ -185,12 +184,18 @@ class Program:
             tune(workloads, cpu)
         steps = []
         for node, workload, schedule in zip(nodes, workloads, choose_schedules(workloads, cpu), strict=True):
-            function = compile_kernel(workload.problem, schedule, cpu)
-            arguments = self._arguments(graph, node, workload.problem, schedule)
-            steps.append(_Step(node, workload.problem, schedule, function, arguments))
+            arrays = self._arrays(graph, node, workload.problem, schedule)
+            bound = bind_kernel(workload.problem, schedule, cpu, arrays, self._scratch(graph, node))
+            calls = tuple((function, tuple(hl.Buffer(array) for array in each)) for function, each in bound)
+            steps.append(_Step(node, workload.problem, schedule, calls))
         return steps
 
-    def _arguments(self, graph: Graph, node: Node, problem: Problem, schedule: Schedule) -> tuple[hl.Buffer, ...]:
+    def _scratch(self, graph: Graph, node: Node) -> Array | None:
+        """The memory that the node's kernel has for itself."""
+        size = node.op.scratch_bytes(graph.node_types(node))
+        return floats_at(self._arena, self._plan.offsets[scratch_name(node)], (size // 4,)) if size else None
+
+    def _arrays(self, graph: Graph, node: Node, problem: Problem, schedule: Schedule) -> list[Array]:
         cpu, kernel = host_cpu(), KERNELS[type(node.op)]
         shapes = kernel.argument_shapes(problem, schedule, cpu)
         arrays = []
@@ -204,7 +209,7 @@ class Program:
                 packed[...] = kernel.pack(problem, schedule, cpu, index, graph.constants[name].numpy())
                 self._packed[key] = packed
             arrays.append(self._packed[key])
-        return tuple(hl.Buffer(array) for array in arrays)
+        return arrays
 
     def _view(self, name: str) -> torch.Tensor:
         """The value in the arena, seen in its logical shape whatever its layout."""
@@ -282,7 +287,7 @@ def check_kernels(graph: Graph) -> None:
 
 def _check_weights(graph: Graph, node: Node) -> None:
     """Weights are packed when lowering, so they must be known then."""
-    if isinstance(node.op, Dense | Conv2d) and not all(
+    if isinstance(node.op, Dense | Conv2d | Winograd2d) and not all(
         name in graph.constants for name in node.inputs[1 : 2 + node.op.has_bias]
     ):
         raise UnsupportedModel(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from netopt.kernels.buffers import aligned_floats
-from netopt.kernels.compile import KERNELS, compile_kernel
+from netopt.kernels.compile import KERNELS, bind_kernel
 from netopt.kernels.cpu import host_cpu
 from netopt.kernels.kernel import Problem, Schedule
 from netopt.ops import ROW_MAJOR, Layout, Op, TensorType
@@ -83,5 +83,10 @@ def run_kernel(
     else:
         assert arrays[in_place].shape == shapes[-1]
         arrays[-1] = arrays[in_place]
-    compile_kernel(problem, schedule, cpu)(*(hl.Buffer(array) for array in arrays))
+    scratch_bytes = op.scratch_bytes(problem.inputs)
+    scratch = aligned_floats((scratch_bytes // 4,)) if scratch_bytes else None
+    if scratch is not None:
+        scratch[...] = np.nan
+    for function, each in bind_kernel(problem, schedule, cpu, arrays, scratch):
+        function(*(hl.Buffer(array) for array in each))
     return from_memory(torch.from_numpy(arrays[-1].copy()), problem.output)

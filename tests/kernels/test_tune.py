@@ -127,7 +127,7 @@ def test_streamed_weights_take_turns(cache_dir: Path, monkeypatch: pytest.Monkey
     in_turn = tuning._in_turn
     for streamed, seen in copies.items():
         monkeypatch.setattr(tuning, "_STREAM_POOL_BYTES", 100_000)
-        monkeypatch.setattr(tuning, "_in_turn", lambda f, lists, seen=seen: seen.add(len(lists)) or in_turn(f, lists))
+        monkeypatch.setattr(tuning, "_in_turn", lambda turns, seen=seen: seen.add(len(turns)) or in_turn(turns))
         tune([workload(1, 64, streamed)], host_cpu())
     (number,) = copies[True]
     # The largest layout has at least the 64 x 33 numbers of weight and bias, and at most four times as many.

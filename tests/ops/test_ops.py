@@ -30,6 +30,7 @@ from netopt.ops import (
     Softmax,
     SpatialMean,
     TensorType,
+    Winograd2d,
 )
 
 RELU = Pointwise("relu")
@@ -52,6 +53,9 @@ CASES: list[tuple[Op, list[tuple[int, ...]], int, tuple[int, ...]]] = [
         324,
         (3,),
     ),
+    # 2 x 3 tiles of 2 x 2 outputs, 16 products each for every pair of channels.
+    (Winograd2d(2, (1, 1, 1, 1), True), [(2, 3, 4, 5), (7, 3, 4, 4), (7,)], 2 * 6 * 16 * 21, ()),
+    (Winograd2d(4, has_residual=True), [(1, 3, 6, 6), (7, 3, 6, 6), (1, 7, 4, 4)], 36 * 21, (2,)),
     (Pool2d("max", (2, 2), (2, 2)), [(2, 3, 5, 6)], 0, ()),
     (Pool2d("average", (3, 2), (2, 1), (1, 1, 0, 0), (1, 1), (1, 0)), [(2, 3, 5, 6)], 0, ()),
     (SpatialMean(), [(2, 3, 5, 6)], 0, ()),

@@ -14,12 +14,13 @@ from netopt.kernels.conv2d import Conv2dKernel
 from netopt.kernels.copies import ConcatKernel, PermuteKernel, SliceKernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.dense import DenseKernel
-from netopt.kernels.kernel import Kernel, Problem, Schedule
+from netopt.kernels.kernel import Array, Kernel, Problem, Schedule
 from netopt.kernels.layer_norm import LayerNormKernel
 from netopt.kernels.pointwise import PointwiseKernel
 from netopt.kernels.pool2d import Pool2dKernel, SpatialMeanKernel
 from netopt.kernels.relayout import RelayoutKernel
 from netopt.kernels.softmax import SoftmaxKernel
+from netopt.kernels.winograd2d import Winograd2dKernel
 from netopt.ops import Op
 
 # A kernel takes back only schedules of its own making, so their type is nobody else's concern.
@@ -38,12 +39,16 @@ KERNELS: dict[type[Op], Kernel[Any]] = {
         SliceKernel(),
         SoftmaxKernel(),
         SpatialMeanKernel(),
+        Winograd2dKernel(),
     )
 }
 
 # Identical layers share a kernel, and so do programs.
-_compiled: dict[tuple[str, Schedule, str], hl.Callable] = {}
+_compiled: dict[tuple[str, Schedule, str, str], hl.Callable] = {}
 _lock = threading.Lock()
+
+# A compiled function, and the arrays that it is to be called with.
+BoundCall = tuple[hl.Callable, tuple[Array, ...]]
 
 
 def kernel_of(op: Op, layer: str) -> Kernel[Any]:
@@ -59,15 +64,21 @@ def kernel_of(op: Op, layer: str) -> Kernel[Any]:
     return kernel
 
 
-def compile_kernel(problem: Problem, schedule: Schedule, cpu: Cpu) -> hl.Callable:
-    """The machine code for `problem` under `schedule`, to be called with a buffer for each input and the output."""
-    key = (problem.key(), schedule, cpu.target)
-    with _lock:
-        if key not in _compiled:
-            pipeline = KERNELS[type(problem.op)].build(problem, schedule, cpu)
-            _compiled[key] = _jit(pipeline.output, pipeline.inputs, cpu)
-        return _compiled[key]
+def bind_kernel(
+    problem: Problem, schedule: Schedule, cpu: Cpu, arrays: Sequence[Array], scratch: Array | None = None
+) -> list[BoundCall]:
+    """The machine code for `problem` under `schedule`, ready to be called, in order, on these arrays.
 
-
-def _jit(output: hl.Func, inputs: Sequence[hl.ImageParam], cpu: Cpu) -> hl.Callable:
-    return output.compile_to_callable(list(inputs), hl.Target(cpu.target))
+    Args:
+        arrays: one for each input and the output, of the shapes that the kernel's `argument_shapes` gives.
+        scratch: memory of `Op.scratch_bytes`, flat; None where the op needs none.
+    """
+    bound = []
+    for call in KERNELS[type(problem.op)].calls(problem, schedule, cpu, arrays, scratch):
+        key = (problem.key(), schedule, cpu.target, call.key)
+        with _lock:
+            if key not in _compiled:
+                pipeline = call.build()
+                _compiled[key] = pipeline.output.compile_to_callable(list(pipeline.inputs), hl.Target(cpu.target))
+            bound.append((_compiled[key], call.arrays))
+    return bound

@@ -24,7 +24,7 @@ import halide as hl
 import numpy as np
 
 from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Array, Kernel, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.kernel import Array, OnePipeline, Pipeline, Problem, fix_output, float_input
 from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.spatial import channels_last, zero_halo
 from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_tiles, tiles_by_cost
@@ -69,7 +69,7 @@ class _Size:
         return (*shape[:3], self.groups, shape[3] // self.groups)
 
 
-class Conv2dKernel(Kernel[TileSchedule]):
+class Conv2dKernel(OnePipeline[TileSchedule]):
     """See the module."""
 
     op = Conv2d

@@ -28,7 +28,7 @@ import halide as hl
 import numpy as np
 
 from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Array, Kernel, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.kernel import Array, OnePipeline, Pipeline, Problem, fix_output, float_input
 from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_tiles, tiles_by_cost
 from netopt.numerics import Shape
@@ -64,7 +64,7 @@ def _cuts(inputs: int) -> list[int]:
     return [n for n in range(2, inputs // 256 + 1) if inputs % n == 0 and inputs // n <= 1024][:2]
 
 
-class DenseKernel(Kernel[TileSchedule]):
+class DenseKernel(OnePipeline[TileSchedule]):
     """See the module's docstring for the rates."""
 
     op = Dense

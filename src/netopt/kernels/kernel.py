@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
@@ -57,6 +57,21 @@ class Pipeline:
     inputs: tuple[hl.ImageParam, ...]
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call of compiled code.
+
+    Attributes:
+        key: tells this pipeline from the others of the same problem and schedule; "" where there is but one.
+        build: makes the pipeline.
+        arrays: what it is called with: an array for each input, then the output.
+    """
+
+    key: str
+    build: Callable[[], Pipeline]
+    arrays: tuple[Array, ...]
+
+
 class Kernel(ABC, Generic[S]):
     """The kernels of one op."""
 
@@ -67,14 +82,21 @@ class Kernel(ABC, Generic[S]):
         """The schedules that can run this problem; the first is the default."""
 
     @abstractmethod
-    def build(self, problem: Problem, schedule: S, cpu: Cpu) -> Pipeline:
-        """The algorithm under the schedule."""
-
-    @abstractmethod
     def argument_shapes(self, problem: Problem, schedule: S, cpu: Cpu) -> tuple[Shape, ...]:
         """The row-major shape in which the pipeline takes each input and the output, last.
 
         A computed value or a graph input has the same elements as in the graph; a constant is as `pack` returns it.
+        """
+
+    @abstractmethod
+    def calls(
+        self, problem: Problem, schedule: S, cpu: Cpu, arrays: Sequence[Array], scratch: Array | None
+    ) -> Sequence[Call]:
+        """What to call, in order, to compute the op once.
+
+        Args:
+            arrays: one of the shape that `argument_shapes` gives for each input, then for the output.
+            scratch: memory of `Op.scratch_bytes`, flat; None where the op needs none.
         """
 
     def pack(self, problem: Problem, schedule: S, cpu: Cpu, index: int, value: Array) -> Array:
@@ -86,7 +108,20 @@ class Kernel(ABC, Generic[S]):
         return packed.reshape(problem.inputs[index].shape)
 
 
-class PlainKernel(Kernel[Schedule]):
+class OnePipeline(Kernel[S]):
+    """The kernels of an op that one call computes."""
+
+    @abstractmethod
+    def build(self, problem: Problem, schedule: S, cpu: Cpu) -> Pipeline:
+        """The algorithm under the schedule."""
+
+    def calls(
+        self, problem: Problem, schedule: S, cpu: Cpu, arrays: Sequence[Array], scratch: Array | None
+    ) -> Sequence[Call]:
+        return (Call("", lambda: self.build(problem, schedule, cpu), tuple(arrays)),)
+
+
+class PlainKernel(OnePipeline[Schedule]):
     """The kernel of an op that leaves no choice: one schedule."""
 
     def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
@@ -109,12 +144,35 @@ def fix_output(func: hl.Func, shape: Shape) -> None:
 
 
 def _fix_layout(param: hl.ImageParam | hl.OutputImageParam, shape: Shape) -> None:
-    stride = 1
-    for dimension, size in enumerate(reversed(shape)):
-        param.dim(dimension).set_bounds(0, size)
-        param.dim(dimension).set_stride(stride)
-        stride *= size
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.append(strides[-1] * size)
+    _fix_strides(param, shape, strides[::-1])
     param.set_host_alignment(64)
+
+
+def part_input(name: str, array: Array) -> hl.ImageParam:
+    """A float32 input of the shape and strides of `array`, a part of a larger one that need not be aligned."""
+    param = hl.ImageParam(hl.Float(32), array.ndim, name)
+    _fix_strides(param, array.shape, _strides(array))
+    return param
+
+
+def fix_part_output(func: hl.Func, array: Array) -> None:
+    """Tell Halide the shape and strides of the output, a part of a larger array that need not be aligned."""
+    _fix_strides(func.output_buffer(), array.shape, _strides(array))
+
+
+def _strides(array: Array) -> list[int]:
+    return [stride // array.itemsize for stride in array.strides]
+
+
+def _fix_strides(param: hl.ImageParam | hl.OutputImageParam, shape: Shape, strides: Sequence[int]) -> None:
+    for dimension, (size, stride) in enumerate(zip(reversed(shape), reversed(strides), strict=True)):
+        param.dim(dimension).set_bounds(0, size)
+        # The stride of a single element is arbitrary, and numpy and Halide choose differently.
+        if size > 1:
+            param.dim(dimension).set_stride(stride)
 
 
 def around_axis(shape: Shape, axis: int) -> Shape:

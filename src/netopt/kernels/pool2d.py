@@ -67,7 +67,7 @@ class Pool2dKernel(_FromImageToImage):
         tail = hl.TailStrategy.GuardWithIf
         stage.split(out.c, c_out, out.c, vectors * cpu.lanes, tail).reorder(out.c, c_out, columns)
         stage.vectorize(out.c, cpu.lanes, tail)
-        total.compute_at(out.func, c_out).vectorize(c, cpu.lanes, tail)
+        total.compute_at(out.func, c_out).align_storage(c, cpu.lanes).vectorize(c, cpu.lanes, tail)
         update = total.update().reorder(c, k.x, k.y).vectorize(c, cpu.lanes, tail)
         if op.kernel[0] * op.kernel[1] <= 16:
             update.unroll(k.x).unroll(k.y)
@@ -113,6 +113,9 @@ class SpatialMeanKernel(_FromImageToImage):
         # --- schedule
         c_out = hl.Var("c_out")
         stage.split(out.c, c_out, out.c, 4 * cpu.lanes, hl.TailStrategy.GuardWithIf).vectorize(out.c, cpu.lanes)
+        # A sum of one channel would lie on the stack without the alignment that vectors are read with.
+        for func in (total, row):
+            func.align_storage(c, cpu.lanes)
         total.compute_at(out.func, c_out).vectorize(c, cpu.lanes, hl.TailStrategy.GuardWithIf)
         total.update().reorder(c, down.x).vectorize(c, cpu.lanes, hl.TailStrategy.GuardWithIf)
         row.compute_at(total, down.x).vectorize(c, cpu.lanes, hl.TailStrategy.GuardWithIf)

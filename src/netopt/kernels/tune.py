@@ -22,8 +22,9 @@ from rich.progress import TaskID
 from netopt.console import progress
 from netopt.errors import NetoptError
 from netopt.files import write_atomically
+from netopt.graph import Graph
 from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at
-from netopt.kernels.compile import KERNELS, compile_kernel
+from netopt.kernels.compile import KERNELS, bind_kernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.kernel import Problem, Schedule
 from netopt.timing import interleaved
@@ -50,6 +51,11 @@ class Workload:
         """The key of the winner in the file."""
         where = "streamed" if self.streamed else "cached"
         return " | ".join((self.problem.key(), cpu.target, f"halide {version('halide')}", where))
+
+
+def streams(graph: Graph) -> bool:
+    """Whether the network has so many weights that each run reads them from memory."""
+    return sum(graph.types[name].bytes for name in graph.constants) > STREAMED_BYTES
 
 
 def cache_file() -> Path:
@@ -88,6 +94,31 @@ def tune(workloads: Iterable[Workload], cpu: Cpu) -> None:
             bar.advance(TaskID(0))
 
 
+def fastest(workloads: Sequence[Workload], cpu: Cpu, measure: bool) -> int | None:
+    """Which of several ways to compute the same thing is the fastest, each under its chosen schedule.
+
+    The remembered answer where there is one; else that of a measurement, which is remembered, if `measure`; else None.
+    The first is given up only for one that is clearly faster.
+    """
+    key = " || ".join(workload.key(cpu) for workload in workloads)
+    answer = _read_winners().get(key, {}).get("fastest")
+    if isinstance(answer, int) and 0 <= answer < len(workloads):
+        return answer
+    if not measure:
+        return None
+    schedules = choose_schedules(workloads, cpu)
+    calls = {
+        str(index): _calls(workload, [schedule], cpu)[0]
+        for index, (workload, schedule) in enumerate(zip(workloads, schedules, strict=True))
+    }
+    times = interleaved(calls, rounds=50, warmup=1, seconds=_SECONDS)
+    winner = min(times, key=lambda name: times[name].median)
+    if times[winner].median > _MARGIN * times["0"].median:
+        winner = "0"
+    _remember(key, {"fastest": int(winner), "ms": [times[name].median for name in calls]})
+    return int(winner)
+
+
 def _is_open(workload: Workload, cpu: Cpu, winners: Mapping[str, Mapping[str, object]]) -> bool:
     """Whether there is a choice, and no winner that the table still has."""
     table = KERNELS[type(workload.problem.op)].schedules(workload.problem, cpu)
@@ -119,15 +150,18 @@ def _calls(workload: Workload, table: Sequence[Schedule], cpu: Cpu) -> list[Call
     copies = max(1, _STREAM_POOL_BYTES // max(1, size)) if workload.streamed else 1
     pool = aligned_bytes(size * copies)
     pool.view(np.float32).fill(0.5)
+    scratch_bytes = workload.problem.op.scratch_bytes(workload.problem.inputs)
+    scratch = aligned_floats((scratch_bytes // 4,)) if scratch_bytes else None
     calls = []
     for schedule, shapes, offsets in zip(table, all_shapes, layouts, strict=True):
         arrays = [aligned_floats(shape) for shape in shapes]
-        argument_lists = []
+        turns = []
         for copy in range(copies):
             for index, offset in zip(workload.constants, offsets, strict=False):
                 arrays[index] = floats_at(pool, copy * size + offset, shapes[index])
-            argument_lists.append([hl.Buffer(array) for array in arrays])
-        calls.append(_in_turn(compile_kernel(workload.problem, schedule, cpu), argument_lists))
+            bound = bind_kernel(workload.problem, schedule, cpu, arrays, scratch)
+            turns.append([(function, tuple(hl.Buffer(array) for array in each)) for function, each in bound])
+        calls.append(_in_turn(turns))
     return calls
 
 
@@ -139,13 +173,15 @@ def _offsets(shapes: Sequence[tuple[int, ...]]) -> list[int]:
     return offsets
 
 
-def _in_turn(function: hl.Callable, argument_lists: Sequence[list[hl.Buffer]]) -> Callable[[], None]:
+def _in_turn(turns: Sequence[Sequence[tuple[hl.Callable, tuple[hl.Buffer, ...]]]]) -> Callable[[], None]:
+    """A call that runs the next of the turns each time."""
     turn = 0
 
     def call() -> None:
         nonlocal turn
-        function(*argument_lists[turn])
-        turn = (turn + 1) % len(argument_lists)
+        for function, arguments in turns[turn]:
+            function(*arguments)
+        turn = (turn + 1) % len(turns)
 
     return call
 

@@ -22,7 +22,7 @@ def check_plan(graph: Graph, plan: MemoryPlan) -> None:
             is written over an input of the same node where the op does not allow that; or the arena is larger than
             needed.
     """
-    places = {name: _place(graph, plan, name) for name in graph.types if name not in graph.constants}
+    places = {name: _place(plan, name, size) for name, size in _sizes(graph).items()}
     if set(plan.offsets) != set(places):
         raise InvalidArgument("memory plan", expected=f"offsets for {sorted(places)}", found=sorted(plan.offsets))
     used = max((end for _, end in places.values()), default=0)
@@ -32,22 +32,51 @@ def check_plan(graph: Graph, plan: MemoryPlan) -> None:
     for name in graph.inputs:
         _write(name, places[name], arena)
     for node in graph.nodes:
-        for name in node.inputs:
-            _read(name, arena, graph, f"by '{node.output}'")
-        if node.op.is_view(graph.node_types(node), graph.types[node.output]):
-            if places.get(node.inputs[0]) != places[node.output]:
-                raise InvalidArgument(f"memory plan: '{node.output}'", expected=f"the place of '{node.inputs[0]}'")
-            arena[node.output] = places[node.output]
-        else:
-            _check_own_inputs(node, places, graph)
-            _write(node.output, places[node.output], arena)
+        _run(node, graph, places, arena)
     for name in graph.outputs:
         _read(name, arena, graph, "by the caller")
 
 
-def _place(graph: Graph, plan: MemoryPlan, name: str) -> Range:
+def _sizes(graph: Graph) -> dict[str, int]:
+    """Bytes of all that needs a place: inputs, computed values, scratch memory."""
+    sizes = {name: type_.bytes for name, type_ in graph.types.items() if name not in graph.constants}
+    for node in graph.nodes:
+        if size := node.op.scratch_bytes(graph.node_types(node)):
+            sizes[_scratch(node)] = size
+    return sizes
+
+
+def _run(node: Node, graph: Graph, places: dict[str, Range], arena: dict[str, Range]) -> None:
+    for name in node.inputs:
+        _read(name, arena, graph, f"by '{node.output}'")
+    if node.op.is_view(graph.node_types(node), graph.types[node.output]):
+        if places.get(node.inputs[0]) != places[node.output]:
+            raise InvalidArgument(f"memory plan: '{node.output}'", expected=f"the place of '{node.inputs[0]}'")
+        arena[node.output] = places[node.output]
+        return
+    if _scratch(node) in places:
+        _write(_scratch(node), places[_scratch(node)], arena)
+        for name in node.inputs:
+            _read(name, arena, graph, f"by '{node.output}' beside its scratch memory")
+        _check_scratch(node, places)
+    _check_own_inputs(node, places, graph)
+    _write(node.output, places[node.output], arena)
+
+
+def _scratch(node: Node) -> str:
+    return f"{node.output} (scratch)"
+
+
+def _check_scratch(node: Node, places: dict[str, Range]) -> None:
+    if _overlap(places[_scratch(node)], places[node.output]):
+        raise InvalidArgument(
+            f"memory plan: '{_scratch(node)}'", expected=f"no overlap with '{node.output}'", found="overlap"
+        )
+
+
+def _place(plan: MemoryPlan, name: str, size: int) -> Range:
     start = plan.offsets.get(name, -1)
-    end = start + graph.types[name].bytes
+    end = start + size
     if start < 0 or start % 64 or end > plan.arena_bytes:
         raise InvalidArgument(
             f"memory plan: place of '{name}'",

@@ -26,7 +26,7 @@ class Block:
 
 
 def blocks_of(graph: Graph) -> list[Block]:
-    """The blocks of all inputs and computed values.
+    """The blocks of all inputs and computed values, and of the scratch memory of the nodes that need some.
 
     A view joins the block of what it views. The output of an op that may work in place joins the block of an operand
     that nothing reads later.
@@ -45,7 +45,12 @@ def blocks_of(graph: Graph) -> list[Block]:
         block_of[node.output] = index
         values[index].append(node.output)
     written = {node.output: time for time, node in enumerate(graph.nodes, 1)}
-    return [
+    scratch = [
+        Block((scratch_name(node),), aligned(size), time, time)
+        for time, node in enumerate(graph.nodes, 1)
+        if (size := node.op.scratch_bytes(graph.node_types(node)))
+    ]
+    return scratch + [
         Block(
             tuple(names),
             max(aligned(graph.types[name].bytes) for name in names),
@@ -54,6 +59,11 @@ def blocks_of(graph: Graph) -> list[Block]:
         )
         for names in values
     ]
+
+
+def scratch_name(node: Node) -> str:
+    """What the plan calls the scratch memory of a node."""
+    return f"{node.output} (scratch)"
 
 
 def aligned(size: int) -> int:

@@ -15,6 +15,7 @@ from netopt.ops.reshape import Reshape
 from netopt.ops.slice import Slice
 from netopt.ops.softmax import Softmax
 from netopt.ops.spatial_mean import SpatialMean
+from netopt.ops.winograd2d import Winograd2d
 
 OPS: dict[str, type[Op]] = {
     op.name: op
@@ -33,6 +34,7 @@ OPS: dict[str, type[Op]] = {
         Slice,
         Softmax,
         SpatialMean,
+        Winograd2d,
     )
 }
 
@@ -57,4 +59,5 @@ __all__ = [
     "Softmax",
     "SpatialMean",
     "TensorType",
+    "Winograd2d",
 ]

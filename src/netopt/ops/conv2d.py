@@ -55,21 +55,14 @@ class Conv2d(FusedEnd):
                 found=x[1],
             )
         output = (x[0], weight[0], height, width)
-        if self.has_bias and inputs[2].shape != weight[:1]:
-            raise InvalidArgument("bias of conv2d", expected=str(weight[:1]), found=inputs[2].shape)
-        if self.has_residual and inputs[self.residual_index].shape != output:
-            raise InvalidArgument("residual of conv2d", expected=str(output), found=inputs[self.residual_index].shape)
+        self.expect_end(inputs, weight[0], output)
         return TensorType(output)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         top, bottom, left, right = self.padding
         x = F.pad(inputs[0], (left, right, top, bottom))
         y = F.conv2d(x, inputs[1], None, self.stride, 0, self.dilation, self.groups)
-        if self.has_bias:
-            y = y + inputs[2][:, None, None]
-        if self.has_residual:
-            y = y + inputs[self.residual_index]
-        return y if self.activation is None else self.activation.reference(y)
+        return self.apply_end(y, inputs, (-1, 1, 1))
 
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         return self.infer(inputs).elements * inputs[1].elements // inputs[1].shape[0]

@@ -33,17 +33,11 @@ class Dense(FusedEnd):
         if len(weight) != 2 or not x or x[-1] != weight[1]:
             raise InvalidArgument("dense", expected="x (..., in) and weight (out, in)", found=f"{x} and {weight}")
         output = (*x[:-1], weight[0])
-        if self.has_bias and inputs[2].shape != weight[:1]:
-            raise InvalidArgument("bias of dense", expected=str(weight[:1]), found=inputs[2].shape)
-        if self.has_residual and inputs[self.residual_index].shape != output:
-            raise InvalidArgument("residual of dense", expected=str(output), found=inputs[self.residual_index].shape)
+        self.expect_end(inputs, weight[0], output)
         return TensorType(output)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        y = inputs[0] @ inputs[1].T
-        for term in inputs[2:]:
-            y = y + term
-        return y if self.activation is None else self.activation.reference(y)
+        return self.apply_end(inputs[0] @ inputs[1].T, inputs, (-1,))
 
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         return inputs[0].elements * inputs[1].shape[0]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from netopt.ops.op import Op
+from collections.abc import Sequence
+
+import torch
+
+from netopt.errors import InvalidArgument
+from netopt.numerics import Shape
+from netopt.ops.op import Op, TensorType
 from netopt.ops.pointwise import Pointwise
 
 
@@ -29,3 +35,19 @@ class FusedEnd(Op):
     def residual_index(self) -> int:
         """Position of the residual among the inputs."""
         return 3 if self.has_bias else 2
+
+    def expect_end(self, inputs: Sequence[TensorType], outputs: int, output: Shape) -> None:
+        """Raise unless bias and residual, where there are any, fit `outputs` channels and the output's shape."""
+        if self.has_bias and inputs[2].shape != (outputs,):
+            raise InvalidArgument(f"bias of {self.name}", expected=str((outputs,)), found=inputs[2].shape)
+        if self.has_residual and inputs[self.residual_index].shape != output:
+            found = inputs[self.residual_index].shape
+            raise InvalidArgument(f"residual of {self.name}", expected=str(output), found=found)
+
+    def apply_end(self, y: torch.Tensor, inputs: Sequence[torch.Tensor], along_channels: Shape) -> torch.Tensor:
+        """activation(y + bias + residual), the bias seen as a tensor of shape `along_channels`."""
+        if self.has_bias:
+            y = y + inputs[2].reshape(along_channels)
+        if self.has_residual:
+            y = y + inputs[self.residual_index]
+        return y if self.activation is None else self.activation.reference(y)

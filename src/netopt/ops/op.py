@@ -108,6 +108,10 @@ class Op(ABC):
         """Multiply-adds of the op's matrix products or convolutions; 0 for all other ops."""
         return 0
 
+    def scratch_bytes(self, inputs: Sequence[TensorType]) -> int:
+        """Bytes of memory that the op's kernel needs while it runs, beside its inputs and output."""
+        return 0
+
     def is_view(self, inputs: Sequence[TensorType], output: TensorType) -> bool:
         """Whether the output is the first input's memory, seen otherwise: then no kernel runs and no memory is used."""
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from netopt.graph.graph import Graph
@@ -33,17 +33,26 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
-def run_passes(graph: Graph) -> Graph:
+def run_passes(graph: Graph, wanted: Mapping[str, Pass] | None = None) -> Graph:
     """Run all passes and verify the graph after each.
 
     With the environment variable NETOPT_DUMP set to a folder, the graph is written there as text after each pass.
+
+    Args:
+        graph: what was captured.
+        wanted: further passes by name, which the caller wants: run in their order just before `choose_layouts`, when
+            convolutions have their ends, and no value has a layout yet.
     """
     folder = os.environ.get("NETOPT_DUMP")
     _dump(graph, folder, "00_captured")
-    for number, run in enumerate(PASSES, 1):
+    named = [(run.__name__, run) for run in PASSES]
+    if wanted:
+        before_layouts = PASSES.index(choose_layouts)
+        named[before_layouts:before_layouts] = wanted.items()
+    for number, (name, run) in enumerate(named, 1):
         graph = run(graph)
         verify(graph)
-        _dump(graph, folder, f"{number:02d}_{run.__name__}")
+        _dump(graph, folder, f"{number:02d}_{name}")
     return graph
 
 

@@ -18,9 +18,11 @@ from netopt.ops import (
     Relayout,
     Slice,
     SpatialMean,
+    Winograd2d,
 )
+from netopt.ops.spatial import Sides
 
-_IMAGE_OPS = (Conv2d, Pool2d, SpatialMean)
+_IMAGE_OPS = (Conv2d, Pool2d, SpatialMean, Winograd2d)
 _ANY_LAYOUT = (Pointwise, Arithmetic, Concat, Slice)
 
 
@@ -65,15 +67,26 @@ def _written_row_major(graph: Graph) -> set[str]:
     return {node.output for node in graph.nodes if not isinstance(node.op, (*_IMAGE_OPS, *_ANY_LAYOUT))}
 
 
-def _halos(graph: Graph, images: set[str]) -> dict[str, tuple[int, int, int, int]]:
-    """The largest padding, on each side, of the convolutions that read each image."""
+def _halos(graph: Graph, images: set[str]) -> dict[str, Sides]:
+    """The most, on each side, that the convolutions that read each image reach beyond it."""
     halos = dict.fromkeys(images, (0, 0, 0, 0))
     for node in graph.nodes:
-        if isinstance(node.op, Conv2d) and node.inputs[0] in images:
+        if node.inputs and node.inputs[0] in images:
             top, bottom, left, right = halos[node.inputs[0]]
-            p = node.op.padding
+            p = _reach(node, graph)
             halos[node.inputs[0]] = (max(top, p[0]), max(bottom, p[1]), max(left, p[2]), max(right, p[3]))
     return halos
+
+
+def _reach(node: Node, graph: Graph) -> Sides:
+    """How many zeros around its first input the node reads."""
+    match node.op:
+        case Conv2d():
+            return node.op.padding
+        case Winograd2d():
+            return node.op.reads(graph.types[node.inputs[0]].shape)
+        case _:
+            return (0, 0, 0, 0)
 
 
 def _in_layout(
@@ -97,7 +110,7 @@ def _wanted(name: str, node: Node, graph: Graph, builder: GraphBuilder) -> Layou
     """The layout that the node needs `name` in; None if it takes what is there."""
     type_ = builder.types[name]
     if isinstance(node.op, _IMAGE_OPS):
-        halo = node.op.padding if isinstance(node.op, Conv2d) and name == node.inputs[0] else (0, 0, 0, 0)
+        halo = _reach(node, graph) if name == node.inputs[0] else (0, 0, 0, 0)
         one_pixel = type_.shape[2:] == (1, 1) and not any(halo)
         return None if type_.layout.channels_last or one_pixel else Layout(True, halo)
     if isinstance(node.op, _ANY_LAYOUT) and builder.types[node.output].layout.channels_last:

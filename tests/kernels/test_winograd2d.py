@@ -1,0 +1,170 @@
+"""Winograd's algorithm on its kernels against the reference: sizes that fit no tile, blocks, halos, threads."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netopt.graph import Graph, Node
+from netopt.kernels.compile import KERNELS
+from netopt.kernels.cpu import host_cpu
+from netopt.kernels.tile import TileSchedule
+from netopt.ops import CHANNELS_LAST, Layout, Pointwise, TensorType, Winograd2d
+from netopt.ops import winograd2d as ops_winograd2d
+from netopt.ops.winograd2d import transform_weight
+from tests.kernels.harness import problem_of, run_kernel
+from tests.tolerance import assert_within, judge
+
+KERNEL = KERNELS[Winograd2d]
+RELU = Pointwise("relu")
+PADDING = (1, 1, 1, 1)
+
+
+def inputs_of(op: Winograd2d, x: tuple[int, ...], outputs: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(sum(x) + outputs)
+    weight = transform_weight(torch.randn((outputs, x[1], 3, 3), generator=generator), op.tile)
+    tensors = [torch.randn(x, generator=generator), weight]
+    if op.has_bias:
+        tensors.append(torch.randn(outputs, generator=generator))
+    if op.has_residual:
+        height, width = op.window.outputs(x, "")
+        tensors.append(torch.randn((x[0], outputs, height, width), generator=generator))
+    return tensors
+
+
+def run(
+    op: Winograd2d,
+    tensors: list[torch.Tensor],
+    *,
+    more: tuple[int, int, int, int] = (0, 0, 0, 0),
+    output: Layout = CHANNELS_LAST,
+    schedule: TileSchedule | None = None,
+    threads: int = 1,
+    in_place: bool = False,
+) -> torch.Tensor:
+    """The result; `more` is what the input's halo has beyond what is read."""
+    reads = op.reads(tuple(tensors[0].shape))
+    source = Layout(True, tuple(a + b for a, b in zip(reads, more, strict=True)))  # type: ignore[arg-type]
+    residual = output if in_place else Layout(True, (0, 1, 2, 0))
+    return run_kernel(
+        op,
+        tensors,
+        constants=(1, 2) if op.has_bias else (1,),
+        schedule=schedule,
+        threads=threads,
+        layouts=[source, *[Layout()] * (1 + op.has_bias), *[residual] * op.has_residual],
+        output=output,
+        in_place=op.residual_index if in_place else None,
+    )
+
+
+def assert_right(op: Winograd2d, tensors: list[torch.Tensor], result: torch.Tensor) -> None:
+    names = tuple("abcd"[: len(tensors)])
+    types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, tensors, strict=True)}
+    types["y"] = op.infer(list(types.values()))
+    (expected,) = judge(Graph(names, ("y",), (Node(op, names, "y", ""),), types, {}), tensors)
+    assert_within(result, expected)
+
+
+@settings(max_examples=20, derandomize=True, deadline=None)
+@given(
+    tile=st.sampled_from([2, 4]),
+    batch=st.integers(1, 3),
+    image=st.tuples(st.integers(1, 11), st.integers(1, 13)),
+    channels=st.tuples(st.integers(1, 19), st.integers(1, 35)),
+    padding=st.tuples(*[st.integers(1, 2)] * 4),
+    residual=st.booleans(),
+    output_halo=st.tuples(*[st.integers(0, 2)] * 4),
+)
+def test_any_size(
+    tile: int,
+    batch: int,
+    image: tuple[int, int],
+    channels: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    residual: bool,
+    output_halo: tuple[int, int, int, int],
+) -> None:
+    op = Winograd2d(tile, padding, True, residual, RELU)
+    tensors = inputs_of(op, (batch, channels[0], *image), channels[1])
+    assert_right(op, tensors, run(op, tensors, more=(1, 0, 0, 2), output=Layout(True, output_halo)))
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+@pytest.mark.parametrize("block_bytes", [1, 40_000])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_blocks_of_rows_and_of_images(
+    tile: int, block_bytes: int, in_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole blocks and a smaller last one, each written beside the others and over the residual."""
+    monkeypatch.setattr(ops_winograd2d, "_BLOCK_BYTES", block_bytes)
+    op = Winograd2d(tile, PADDING, False, True, RELU)
+    for x in ((1, 4, 27, 14), (5, 4, 6, 7)):
+        tensors = inputs_of(op, x, 16)
+        tiling = op.tiling(x, 16)
+        assert (tiling.block_rows, tiling.block_images) != (tiling.rows, x[0])
+        assert_right(op, tensors, run(op, tensors, output=Layout(True, (1, 2, 1, 0)), in_place=in_place))
+
+
+@pytest.mark.parametrize("schedule", [TileSchedule(1, 1, 1), TileSchedule(3, 2, 1, 2), TileSchedule(4, 3, 3)])
+def test_any_schedule(schedule: TileSchedule) -> None:
+    op = Winograd2d(4, PADDING, True, False, RELU)
+    tensors = inputs_of(op, (1, 9, 10, 17), 40)
+    assert_right(op, tensors, run(op, tensors, schedule=schedule))
+
+
+def test_the_default_schedules_fit_the_registers() -> None:
+    op = Winograd2d(4, PADDING)
+    tensors = inputs_of(op, (1, 4, 28, 28), 64)
+    problem = problem_of(op, tensors, 1, [Layout(True, PADDING)], CHANNELS_LAST)
+    table = KERNEL.schedules(problem, host_cpu())
+    assert len(set(table)) == len(table) > 1
+    for schedule in table:
+        assert schedule.rows * schedule.vectors + schedule.vectors + 1 <= host_cpu().registers
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+def test_packing_is_undone_to_the_bit(tile: int) -> None:
+    op = Winograd2d(tile, PADDING, True)
+    tensors = inputs_of(op, (1, 5, 8, 8), 21)
+    problem = problem_of(op, tensors, 1, [Layout(True, PADDING)], CHANNELS_LAST)
+    for schedule in KERNEL.schedules(problem, host_cpu())[:4]:
+        for index in (1, 2):
+            value = tensors[index].numpy()
+            packed = KERNEL.pack(problem, schedule, host_cpu(), index, value)
+            assert packed.shape == KERNEL.argument_shapes(problem, schedule, host_cpu())[index]
+            assert np.array_equal(KERNEL.unpack(problem, index, packed), value)
+
+
+def test_threads_give_the_same_bits() -> None:
+    op = Winograd2d(4, PADDING, True, False, RELU)
+    tensors = inputs_of(op, (1, 32, 40, 40), 32)
+    results = [run(op, tensors, threads=n, output=Layout(True, PADDING)) for n in (1, 2, 3)]
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_nan_reaches_no_tile_that_does_not_read_it() -> None:
+    """Within a tile it may: all of a tile is computed from all of what the tile reads."""
+    op = Winograd2d(4, PADDING)
+    tensors = inputs_of(op, (1, 4, 16, 16), 8)
+    tensors[0][0, 2, 6, 6] = float("nan")
+    result = run(op, tensors).isnan()[0]
+    direct = torch.zeros(16, 16, dtype=torch.bool)
+    direct[5:8, 5:8] = True
+    tile = torch.zeros(16, 16, dtype=torch.bool)
+    tile[4:8, 4:8] = True
+    assert (result | ~direct).all(), "a NaN was lost"
+    assert not (result & ~tile).any(), "a NaN left its tile"
+
+
+def test_a_graph_needs_the_scratch_memory_of_one_block() -> None:
+    op = Winograd2d(4, PADDING, True)
+    types = [TensorType((1, 64, 224, 224)), TensorType((64, 64, 6, 6)), TensorType((64,))]
+    whole = dataclasses.replace(types[0], shape=(4, 64, 224, 224))
+    assert op.scratch_bytes(types) == op.scratch_bytes([whole, *types[1:]]) > 0
