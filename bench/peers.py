@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import json
 import logging
 import os
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 import netopt
+from netopt.timing import SelfTimed
 
-Call = Callable[[], object]
+Call = Callable[[], object] | SelfTimed
 Engine = Callable[[nn.Module, torch.Tensor], Call]
 
 
@@ -58,13 +62,60 @@ def onnxruntime(model: nn.Module, x: torch.Tensor) -> Call:
 
 def openvino_f32(model: nn.Module, x: torch.Tensor) -> Call:
     """OpenVINO in float32: without the hint it computes in bfloat16 where the CPU can."""
+    return _openvino(model, x, "f32")
+
+
+def openvino_bf16(model: nn.Module, x: torch.Tensor) -> Call:
+    """OpenVINO in bfloat16."""
+    return _openvino(model, x, "bf16")
+
+
+def _openvino(model: nn.Module, x: torch.Tensor, precision: str) -> Call:
     import openvino
 
-    hints = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    hints = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     with _exported(model, x) as path:
-        request = openvino.Core().compile_model(path, "CPU", hints).create_infer_request()
-    array = x.numpy()
+        compiled = openvino.Core().compile_model(path, "CPU", hints)
+    found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if found != precision:
+        raise RuntimeError(f"OpenVINO computes in {found} here")
+    request, array = compiled.create_infer_request(), x.numpy()
     return lambda: request.infer([array], share_inputs=True)
+
+
+class DeepSparse(SelfTimed):
+    """DeepSparse in a process of its own; it may use Winograd's algorithm."""
+
+    def __init__(self, model: nn.Module, x: torch.Tensor) -> None:
+        python = Path(__file__).parent.parent / ".venv-deepsparse" / "bin" / "python"
+        if not python.exists():
+            raise FileNotFoundError("no .venv-deepsparse; make bench-peers installs it")
+        worker = Path(__file__).parent / "deepsparse_worker.py"
+        # The old exporter: DeepSparse, which ended in 2025, reads the opsets of its time.
+        with _exported(model, x, dynamo=False) as path:
+            self._process = subprocess.Popen(
+                [python, worker, path, str(x.shape[0])], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            self._read()
+
+    def times(self, count: int) -> list[float]:
+        """See `SelfTimed`."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.flush()
+        times: list[float] = self._read()
+        return times
+
+    def __del__(self) -> None:
+        """End the process."""
+        self._process.kill()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(("[", '"')):  # it also prints its licence
+                return json.loads(line)
+        raise RuntimeError("DeepSparse ended")
 
 
 def netopt_default(model: nn.Module, x: torch.Tensor) -> Call:
@@ -79,14 +130,23 @@ def netopt_tuned(model: nn.Module, x: torch.Tensor) -> Call:
     return lambda: program(x)
 
 
+def netopt_inexact(model: nn.Module, x: torch.Tensor) -> Call:
+    """netopt with convolutions by Winograd's algorithm where that was measured faster, and measured schedules."""
+    program = netopt.lower(model, x, tune=True, exact=False)
+    return lambda: program(x)
+
+
 ENGINES: dict[str, Engine] = {
     "eager": eager,
     "channels last": channels_last,
     "torch.compile": compiled,
     "onnxruntime": onnxruntime,
     "openvino f32": openvino_f32,
+    "deepsparse": DeepSparse,
+    "openvino bf16": openvino_bf16,
     "netopt": netopt_default,
     "netopt tuned": netopt_tuned,
+    "netopt inexact": netopt_inexact,
 }
 
 
@@ -102,12 +162,14 @@ def prepare(model: nn.Module, x: torch.Tensor) -> tuple[dict[str, Call], dict[st
 
 
 @contextlib.contextmanager
-def _exported(model: nn.Module, x: torch.Tensor):  # type: ignore[no-untyped-def]
+def _exported(model: nn.Module, x: torch.Tensor, *, dynamo: bool = True):  # type: ignore[no-untyped-def]
     """The path of the model as an ONNX file, without the exporter's chatter."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         path = os.fspath(Path(folder) / "model.onnx")
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            torch.onnx.export(model, (x,), path, dynamo=True, verbose=False)
+            torch.onnx.export(
+                model, (x,), path, dynamo=dynamo, verbose=False, **({} if dynamo else {"opset_version": 13})
+            )
         yield path

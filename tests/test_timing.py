@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from netopt import timing
 from netopt.errors import InvalidArgument
-from netopt.timing import Timing, interleaved
+from netopt.timing import SelfTimed, Timing, interleaved
 
 
 @dataclass
@@ -138,3 +138,16 @@ def test_a_real_clock_moves_forward() -> None:
 def test_a_timing_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Timing(1.0, 1.0, 1.0, 1).median = 2.0  # type: ignore[misc]
+
+
+def test_what_times_itself_is_believed() -> None:
+    asked: list[int] = []
+
+    class Remote(SelfTimed):
+        def times(self, count: int) -> list[float]:
+            asked.append(count)
+            return [0.25] * count
+
+    timing = interleaved({"remote": Remote(), "local": lambda: None}, rounds=2, warmup=1, burst=3)["remote"]
+    assert (timing.median, timing.lower_quartile, timing.upper_quartile, timing.samples) == (250.0, 250.0, 250.0, 6)
+    assert asked == [1, 1, 3, 1, 3]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -23,8 +24,16 @@ class Timing:
     samples: int
 
 
+class SelfTimed(ABC):
+    """Something that must be timed where it runs, such as in another process."""
+
+    @abstractmethod
+    def times(self, count: int) -> list[float]:
+        """Run it `count` times; the seconds that each run took."""
+
+
 def interleaved(
-    calls: Mapping[str, Callable[[], object]],
+    calls: Mapping[str, Callable[[], object] | SelfTimed],
     *,
     rounds: int = 30,
     warmup: int = 2,
@@ -34,7 +43,7 @@ def interleaved(
     """Time each call in turn, round after round, and return a `Timing` for each.
 
     Args:
-        calls: what to time, by name.
+        calls: what to time, by name: functions, or what times itself.
         rounds: rounds to measure, at least 1.
         warmup: untimed rounds before them.
         burst: timed calls in one turn. More than one are preceded by an untimed one, so that each call finds the
@@ -46,19 +55,27 @@ def interleaved(
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(warmup):
         for call in calls.values():
-            call()
+            _seconds(call, 1)
     started = time.perf_counter()
     for done in range(rounds):
         if seconds is not None and done >= 3 and time.perf_counter() - started > seconds:
             break
         for name, call in calls.items():
             if burst > 1:
-                call()
-            for _ in range(burst):
-                before = time.perf_counter()
-                call()
-                samples[name].append(1e3 * (time.perf_counter() - before))
+                _seconds(call, 1)
+            samples[name] += [1e3 * seconds for seconds in _seconds(call, burst)]
     return {name: _summarize(times) for name, times in samples.items()}
+
+
+def _seconds(call: Callable[[], object] | SelfTimed, count: int) -> list[float]:
+    if isinstance(call, SelfTimed):
+        return call.times(count)
+    seconds = []
+    for _ in range(count):
+        before = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - before)
+    return seconds
 
 
 def _summarize(times: list[float]) -> Timing:
