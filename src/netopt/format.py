@@ -23,8 +23,9 @@ import torch
 from netopt.errors import FileFormatError, InvalidArgument, NetoptError
 from netopt.files import write_atomically
 from netopt.graph import Graph, Node, Signature, Structure, verify
+from netopt.graph.graph import DTYPES
 from netopt.memory import MemoryPlan, check_plan
-from netopt.numerics import FLOAT32, number_format_from_json
+from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat, number_format_from_json
 from netopt.ops import OPS, Layout, TensorType
 from netopt.ops.serialize import op_from_json, op_to_json
 
@@ -36,6 +37,8 @@ ALIGNMENT = 64
 _HEADER = struct.Struct("<8sIIQQI24s")
 _CHECKSUM = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
+# How numpy sees the elements of constants: in the file, and in memory. It has no bfloat16.
+_NUMBERS: dict[NumberFormat, tuple[str, str]] = {FLOAT32: ("<f4", "=f4"), BFLOAT16: ("<i2", "=i2")}
 
 
 @dataclass(frozen=True)
@@ -176,12 +179,13 @@ def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
 
 
 def _constant(file: mmap.mmap, start: int, type_: TensorType) -> torch.Tensor:
-    if type_.format != FLOAT32:
-        raise InvalidArgument("format of a constant", expected="float32", found=type_.format.name)
+    if type_.format not in _NUMBERS:
+        raise InvalidArgument("format of a constant", expected="float32 or bfloat16", found=type_.format.name)
     if start + type_.bytes > len(file):
         raise InvalidArgument("constants", expected="within the file", found=f"one that ends at {start + type_.bytes}")
-    flat = np.frombuffer(file, "<f4", type_.elements, start).astype(np.float32, copy=False)
-    return torch.from_numpy(flat.reshape(type_.shape))
+    little, native = _NUMBERS[type_.format]
+    flat = torch.from_numpy(np.frombuffer(file, little, type_.elements, start).astype(native, copy=False))
+    return flat.view(DTYPES[type_.format]).reshape(type_.shape)
 
 
 def _check_signature(graph: Graph, signature: Signature) -> None:
@@ -248,7 +252,11 @@ def _text(value: object) -> str:
 
 
 def _bytes_of(value: torch.Tensor) -> memoryview:
-    return value.contiguous().reshape(-1).numpy().astype("<f4", copy=False).data.cast("B")
+    bits = value.contiguous().reshape(-1)
+    if value.dtype == torch.bfloat16:
+        bits = bits.view(torch.int16)  # numpy has no bfloat16
+    array = bits.numpy()
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).data.cast("B")
 
 
 def _padded(section: bytes | memoryview) -> Iterator[bytes | memoryview]:

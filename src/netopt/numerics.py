@@ -1,7 +1,7 @@
 """Number formats: how the elements of a tensor are stored.
 
-The only place that will round, saturate or pack. Every value of a graph has one of these formats; only `Float32`
-is lowered so far.
+The only place that will round, saturate or pack. Every value of a graph has one of these formats; only the two
+floating ones are lowered so far.
 """
 
 from __future__ import annotations
@@ -46,6 +46,16 @@ class Float32(NumberFormat):
 
 
 @dataclass(frozen=True)
+class BFloat16(NumberFormat):
+    """The upper half of a binary32: 8 bits of precision, the same range. Rounded to nearest, ties to even."""
+
+    name: ClassVar[str] = "bfloat16"
+
+    def storage_bytes(self, shape: Shape) -> int:
+        return 2 * math.prod(shape)
+
+
+@dataclass(frozen=True)
 class Int32(NumberFormat):
     """Two's complement, 32 bits: accumulators and biases of integer ops."""
 
@@ -86,7 +96,10 @@ class Sign(NumberFormat):
 
 
 FLOAT32 = Float32()
-_FORMATS: dict[str, type[NumberFormat]] = {f.name: f for f in (Float32, Int32, FixedPoint, Sign)}
+BFLOAT16 = BFloat16()
+# Formats that ops compute on in float32, whatever their values are stored in.
+FLOATS = (FLOAT32, BFLOAT16)
+_FORMATS: dict[str, type[NumberFormat]] = {f.name: f for f in (Float32, BFloat16, Int32, FixedPoint, Sign)}
 
 
 def number_format_from_json(data: Mapping[str, object]) -> NumberFormat:

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat
 from netopt.ops import Op, TensorType
+
+# The types of tensors that hold constants and values.
+DTYPES: dict[NumberFormat, torch.dtype] = {FLOAT32: torch.float32, BFLOAT16: torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,11 @@ class GraphBuilder:
         return name
 
     def add_constant(self, wish: str, value: torch.Tensor) -> str:
-        """Add a float32 constant and return its name."""
+        """Add a constant in the format of its dtype, or else in float32, and return its name."""
         name = self.fresh_name(wish)
         self.constants[name] = value.detach().to("cpu").contiguous()
-        self.types[name] = TensorType(tuple(value.shape))
+        format_ = BFLOAT16 if value.dtype == torch.bfloat16 else FLOAT32
+        self.types[name] = TensorType(tuple(value.shape), format_)
         return name
 
     def add_node(self, op: Op, inputs: tuple[str, ...], wish: str, layer: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from netopt.graph.graph import Graph
+from netopt.graph.graph import DTYPES, Graph
+from netopt.numerics import FLOAT32
 
 
 def interpret(
@@ -19,7 +20,17 @@ def interpret(
     """
     with torch.no_grad():
         values = {name: value.to(dtype) for name, value in graph.constants.items()}
-        values |= {name: value.to(dtype) for name, value in zip(graph.inputs, inputs, strict=True)}
+        values |= {
+            name: _stored(graph, name, value.to(dtype)) for name, value in zip(graph.inputs, inputs, strict=True)
+        }
         for node in graph.nodes:
-            values[node.output] = node.op.reference(*(values[name] for name in node.inputs))
+            y = node.op.reference(*(values[name] for name in node.inputs))
+            values[node.output] = _stored(graph, node.output, y)
         return tuple(values[name] for name in graph.outputs)
+
+
+def _stored(graph: Graph, name: str, value: torch.Tensor) -> torch.Tensor:
+    """The value as it is read again: rounded, where it is stored in less than it was computed in."""
+    if graph.types[name].format == FLOAT32:
+        return value
+    return value.to(DTYPES[graph.types[name].format]).to(value.dtype)

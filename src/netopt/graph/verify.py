@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from netopt.errors import InvalidArgument, NetoptError
-from netopt.graph.graph import Graph, Node
-from netopt.numerics import FLOAT32
+from netopt.graph.graph import DTYPES, Graph, Node
+from netopt.numerics import FLOATS
+from netopt.ops import TensorType
 
 
 def verify(graph: Graph) -> None:
@@ -52,14 +53,19 @@ def _check_node(node: Node, graph: Graph, known: set[str]) -> None:
     except NetoptError as error:
         raise InvalidArgument(f"graph: '{node.output}': {error}", layer=node.layer) from error
     found = graph.types.get(node.output)
-    if found is None or found.logical != inferred:
+    if found is None or found.shape != inferred.shape or not _same_kind(found, inferred):
         raise InvalidArgument(f"graph: type of '{node.output}'", expected=str(inferred), found=found)
+
+
+def _same_kind(found: TensorType, inferred: TensorType) -> bool:
+    """Whether the formats are equal, or both floating: how a floating value is stored is the graph's to choose."""
+    return found.format == inferred.format or (found.format in FLOATS and inferred.format in FLOATS)
 
 
 def _check_constant(name: str, value: torch.Tensor, graph: Graph) -> None:
     type_ = graph.types.get(name)
-    fits = type_ is not None and tuple(value.shape) == type_.shape and type_.format == FLOAT32
-    if not fits or value.dtype != torch.float32 or value.device.type != "cpu" or not value.is_contiguous():
+    fits = type_ is not None and tuple(value.shape) == type_.shape and DTYPES.get(type_.format) == value.dtype
+    if not fits or value.device.type != "cpu" or not value.is_contiguous():
         raise InvalidArgument(
             f"graph: constant '{name}'",
             expected=f"a contiguous CPU tensor of type {type_}",

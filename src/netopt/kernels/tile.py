@@ -114,24 +114,29 @@ class TileSum:
         lanes: int,
         start: Callable[..., hl.Expr],
         term: Callable[..., hl.Expr],
+        *,
+        pairs: bool = False,
     ) -> None:
         """Define the sum.
 
         Args:
             suffix: makes the functions' names unique within a pipeline.
             others: further coordinates of the output, fixed within a tile.
-            extents: of the summation, innermost index first; the first is divided by `s.blocks`.
+            extents: of the summation, innermost index first; the first is divided by `s.blocks`, or with `pairs` the
+                second.
             s: the schedule.
             lanes: float32 numbers in a vector.
             start: start(n, *others), the value that the sum begins with.
             term: term(n, m, others, indices), one product.
+            pairs: the innermost index counts the two products of an instruction that adds both to a sum.
         """
         # --- algorithm
         self.n, self.m, self.block, self.others = hl.Var("n"), hl.Var("m"), hl.Var("block"), list(others)
         self.s, self.lanes = s, lanes
-        length = extents[0] // s.blocks
-        domain = hl.RDom([(0, length), *((0, extent) for extent in extents[1:])], f"k{suffix}")
-        self.indices = [domain[i] for i in range(len(extents))]
+        steps = list(extents)
+        steps[pairs] //= s.blocks
+        domain = hl.RDom([(0, extent) for extent in steps], f"k{suffix}")
+        self.pairs, self.indices = pairs, [domain[i] for i in range(len(extents))]
         self.total, self.part = hl.Func(f"total{suffix}"), hl.Func(f"part{suffix}")
         n, m, block = self.n, self.m, self.block
         self.total[[n, m, *others]] = start(n, *others)
@@ -139,7 +144,8 @@ class TileSum:
             self.total[[n, m, *others]] += term(n, m, others, self.indices)
         else:
             self.blocks = hl.RDom([(0, s.blocks)], f"blocks{suffix}").x
-            shifted = [block * length + self.indices[0], *self.indices[1:]]
+            shifted: list[hl.Expr] = [*self.indices]
+            shifted[pairs] = block * steps[pairs] + self.indices[pairs]
             self.part[[n, m, *others, block]] = hl.f32(0.0)
             self.part[[n, m, *others, block]] += term(n, m, others, shifted)
             self.total[[n, m, *others]] += self.part[[n, m, *others, self.blocks]]
@@ -163,6 +169,11 @@ class TileSum:
         self._keep_in_registers(self.part.update())
 
     def _keep_in_registers(self, update: hl.Stage) -> None:
-        update.reorder(self.n, self.m, *self.indices).vectorize(self.n, self.lanes).unroll(self.n).unroll(self.m)
+        together = self.indices[: int(self.pairs)]
+        update.reorder(*together, self.n, self.m, *self.indices[int(self.pairs) :])
+        update.vectorize(self.n, self.lanes).unroll(self.n).unroll(self.m)
+        for index in together:
+            # Halide makes one instruction of the products that are added together.
+            update.atomic().vectorize(index)
         if self.s.unroll > 1:
-            update.unroll(self.indices[0], self.s.unroll, hl.TailStrategy.GuardWithIf)
+            update.unroll(self.indices[self.pairs], self.s.unroll, hl.TailStrategy.GuardWithIf)

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOAT32, NumberFormat, Shape
+from netopt.numerics import FLOAT32, FLOATS, NumberFormat, Shape
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Op(ABC):
 
     @abstractmethod
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
-        """The type of the output.
+        """The type of the output, in row-major layout. Where it is float32, the graph may store it in bfloat16.
 
         Raises:
             InvalidArgument: the inputs do not fit the op.
@@ -125,11 +125,11 @@ class Op(ABC):
 
 
 def expect_inputs(op: Op, inputs: Sequence[TensorType], number: int) -> None:
-    """Raise unless there are `number` float32 inputs."""
+    """Raise unless there are `number` inputs of floating numbers."""
     if len(inputs) != number:
         raise InvalidArgument(f"inputs of {op.label}", expected=str(number), found=len(inputs))
     for type_ in inputs:
-        if type_.format != FLOAT32:
+        if type_.format not in FLOATS:
             raise InvalidArgument(f"input format of {op.label}", expected="float32", found=type_.format.name)
 
 

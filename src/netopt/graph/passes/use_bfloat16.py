@@ -1,0 +1,98 @@
+"""Store weights and activations in bfloat16 where the kernels read them so; sums stay in float32."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from netopt.graph.graph import Graph, GraphBuilder, Node
+from netopt.numerics import BFLOAT16
+from netopt.ops import (
+    Arithmetic,
+    Concat,
+    Conv2d,
+    Dense,
+    Op,
+    Pointwise,
+    Pool2d,
+    Reshape,
+    Slice,
+    SpatialMean,
+    Winograd2d,
+)
+
+# Ops whose kernels read and write either format, in any mixture.
+_MIXED: tuple[type[Op], ...] = (Conv2d, Dense, Pool2d, SpatialMean, Winograd2d)
+# The same, on images.
+_MIXED_ON_IMAGES: tuple[type[Op], ...] = (Arithmetic, Pointwise, Concat, Slice)
+# Ops that are views, or copies of bits: one format on both sides.
+_SAME: tuple[type[Op], ...] = (Reshape,)
+
+
+def use_bfloat16(graph: Graph) -> Graph:
+    """Make bfloat16 of the weights of dense layers and convolutions, and of the values that allow it.
+
+    A value does if the op that writes it and all that read it can, and it is no output of the network. The weights of a
+    layer are rounded if its input is bfloat16, which is what the product instructions of a CPU ask for.
+    """
+    narrow = _narrow_values(graph)
+    builder = GraphBuilder(graph)
+    for name in narrow:
+        builder.types[name] = dataclasses.replace(graph.types[name], format=BFLOAT16)
+    rounded: dict[str, str] = {}
+    for node in graph.nodes:
+        if multiplies_bfloat16(node, graph) and node.inputs[0] in narrow:
+            weight = node.inputs[1]
+            if weight not in rounded:
+                value = graph.constants[weight].to(torch.bfloat16)
+                rounded[weight] = builder.add_constant(f"{weight}_bfloat16", value)
+            node = dataclasses.replace(node, inputs=(node.inputs[0], rounded[weight], *node.inputs[2:]))
+        builder.nodes.append(node)
+    return builder.finish()
+
+
+def multiplies_bfloat16(node: Node, graph: Graph) -> bool:
+    """Whether it is a layer whose products can be those of bfloat16 numbers: two or more a sum, weights known."""
+    if not isinstance(node.op, Conv2d | Dense) or node.inputs[1] not in graph.constants:
+        return False
+    weight = graph.types[node.inputs[1]].shape
+    depthwise = isinstance(node.op, Conv2d) and node.op.groups > 1 and weight[1] == 1
+    return not depthwise and (weight[1] > 1 or (len(weight) == 4 and weight[3] > 1))
+
+
+def _narrow_values(graph: Graph) -> set[str]:
+    """The values to store in bfloat16."""
+    users, producers = graph.users(), graph.producers()
+    narrow = {
+        name
+        for name in graph.types
+        if name not in graph.constants
+        and name not in graph.outputs
+        and users[name]
+        and (name not in producers or _takes(producers[name], graph, name))
+        and all(_takes(user, graph, name) for user in users[name])
+    }
+    # What a view sees has one format, and so have all views of it.
+    changed = True
+    while changed:
+        mixed = {
+            name
+            for node in graph.nodes
+            if isinstance(node.op, _SAME)
+            for name in (node.inputs[0], node.output)
+            if (node.inputs[0] in narrow) != (node.output in narrow)
+        }
+        changed = bool(narrow & mixed)
+        narrow -= mixed
+    return narrow
+
+
+def _takes(node: Node, graph: Graph, name: str) -> bool:
+    """Whether the node's kernel can read or write this value in bfloat16."""
+    if isinstance(node.op, Conv2d | Dense) and name == node.inputs[0]:
+        depthwise = isinstance(node.op, Conv2d) and node.op.groups > 1
+        return depthwise or multiplies_bfloat16(node, graph)
+    if isinstance(node.op, _MIXED_ON_IMAGES):
+        return all(len(graph.types[value].shape) == 4 for value in (*node.inputs, node.output))
+    return isinstance(node.op, (*_MIXED, *_SAME))
