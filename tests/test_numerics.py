@@ -7,14 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOAT32, FixedPoint, Float32, Int32, NumberFormat, Sign, number_format_from_json
+from netopt.numerics import FLOAT32, BFloat16, FixedPoint, Float32, Int32, NumberFormat, Sign, number_format_from_json
 
-FORMATS = (Float32(), Int32(), FixedPoint(8, 7), FixedPoint(16, -3), FixedPoint(8, 40), Sign())
+FORMATS = (Float32(), BFloat16(), Int32(), FixedPoint(8, 7), FixedPoint(16, -3), FixedPoint(8, 40), Sign())
 SHAPES = st.lists(st.integers(0, 70), max_size=4).map(tuple)
 
 
 @pytest.mark.parametrize(
-    ("number_format", "bits"), [(Float32(), 32), (Int32(), 32), (FixedPoint(8, 3), 8), (FixedPoint(16, 3), 16)]
+    ("number_format", "bits"),
+    [(Float32(), 32), (BFloat16(), 16), (Int32(), 32), (FixedPoint(8, 3), 8), (FixedPoint(16, 3), 16)],
 )
 @given(shape=SHAPES)
 @settings(derandomize=True, deadline=None, max_examples=30)
@@ -78,7 +79,7 @@ def test_json_of_fixed_point() -> None:
     ids=str,
 )
 def test_json_of_no_format_is_refused(data: dict[str, object]) -> None:
-    with pytest.raises(InvalidArgument, match="number format: expected one of float32, int32, fixed, sign"):
+    with pytest.raises(InvalidArgument, match="number format: expected one of float32, bfloat16, int32, fixed, sign"):
         number_format_from_json(data)
 
 
