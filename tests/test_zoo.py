@@ -49,6 +49,7 @@ NETWORKS = [
     ("resnet18", zoo.resnet18, (1, 3, 47, 66), 11_689_512),
     ("resnet50", zoo.resnet50, (1, 3, 33, 40), 25_557_032),
     ("mobilenet_v2", zoo.mobilenet_v2, (2, 3, 45, 50), 3_504_872),
+    ("densenet121", zoo.densenet121, (1, 3, 33, 32), 7_978_856),
     ("squeezenet1_1", zoo.squeezenet1_1, (1, 3, 41, 50), 1_235_496),
 ]
 

@@ -128,7 +128,11 @@ def _metadata(network: Network) -> bytes:
             name: {
                 "shape": list(type_.shape),
                 "format": type_.format.to_json(),
-                "layout": {"channels_last": type_.layout.channels_last, "halo": list(type_.layout.halo)},
+                "layout": {
+                    "channels_last": type_.layout.channels_last,
+                    "halo": list(type_.layout.halo),
+                    "pitch": type_.layout.pitch,
+                },
             }
             for name, type_ in graph.types.items()
         },
@@ -230,9 +234,10 @@ def _check_keys(data: Any) -> None:
 
 
 def _layout(data: Any) -> Layout:
-    if set(data) != {"channels_last", "halo"} or type(data["channels_last"]) is not bool:
-        raise InvalidArgument("layout", expected="channels_last and halo", found=data)
-    return Layout(data["channels_last"], tuple(map(_natural, data["halo"])))  # type: ignore[arg-type]
+    if set(data) != {"channels_last", "halo", "pitch"} or type(data["channels_last"]) is not bool:
+        raise InvalidArgument("layout", expected="channels_last, halo and pitch", found=data)
+    halo = tuple(map(_natural, data["halo"]))
+    return Layout(data["channels_last"], halo, _natural(data["pitch"]))  # type: ignore[arg-type]
 
 
 def _natural(value: object) -> int:

@@ -16,13 +16,13 @@ from netopt.errors import InvalidArgument, InvalidType, UnsupportedModel
 from netopt.format import Network, read_network, write_network
 from netopt.graph import Graph, Node
 from netopt.graph.capture import split_example
-from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at
+from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at, strides_of
 from netopt.kernels.compile import KERNELS, compile_kernel, kernel_of
 from netopt.kernels.cpu import host_cpu
 from netopt.kernels.kernel import Array, Problem, Schedule
 from netopt.kernels.tune import STREAMED_BYTES, Workload, choose_schedules, tune
 from netopt.memory import MemoryPlan
-from netopt.numerics import FLOAT32
+from netopt.numerics import FLOAT32, Shape
 from netopt.ops import Conv2d, Dense
 
 
@@ -196,7 +196,7 @@ class Program:
         arrays = []
         for index, (name, shape) in enumerate(zip((*node.inputs, node.output), shapes, strict=True)):
             if name not in graph.constants:
-                arrays.append(floats_at(self._arena, self._plan.offsets[name], shape))
+                arrays.append(self._floats(name, shape))
                 continue
             key = (name, type(node.op), shape)
             if key not in self._packed:
@@ -206,10 +206,15 @@ class Program:
             arrays.append(self._packed[key])
         return tuple(hl.Buffer(array) for array in arrays)
 
+    def _floats(self, name: str, shape: Shape) -> Array:
+        """The value in the arena as an array of the row-major shape `shape`."""
+        strides = strides_of(shape, self._graph.types[name])
+        return floats_at(self._arena, self._plan.offsets[name], shape, strides)
+
     def _view(self, name: str) -> torch.Tensor:
         """The value in the arena, seen in its logical shape whatever its layout."""
         type_ = self._graph.types[name]
-        memory = torch.from_numpy(floats_at(self._arena, self._plan.offsets[name], type_.layout.physical(type_.shape)))
+        memory = torch.from_numpy(self._floats(name, type_.layout.physical(type_.shape)))
         if not type_.layout.channels_last:
             return memory
         top, _, left, _ = type_.layout.halo

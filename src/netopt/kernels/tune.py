@@ -22,7 +22,7 @@ from rich.progress import TaskID
 from netopt.console import progress
 from netopt.errors import NetoptError
 from netopt.files import write_atomically
-from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at
+from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at, strides_of
 from netopt.kernels.compile import KERNELS, compile_kernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.kernel import Problem, Schedule
@@ -121,7 +121,8 @@ def _calls(workload: Workload, table: Sequence[Schedule], cpu: Cpu) -> list[Call
     pool.view(np.float32).fill(0.5)
     calls = []
     for schedule, shapes, offsets in zip(table, all_shapes, layouts, strict=True):
-        arrays = [aligned_floats(shape) for shape in shapes]
+        types = (*workload.problem.inputs, workload.problem.output)
+        arrays = [aligned_floats(s, strides_of(s, type_)) for s, type_ in zip(shapes, types, strict=True)]
         argument_lists = []
         for copy in range(copies):
             for index, offset in zip(workload.constants, offsets, strict=False):

@@ -21,7 +21,8 @@ class MemoryPlan:
     """Where each value lives.
 
     Attributes:
-        offsets: first byte in the arena of each input and computed value; a multiple of 64.
+        offsets: first byte in the arena of each input and computed value; a multiple of 64, but for images among the
+            channels of a wider one.
         arena_bytes: size of the arena: the last byte that any value uses, and no more.
         lower_bound: bytes; no placement of these blocks can be smaller than the largest sum of live blocks.
     """
@@ -36,7 +37,7 @@ def plan_memory(graph: Graph) -> MemoryPlan:
     blocks = blocks_of(graph)
     offsets = place(blocks)
     return MemoryPlan(
-        offsets={name: offset for block, offset in zip(blocks, offsets, strict=True) for name in block.values},
+        offsets=dict(pair for block, at in zip(blocks, offsets, strict=True) for pair in block.offsets(at).items()),
         arena_bytes=_end(blocks, offsets),
         lower_bound=lower_bound(blocks),
     )
