@@ -7,6 +7,7 @@ Nothing in the file is code, and reading it runs none.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import mmap
@@ -24,6 +25,7 @@ from netopt.errors import FileFormatError, InvalidArgument, NetoptError
 from netopt.files import write_atomically
 from netopt.graph import Graph, Node, Signature, Structure, verify
 from netopt.memory import MemoryPlan, check_plan
+from netopt.memory.chart import timeline_of
 from netopt.numerics import FLOAT32, number_format_from_json
 from netopt.ops import OPS, Layout, TensorType
 from netopt.ops.serialize import op_from_json, op_to_json
@@ -176,7 +178,7 @@ def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
     verify(graph)
     check_plan(graph, plan)
     _check_signature(graph, signature)
-    return Network(graph, plan, signature)
+    return Network(graph, dataclasses.replace(plan, timeline=timeline_of(graph, offsets)), signature)
 
 
 def _constant(file: mmap.mmap, start: int, type_: TensorType) -> torch.Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from netopt.format import Network
-from netopt.graph import capture, run_passes
+from netopt.graph import capture, run_passes, verify
 from netopt.graph.capture import Example
-from netopt.memory import check_plan, plan_memory
+from netopt.memory import check_plan, order_for_memory, plan_memory
 from netopt.program import Program, check_kernels, check_threads
 
 
@@ -32,7 +32,7 @@ def lower(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = 
 
 
 def prepare(model: nn.Module, example: Example) -> Network:
-    """All of lowering that needs no machine: capture, passes, and a memory plan with its proof.
+    """All of lowering that needs no machine: capture, passes, order of execution, and a memory plan with its proof.
 
     Raises:
         UnsupportedModel, InvalidArgument, InvalidType: as `lower`.
@@ -40,6 +40,8 @@ def prepare(model: nn.Module, example: Example) -> Network:
     graph, signature = capture(model, example)
     graph = run_passes(graph)
     check_kernels(graph)
+    graph = order_for_memory(graph)
+    verify(graph)
     plan = plan_memory(graph)
     check_plan(graph, plan)
     return Network(graph, plan, signature)
