@@ -24,11 +24,13 @@ def aligned_floats(shape: Shape, strides: Shape | None = None) -> NDArray[np.flo
     return floats_at(aligned_bytes(4 * max(elements, math.prod(shape))), 0, shape, strides)
 
 
-def floats_at(memory: NDArray[np.uint8], offset: int, shape: Shape, strides: Shape | None = None) -> NDArray[np.float32]:
+def floats_at(
+    memory: NDArray[np.uint8], offset: int, shape: Shape, strides: Shape | None = None
+) -> NDArray[np.float32]:
     """The float32 array of this shape at a byte offset of `memory`; strides in elements, row-major if None."""
     if strides is None:
         return memory[offset : offset + 4 * math.prod(shape)].view(np.float32).reshape(shape)
-    return np.ndarray(shape, np.float32, memory, offset, [4 * stride for stride in strides])  # type: ignore[call-overload,no-any-return]
+    return np.ndarray(shape, np.float32, memory, offset, [4 * stride for stride in strides])
 
 
 def strides_of(shape: Shape, type_: TensorType) -> Shape | None:

@@ -76,7 +76,8 @@ def _place(graph: Graph, plan: MemoryPlan, name: str) -> Place:
     place = Place(start, type_.bytes)
     if pitch and type_.elements:
         count = math.prod(type_.layout.physical(type_.shape)[:3])
-        place = Place(start, *(type_.format.storage_bytes((channels,)) for channels in (type_.shape[1], pitch)), count)
+        run, step = (type_.format.storage_bytes((channels,)) for channels in (type_.shape[1], pitch))
+        place = Place(start, run, step, count)
     # A part of a wider image begins at one of its channels.
     alignment = type_.format.storage_bytes((1,)) if pitch else 64
     if start < 0 or start % alignment or place.end > plan.arena_bytes:

@@ -16,7 +16,7 @@ from netopt.ops.op import Op, TensorType, expect_axis, expect_inputs, step_bytes
 class Slice(Op):
     """y is x at `start`, `start + step`, ... below `stop` along `axis`; 0 <= start < stop <= size, step >= 1.
 
-    With `in_place`, which the pass `write_concat_in_place` sets, y is read where it lies within x, and nothing is copied.
+    With `in_place`, which the pass `write_concat_in_place` sets, y is read where it lies in x, and nothing is copied.
     """
 
     axis: int

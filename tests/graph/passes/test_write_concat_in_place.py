@@ -100,7 +100,7 @@ def test_a_value_has_its_place_in_one_buffer_and_is_copied_into_others() -> None
         return torch.cat([a, b], 1), torch.cat([b, a], 1), torch.cat([b, c], 1)
 
     graph = lowered(wire)
-    assert in_place(graph) == [False, True, True]
+    assert in_place(graph) == [True, False, True]
     assert len(of_kind(graph, Relayout)) == 1
 
 

@@ -24,8 +24,8 @@ def write_concat_in_place(graph: Graph) -> Graph:
     """
     buffers = _Buffers(graph)
     concats = [node for node in graph.nodes if isinstance(node.op, Concat) and len(node.inputs) > 1]
-    # The widest first: it has room for the others. Of equals, the last, which the others may be parts of.
-    for node in sorted(reversed(concats), key=lambda node: -graph.types[node.output].elements):
+    # The widest first: it has room for the others.
+    for node in sorted(concats, key=lambda node: -graph.types[node.output].elements):
         buffers.join(node)
     for node in graph.nodes:
         if isinstance(node.op, Slice):
