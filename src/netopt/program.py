@@ -226,7 +226,7 @@ class Program:
         type_ = self._graph.types[name]
         if not any(type_.layout.halo):
             return None
-        return torch.from_numpy(floats_at(self._arena, self._plan.offsets[name], (type_.bytes // 4,)))
+        return torch.from_numpy(self._floats(name, type_.layout.physical(type_.shape)))
 
     def _output(self, name: str, graph: Graph) -> torch.Tensor:
         """Where the result is read from: the arena, or for a result that is a constant a copy of it."""
