@@ -284,7 +284,7 @@ def test_sections(small: bytes) -> None:
 def test_metadata(small: bytes) -> None:
     metadata, _ = _parts(small)
     tensor = {"kind": "tensor", "keys": [], "parts": []}
-    float32, row_major = {"name": "float32"}, {"channels_last": False, "halo": [0, 0, 0, 0]}
+    float32, row_major = {"name": "float32"}, {"channels_last": False, "halo": [0, 0, 0, 0], "pitch": 0}
     relu = {"op": "pointwise", "function": "relu", "parameters": []}
     dense = {"op": "dense", "has_bias": False, "has_residual": False, "activation": relu}
     assert metadata == {

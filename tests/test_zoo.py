@@ -12,7 +12,7 @@ import netopt
 from netopt import InvalidArgument, zoo
 from netopt.graph import capture, run_passes
 from netopt.lower import prepare
-from netopt.ops import Relayout
+from netopt.ops import Concat, Relayout
 from netopt.zoo import mlp
 from tests.tolerance import assert_within, judge
 
@@ -79,6 +79,22 @@ def test_vgg19(batch_norm: bool) -> None:
     x = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(netopt.lower(model, x)(x), model(x), rtol=1e-3, atol=1e-5)
+
+
+def test_densenet121() -> None:
+    """Of its 240 kernels those of the first block are made and run; the plan is that of all."""
+    model = randomized(zoo.densenet121())
+    assert isinstance(model, nn.Sequential)
+    assert sum(p.numel() for p in model.parameters()) == 7_978_856
+    network = prepare(model, torch.randn(1, 3, 64, 64))
+    concats = [node.op for node in network.graph.nodes if isinstance(node.op, Concat)]
+    assert len(concats) == 58
+    assert all(op.in_place for op in concats)
+    assert not any(isinstance(node.op, Relayout) for node in network.graph.nodes)
+    assert network.plan.arena_bytes <= 1.05 * network.plan.lower_bound
+    first, x = model[:3], torch.randn(2, 3, 37, 32)
+    (bounded,) = judge(run_passes(capture(first, x)[0]), [x])
+    assert_within(netopt.lower(first, x)(x), bounded)
 
 
 def test_resnet23_fits_the_arena_of_the_tutorial() -> None:

@@ -7,6 +7,7 @@ Nothing in the file is code, and reading it runs none.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import mmap
@@ -25,6 +26,7 @@ from netopt.files import write_atomically
 from netopt.graph import Graph, Node, Signature, Structure, verify
 from netopt.graph.graph import DTYPES
 from netopt.memory import MemoryPlan, check_plan
+from netopt.memory.chart import timeline_of
 from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat, number_format_from_json
 from netopt.ops import OPS, Layout, TensorType
 from netopt.ops.serialize import op_from_json, op_to_json
@@ -131,7 +133,11 @@ def _metadata(network: Network) -> bytes:
             name: {
                 "shape": list(type_.shape),
                 "format": type_.format.to_json(),
-                "layout": {"channels_last": type_.layout.channels_last, "halo": list(type_.layout.halo)},
+                "layout": {
+                    "channels_last": type_.layout.channels_last,
+                    "halo": list(type_.layout.halo),
+                    "pitch": type_.layout.pitch,
+                },
             }
             for name, type_ in graph.types.items()
         },
@@ -175,7 +181,7 @@ def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
     verify(graph)
     check_plan(graph, plan)
     _check_signature(graph, signature)
-    return Network(graph, plan, signature)
+    return Network(graph, dataclasses.replace(plan, timeline=timeline_of(graph, offsets)), signature)
 
 
 def _constant(file: mmap.mmap, start: int, type_: TensorType) -> torch.Tensor:
@@ -234,9 +240,10 @@ def _check_keys(data: Any) -> None:
 
 
 def _layout(data: Any) -> Layout:
-    if set(data) != {"channels_last", "halo"} or type(data["channels_last"]) is not bool:
-        raise InvalidArgument("layout", expected="channels_last and halo", found=data)
-    return Layout(data["channels_last"], tuple(map(_natural, data["halo"])))  # type: ignore[arg-type]
+    if set(data) != {"channels_last", "halo", "pitch"} or type(data["channels_last"]) is not bool:
+        raise InvalidArgument("layout", expected="channels_last, halo and pitch", found=data)
+    halo = tuple(map(_natural, data["halo"]))
+    return Layout(data["channels_last"], halo, _natural(data["pitch"]))  # type: ignore[arg-type]
 
 
 def _natural(value: object) -> int:

@@ -7,14 +7,14 @@ from functools import partial
 from torch import nn
 
 from netopt.format import Network
-from netopt.graph import Graph, capture, run_passes
+from netopt.graph import Graph, capture, run_passes, verify
 from netopt.graph.capture import Example
 from netopt.graph.passes import Pass
 from netopt.graph.passes.use_winograd import Chooser, use_winograd
 from netopt.kernels.choose_convolution import choose_convolution
 from netopt.kernels.cpu import host_cpu
 from netopt.kernels.tune import streams
-from netopt.memory import check_plan, plan_memory
+from netopt.memory import check_plan, order_for_memory, plan_memory
 from netopt.program import Program, check_kernels, check_threads
 
 
@@ -43,7 +43,7 @@ def lower(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = 
 
 
 def prepare(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = False, exact: bool = True) -> Network:
-    """All of lowering but the kernels: capture, passes, and a memory plan with its proof.
+    """All of lowering but the kernels: capture, passes, order of execution, and a memory plan with its proof.
 
     With `exact=False` the way to compute a convolution is chosen for this machine, and with `tune` measured.
 
@@ -56,6 +56,8 @@ def prepare(model: nn.Module, example: Example, *, threads: int = 1, tune: bool 
         wanted["use_winograd"] = lambda graph: use_winograd(graph, _chooser(graph, threads, tune))
     graph = run_passes(graph, wanted)
     check_kernels(graph)
+    graph = order_for_memory(graph)
+    verify(graph)
     plan = plan_memory(graph)
     check_plan(graph, plan)
     return Network(graph, plan, signature)

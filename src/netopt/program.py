@@ -16,13 +16,13 @@ from netopt.errors import InvalidArgument, InvalidType, UnsupportedModel
 from netopt.format import Network, read_network, write_network
 from netopt.graph import Graph, Node
 from netopt.graph.capture import split_example
-from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at
+from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at, strides_of
 from netopt.kernels.compile import KERNELS, bind_kernel, kernel_of
 from netopt.kernels.cpu import host_cpu
 from netopt.kernels.kernel import Array, Problem, Schedule
 from netopt.kernels.tune import Workload, choose_schedules, streams, tune
 from netopt.memory import MemoryPlan, scratch_name
-from netopt.numerics import FLOAT32
+from netopt.numerics import FLOAT32, Shape
 from netopt.ops import Conv2d, Dense, Winograd2d
 
 
@@ -201,7 +201,7 @@ class Program:
         arrays = []
         for index, (name, shape) in enumerate(zip((*node.inputs, node.output), shapes, strict=True)):
             if name not in graph.constants:
-                arrays.append(floats_at(self._arena, self._plan.offsets[name], shape))
+                arrays.append(self._floats(name, shape))
                 continue
             key = (name, type(node.op), shape)
             if key not in self._packed:
@@ -211,10 +211,15 @@ class Program:
             arrays.append(self._packed[key])
         return arrays
 
+    def _floats(self, name: str, shape: Shape) -> Array:
+        """The value in the arena as an array of the row-major shape `shape`."""
+        strides = strides_of(shape, self._graph.types[name])
+        return floats_at(self._arena, self._plan.offsets[name], shape, strides)
+
     def _view(self, name: str) -> torch.Tensor:
         """The value in the arena, seen in its logical shape whatever its layout."""
         type_ = self._graph.types[name]
-        memory = torch.from_numpy(floats_at(self._arena, self._plan.offsets[name], type_.layout.physical(type_.shape)))
+        memory = torch.from_numpy(self._floats(name, type_.layout.physical(type_.shape)))
         if not type_.layout.channels_last:
             return memory
         top, _, left, _ = type_.layout.halo
@@ -226,7 +231,7 @@ class Program:
         type_ = self._graph.types[name]
         if not any(type_.layout.halo):
             return None
-        return torch.from_numpy(floats_at(self._arena, self._plan.offsets[name], (type_.bytes // 4,)))
+        return torch.from_numpy(self._floats(name, type_.layout.physical(type_.shape)))
 
     def _output(self, name: str, graph: Graph) -> torch.Tensor:
         """Where the result is read from: the arena, or for a result that is a constant a copy of it."""

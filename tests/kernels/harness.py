@@ -9,10 +9,11 @@ import halide as hl
 import numpy as np
 import torch
 
-from netopt.kernels.buffers import aligned_floats
+from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at, strides_of
 from netopt.kernels.compile import KERNELS, bind_kernel
 from netopt.kernels.cpu import host_cpu
-from netopt.kernels.kernel import Problem, Schedule
+from netopt.kernels.kernel import Array, Problem, Schedule
+from netopt.numerics import Shape
 from netopt.ops import ROW_MAJOR, Layout, Op, TensorType
 
 
@@ -48,6 +49,27 @@ def from_memory(memory: torch.Tensor, type_: TensorType) -> torch.Tensor:
     return image
 
 
+_BESIDE = -123.25
+_FIRST_CHANNEL = 3
+
+
+def allocate(shape: Shape, type_: TensorType) -> tuple[Array, Array]:
+    """All memory around an operand, filled with a number that must stay there, and the operand in it.
+
+    One with a pitch begins at a channel that no vector is aligned to.
+    """
+    strides = strides_of(shape, type_)
+    memory = aligned_bytes(type_.span + 4 * max(64, type_.layout.pitch))
+    memory.view(np.float32).fill(_BESIDE)
+    return memory.view(np.float32), floats_at(memory, 4 * _FIRST_CHANNEL if strides else 0, shape, strides)
+
+
+def assert_nothing_written_beside(memory: Array, operand: Array) -> None:
+    """Raise unless all memory but the operand is what it was; destroys the operand."""
+    operand[...] = _BESIDE
+    assert (memory == np.float32(_BESIDE)).all()
+
+
 def run_kernel(
     op: Op,
     inputs: Sequence[torch.Tensor],
@@ -72,7 +94,10 @@ def run_kernel(
     kernel = KERNELS[type(op)]
     schedule = schedule or kernel.schedules(problem, cpu)[0]
     shapes = kernel.argument_shapes(problem, schedule, cpu)
-    arrays = [aligned_floats(shape) for shape in shapes]
+    types = [*problem.inputs, problem.output]
+    for index in constants:
+        types[index] = TensorType(shapes[index])  # packed
+    memories, arrays = map(list, zip(*(allocate(s, t) for s, t in zip(shapes, types, strict=True)), strict=True))
     for index, (array, value) in enumerate(zip(arrays[:-1], inputs, strict=True)):
         data = in_memory(value, problem.inputs[index].layout).numpy()
         array[...] = (
@@ -82,11 +107,13 @@ def run_kernel(
         arrays[-1][...] = np.nan
     else:
         assert arrays[in_place].shape == shapes[-1]
-        arrays[-1] = arrays[in_place]
+        memories[-1], arrays[-1] = memories[in_place], arrays[in_place]
     scratch_bytes = op.scratch_bytes(problem.inputs)
     scratch = aligned_floats((scratch_bytes // 4,)) if scratch_bytes else None
     if scratch is not None:
         scratch[...] = np.nan
     for function, each in bind_kernel(problem, schedule, cpu, arrays, scratch):
         function(*(hl.Buffer(array) for array in each))
-    return from_memory(torch.from_numpy(arrays[-1].copy()), problem.output)
+    result = torch.from_numpy(arrays[-1].copy())
+    assert_nothing_written_beside(memories[-1], arrays[-1])
+    return from_memory(result, problem.output)

@@ -41,18 +41,20 @@ def assert_matches(
     tensors: list[torch.Tensor],
     *,
     halo: tuple[int, int, int, int] = (0, 0, 0, 0),
+    pitch: int = 0,
     output: Layout = CHANNELS_LAST,
     schedule: TileSchedule | None = None,
     threads: int = 1,
     in_place: bool = False,
 ) -> None:
-    """The result is within its bound. `halo` is what the input has beyond the padding."""
+    """The result is within its bound. `halo` is what the input has beyond the padding; `pitch` is its own."""
     names = tuple("abcd"[: len(tensors)])
     types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, tensors, strict=True)}
     types["y"] = op.infer(list(types.values()))
     (expected,) = judge(Graph(names, ("y",), (Node(op, names, "y", ""),), types, {}), tensors)
-    source = Layout(True, tuple(p + more for p, more in zip(op.padding, halo, strict=True)))  # type: ignore[arg-type]
-    residual = output if in_place else Layout(True, (0, 1, 2, 0))
+    around = tuple(p + more for p, more in zip(op.padding, halo, strict=True))
+    source = Layout(True, around, pitch)  # type: ignore[arg-type]
+    residual = output if in_place else Layout(True, (0, 1, 2, 0), 97)
     layouts = [source, *[Layout()] * (1 + op.has_bias), *[residual] * op.has_residual]
     result = run_kernel(
         op,
@@ -82,6 +84,7 @@ sizes = st.integers(1, 3)
     padding=st.tuples(*[st.integers(0, 2)] * 4),
     residual=st.booleans(),
     output_halo=st.tuples(*[st.integers(0, 1)] * 4),
+    pitches=st.tuples(*[st.sampled_from([0, 61])] * 2),
 )
 def test_any_convolution(
     batch: int,
@@ -94,18 +97,22 @@ def test_any_convolution(
     padding: tuple[int, int, int, int],
     residual: bool,
     output_halo: tuple[int, int, int, int],
+    pitches: tuple[int, int],
 ) -> None:
     op = Conv2d(stride, padding, dilation, groups, True, residual, RELU)
     tensors = inputs_of(op, (batch, channels[0] * groups, *image), channels[1] * groups, kernel)
-    assert_matches(op, tensors, halo=(1, 0, 0, 2), output=Layout(True, output_halo))
+    output = Layout(True, output_halo, pitches[1])
+    assert_matches(op, tensors, halo=(1, 0, 0, 2), pitch=pitches[0], output=output)
 
 
 @pytest.mark.parametrize("channels", [1, 4, 8, 13, 32, 40])
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (2, 1)])
 @pytest.mark.parametrize("residual", [False, True])
-def test_depthwise(channels: int, stride: tuple[int, int], residual: bool) -> None:
+@pytest.mark.parametrize("pitch", [0, 48])
+def test_depthwise(channels: int, stride: tuple[int, int], residual: bool, pitch: int) -> None:
     op = Conv2d(stride, (1, 1, 1, 1), (1, 1), channels, True, residual, Pointwise("hardtanh", (0.0, 6.0)))
-    assert_matches(op, inputs_of(op, (2, channels, 9, 11), channels, (3, 3)), output=Layout(True, (1, 1, 1, 1)))
+    tensors = inputs_of(op, (2, channels, 9, 11), channels, (3, 3))
+    assert_matches(op, tensors, pitch=pitch, output=Layout(True, (1, 1, 1, 1), pitch))
 
 
 @pytest.mark.parametrize("multiplier", [2, 3])
@@ -120,6 +127,7 @@ def test_one_by_one_is_a_matrix_product_over_all_pixels(image: tuple[int, int], 
     op = Conv2d(has_bias=True, has_residual=residual, activation=RELU)
     tensors = inputs_of(op, (2, 20, *image), 33, (1, 1))
     assert_matches(op, tensors)
+    assert_matches(op, tensors, pitch=37, output=Layout(True, pitch=41))
     if residual:
         assert_matches(op, tensors, in_place=True)
 

@@ -27,7 +27,10 @@ from tests.tolerance import assert_within, judge
 
 quick = settings(max_examples=25, derandomize=True, deadline=None)
 halos = st.tuples(*[st.integers(0, 2)] * 4).map(lambda halo: Layout(True, halo))
+# Beside each other, or among the channels of a wider image; the tests have up to 64 channels.
+places = st.tuples(halos, st.sampled_from([0, 70])).map(lambda pair: Layout(True, pair[0].halo, pair[1]))
 A, B = Layout(True, (1, 0, 2, 0)), Layout(True, (0, 1, 1, 1))
+C, D = Layout(True, (0, 0, 0, 0), 70), Layout(True, (1, 0, 0, 2), 81)
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -51,8 +54,8 @@ def assert_matches(op: Op, tensors: list[torch.Tensor], layouts: list[Layout], o
     stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     padding=st.booleans(),
     excess=st.booleans(),
-    layout=halos,
-    output=halos,
+    layout=places,
+    output=places,
 )
 def test_any_pooling(
     function: str,
@@ -90,20 +93,20 @@ def test_nan_in_a_window_is_its_maximum() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 8, 33, 64])
-@pytest.mark.parametrize("output", [ROW_MAJOR, CHANNELS_LAST])
-def test_spatial_mean(channels: int, output: Layout) -> None:
-    assert_matches(SpatialMean(), [randn(2, channels, 7, 5)], [A], output)
+@pytest.mark.parametrize(("source", "output"), [(A, ROW_MAJOR), (A, CHANNELS_LAST), (C, ROW_MAJOR), (D, C)])
+def test_spatial_mean(channels: int, source: Layout, output: Layout) -> None:
+    assert_matches(SpatialMean(), [randn(2, channels, 7, 5)], [source], output)
 
 
 @quick
-@given(shape=st.tuples(*[st.integers(1, 9)] * 4), first=halos, second=halos, to=st.booleans(), back=st.booleans())
+@given(shape=st.tuples(*[st.integers(1, 9)] * 4), first=places, second=places, to=st.booleans(), back=st.booleans())
 def test_relayout(shape: tuple[int, ...], first: Layout, second: Layout, to: bool, back: bool) -> None:
     x = randn(*shape)
     source, target = first if to else ROW_MAJOR, second if back else ROW_MAJOR
     assert torch.equal(run_kernel(Relayout(), [x], layouts=[source], output=target), x)
 
 
-@pytest.mark.parametrize(("source", "target"), [(A, B), (CHANNELS_LAST, CHANNELS_LAST), (ROW_MAJOR, A)])
+@pytest.mark.parametrize(("source", "target"), [(A, B), (CHANNELS_LAST, CHANNELS_LAST), (ROW_MAJOR, A), (C, C), (A, D)])
 @pytest.mark.parametrize("function", ["relu", "sigmoid"])
 def test_pointwise(source: Layout, target: Layout, function: str) -> None:
     """sigmoid(0) is not 0: the halo must not be computed with the image."""
@@ -111,22 +114,24 @@ def test_pointwise(source: Layout, target: Layout, function: str) -> None:
 
 
 @pytest.mark.parametrize("second", [(2, 11, 5, 6), (11, 1, 1), (2, 11, 1, 1), (1, 1, 5, 1), (6,), ()])
-@pytest.mark.parametrize("layouts", [(A, ROW_MAJOR), (CHANNELS_LAST, CHANNELS_LAST)])
-def test_arithmetic_is_correctly_rounded(second: tuple[int, ...], layouts: tuple[Layout, Layout]) -> None:
+@pytest.mark.parametrize("layouts", [(A, ROW_MAJOR, B), (CHANNELS_LAST, CHANNELS_LAST, B), (C, C, C), (D, C, D)])
+def test_arithmetic_is_correctly_rounded(second: tuple[int, ...], layouts: tuple[Layout, Layout, Layout]) -> None:
     x, y = randn(2, 11, 5, 6), randn(*second, seed=1)
     at = layouts[1] if len(second) == 4 else ROW_MAJOR
     for function, expected in (("add", x + y), ("div", x / y)):
-        assert torch.equal(run_kernel(Arithmetic(function), [x, y], layouts=[layouts[0], at], output=B), expected)
+        result = run_kernel(Arithmetic(function), [x, y], layouts=[layouts[0], at], output=layouts[2])
+        assert torch.equal(result, expected)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, 3])
-def test_concat_and_slice(axis: int) -> None:
+@pytest.mark.parametrize(("first", "output"), [(A, B), (C, D)])
+def test_concat_and_slice(axis: int, first: Layout, output: Layout) -> None:
     shape = [2, 5, 4, 6]
     parts = []
     for number, size in enumerate((3, 1, 9)):
         shape[axis] = size
         parts.append(randn(*shape, seed=number))
-    joined = run_kernel(Concat(axis), parts, layouts=[A, CHANNELS_LAST, ROW_MAJOR], output=B)
+    joined = run_kernel(Concat(axis), parts, layouts=[first, CHANNELS_LAST, ROW_MAJOR], output=output)
     assert torch.equal(joined, torch.cat(parts, axis))
     op = Slice(axis, 1, 12, 3)
-    assert torch.equal(run_kernel(op, [joined], layouts=[A], output=B), op.reference(joined))
+    assert torch.equal(run_kernel(op, [joined], layouts=[first], output=output), op.reference(joined))

@@ -169,6 +169,41 @@ def test_impossible_windows(make: Any) -> None:
         make()
 
 
+@pytest.mark.parametrize(("channels_last", "pitch"), [(False, 8), (True, -1)])
+def test_impossible_pitches(channels_last: bool, pitch: int) -> None:
+    with pytest.raises(InvalidArgument, match="pitch"):
+        Layout(channels_last, pitch=pitch)
+
+
+@pytest.mark.parametrize("pitch", [1, 3])
+def test_a_pitch_is_wider_than_the_value(pitch: int) -> None:
+    """One that is not would put pixels over each other; a file may say so."""
+    with pytest.raises(InvalidArgument, match="pitch: expected 0, or more than the 3 channels"):
+        assert TensorType((2, 3, 5, 7), layout=Layout(True, pitch=pitch)).bytes
+
+
+def test_bytes_among_others() -> None:
+    type_ = TensorType((2, 3, 1, 2), layout=Layout(True, (0, 0, 1, 0), 8))
+    assert type_.bytes == 4 * 3 * 2 * 3
+    assert type_.span == 4 * (5 * 8 + 3), "from the first number to the last of six pixels"
+    assert str(type_) == "float32[2, 3, 1, 2] channels last halo (0, 0, 1, 0) pitch 8"
+    assert TensorType((2, 3, 1, 2)).span == TensorType((2, 3, 1, 2)).bytes == 48
+    assert TensorType((0, 3, 1, 2), layout=Layout(True, pitch=8)).span == 0
+
+
+def test_where_views_lie() -> None:
+    image = Layout(True, pitch=8)
+    parts = [TensorType((1, channels, 2, 2), layout=image) for channels in (5, 3)]
+    whole = TensorType((1, 8, 2, 2), layout=Layout(True))
+    assert Concat(1, in_place=True).view_offsets(parts, whole) == (0, 20)
+    assert Slice(1, 5, 8, in_place=True).view_offsets([whole], parts[1]) == (-20,)
+    rows = [TensorType((size, 4)) for size in (2, 3)]
+    assert Concat(0, in_place=True).view_offsets(rows, TensorType((5, 4))) == (0, 32)
+    assert Slice(0, 2, 5, in_place=True).view_offsets([TensorType((5, 4))], rows[1]) == (-32,)
+    for op in (Concat(1), Slice(1, 0, 5)):
+        assert not op.is_view([whole], whole)
+
+
 @pytest.mark.parametrize(("channels_last", "halo"), [(False, (1, 0, 0, 0)), (True, (0, -1, 0, 0)), (True, (1, 1))])
 def test_impossible_layouts(channels_last: bool, halo: Any) -> None:
     with pytest.raises(InvalidArgument, match="halo"):

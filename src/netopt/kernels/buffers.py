@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netopt.numerics import ALIGNMENT, Shape
+from netopt.ops import TensorType
 
 
 def aligned_bytes(size: int) -> NDArray[np.uint8]:
@@ -17,11 +18,42 @@ def aligned_bytes(size: int) -> NDArray[np.uint8]:
     return raw[start : start + size]
 
 
-def aligned_floats(shape: Shape) -> NDArray[np.float32]:
-    """A float32 array of zeros that starts at a multiple of 64 bytes."""
-    return floats_at(aligned_bytes(4 * math.prod(shape)), 0, shape)
+def aligned_floats(shape: Shape, strides: Shape | None = None) -> NDArray[np.float32]:
+    """A float32 array of zeros that starts at a multiple of 64 bytes; strides in elements, row-major if None."""
+    elements = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if strides else 0
+    return floats_at(aligned_bytes(4 * max(elements, math.prod(shape))), 0, shape, strides)
 
 
-def floats_at(memory: NDArray[np.uint8], offset: int, shape: Shape) -> NDArray[np.float32]:
-    """The float32 array of this shape at a byte offset of `memory`."""
-    return memory[offset : offset + 4 * math.prod(shape)].view(np.float32).reshape(shape)
+def floats_at(
+    memory: NDArray[np.uint8], offset: int, shape: Shape, strides: Shape | None = None
+) -> NDArray[np.float32]:
+    """The float32 array of this shape at a byte offset of `memory`; strides in elements, row-major if None."""
+    if strides is None:
+        return memory[offset : offset + 4 * math.prod(shape)].view(np.float32).reshape(shape)
+    return np.ndarray(shape, np.float32, memory, offset, [4 * stride for stride in strides])
+
+
+def row_major_strides(shape: Shape) -> Shape:
+    """The strides, in elements, of a row-major array."""
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.append(strides[-1] * size)
+    return tuple(reversed(strides[: len(shape)]))
+
+
+def strides_of(shape: Shape, type_: TensorType) -> Shape | None:
+    """The strides, in elements, of an array of the row-major shape `shape` over a value of this type.
+
+    None where its elements follow each other. With a pitch, the last axes hold the channels of one pixel, and those
+    before them count pixels.
+    """
+    layout = type_.layout
+    if not layout.pitch:
+        return None
+    strides, stride, channels = [1], shape[-1], type_.shape[1]
+    for size in reversed(shape[:-1]):
+        if stride == channels:
+            stride = layout.pitch
+        strides.append(stride)
+        stride *= size
+    return tuple(reversed(strides))

@@ -139,11 +139,11 @@ class Conv2dKernel(OnePipeline[TileSchedule]):
         assert isinstance(problem.op, Conv2d)
         names = ["x", "weight", *["bias"] * problem.op.has_bias, *["residual"] * problem.op.has_residual]
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
-        inputs = {name: float_input(name, shape) for name, shape in zip(names, shapes, strict=True)}
+        inputs = {n: float_input(n, shape, at) for n, shape, at in zip(names, shapes, problem.inputs, strict=True)}
         size = _Size(problem)
         build = _depthwise if size.depthwise else _direct
         out = build(inputs, size, schedule, cpu, problem.threads)
-        fix_output(out, output)
+        fix_output(out, output, problem.output)
         return Pipeline(out, tuple(inputs.values()))
 
 

@@ -13,9 +13,9 @@ from netopt.numerics import Shape
 
 
 def is_flat(problem: Problem) -> bool:
-    """Whether all operands have one shape and layout without a halo, so that their memory can be walked as it lies."""
+    """Whether all operands have one shape and layout without gaps or halo: their memory can be walked as it lies."""
     first = problem.output
-    return not any(first.layout.halo) and all(
+    return not any((*first.layout.halo, first.layout.pitch)) and all(
         type_.shape == first.shape and type_.layout == first.layout for type_ in problem.inputs
     )
 

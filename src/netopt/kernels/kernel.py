@@ -13,6 +13,7 @@ import halide as hl
 import numpy as np
 from numpy.typing import NDArray
 
+from netopt.kernels.buffers import row_major_strides, strides_of
 from netopt.kernels.cpu import Cpu
 from netopt.numerics import Shape
 from netopt.ops import Op, TensorType
@@ -128,27 +129,27 @@ class PlainKernel(OnePipeline[Schedule]):
         return (Schedule(),)
 
 
-def float_input(name: str, shape: Shape) -> hl.ImageParam:
+def float_input(name: str, shape: Shape, type_: TensorType | None = None) -> hl.ImageParam:
     """A float32 input of this row-major shape, with all extents and strides known when compiling.
 
-    Halide's dimension 0 is the last axis.
+    Halide's dimension 0 is the last axis. `type_` is that of a value that may lie within a wider one.
     """
     param = hl.ImageParam(hl.Float(32), len(shape), name)
-    _fix_layout(param, shape)
+    _fix_layout(param, shape, type_)
     return param
 
 
-def fix_output(func: hl.Func, shape: Shape) -> None:
-    """Tell Halide the row-major shape of the output."""
-    _fix_layout(func.output_buffer(), shape)
+def fix_output(func: hl.Func, shape: Shape, type_: TensorType | None = None) -> None:
+    """Tell Halide the row-major shape of the output, as in `float_input`."""
+    _fix_layout(func.output_buffer(), shape, type_)
 
 
-def _fix_layout(param: hl.ImageParam | hl.OutputImageParam, shape: Shape) -> None:
-    strides = [1]
-    for size in reversed(shape[1:]):
-        strides.append(strides[-1] * size)
-    _fix_strides(param, shape, strides[::-1])
-    param.set_host_alignment(64)
+def _fix_layout(param: hl.ImageParam | hl.OutputImageParam, shape: Shape, type_: TensorType | None) -> None:
+    strides = strides_of(shape, type_) if type_ else None
+    if strides is None:
+        # A value within a wider one begins at any of its channels.
+        param.set_host_alignment(64)
+    _fix_strides(param, shape, strides or row_major_strides(shape))
 
 
 def part_input(name: str, array: Array) -> hl.ImageParam:

@@ -28,7 +28,7 @@ class SpatialInput:
         self.sizes = (1,) * (4 - len(type_.shape)) + type_.shape
         self.layout = type_.layout
         self.shape = self.layout.physical(self.sizes)
-        self.param = float_input(name, self.shape)
+        self.param = float_input(name, self.shape, type_)
 
     def at(self, c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
         """The element at these logical coordinates; axes of size 1 are broadcast."""
@@ -48,6 +48,7 @@ class SpatialOutput:
     def __init__(self, type_: TensorType) -> None:
         """Make an undefined function over the whole memory of a value of this type."""
         batch, channels, height, width = type_.shape
+        self.type = type_
         self.batch, self.channels, self.height, self.width = batch, channels, height, width
         self.layout = channels_last(type_)
         self.shape: Shape = self.layout.physical(type_.shape)
@@ -74,7 +75,7 @@ class SpatialOutput:
     def finish(self, lanes: int) -> hl.Func:
         """Add the zeros of the halo, fix the shape in memory, and return the function."""
         zero_halo(self.func, [self.c], self.n, self.layout.halo, self.shape, self.updates, lanes)
-        fix_output(self.func, self.shape)
+        fix_output(self.func, self.shape, self.type)
         return self.func
 
 

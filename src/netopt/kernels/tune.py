@@ -23,7 +23,7 @@ from netopt.console import progress
 from netopt.errors import NetoptError
 from netopt.files import write_atomically
 from netopt.graph import Graph
-from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at
+from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at, strides_of
 from netopt.kernels.compile import KERNELS, bind_kernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.kernel import Problem, Schedule
@@ -154,7 +154,8 @@ def _calls(workload: Workload, table: Sequence[Schedule], cpu: Cpu) -> list[Call
     scratch = aligned_floats((scratch_bytes // 4,)) if scratch_bytes else None
     calls = []
     for schedule, shapes, offsets in zip(table, all_shapes, layouts, strict=True):
-        arrays = [aligned_floats(shape) for shape in shapes]
+        types = (*workload.problem.inputs, workload.problem.output)
+        arrays = [aligned_floats(s, strides_of(s, type_)) for s, type_ in zip(shapes, types, strict=True)]
         turns = []
         for copy in range(copies):
             for index, offset in zip(workload.constants, offsets, strict=False):

@@ -1,7 +1,8 @@
-"""One arena for everything: lifetimes, offsets, and the proof of both."""
+"""One arena for everything: order of execution, lifetimes, offsets, and the proof of the plan."""
 
 from netopt.memory.check import check_plan
 from netopt.memory.lifetimes import scratch_name
+from netopt.memory.order import order_for_memory
 from netopt.memory.plan import MemoryPlan, plan_memory
 
-__all__ = ["MemoryPlan", "check_plan", "plan_memory", "scratch_name"]
+__all__ = ["MemoryPlan", "check_plan", "order_for_memory", "plan_memory", "scratch_name"]

@@ -7,11 +7,37 @@ reads is still there in full.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from netopt.errors import InvalidArgument
 from netopt.graph.graph import Graph, Node
 from netopt.memory.plan import MemoryPlan
+from netopt.ops import Concat, Slice, TensorType
 
-Range = tuple[int, int]
+
+@dataclass(frozen=True)
+class Place:
+    """The bytes of a value: `count` runs of `run` bytes, each `pitch` bytes after the one before, from `start`."""
+
+    start: int
+    run: int
+    pitch: int = 0
+    count: int = 1
+
+    @property
+    def end(self) -> int:
+        return self.start + (self.count - 1) * self.pitch + self.run
+
+    def overlaps(self, other: Place) -> bool:
+        """Whether they may have a byte in common; exact for runs, and for those with gaps of one pitch."""
+        if not (self.start < other.end and other.start < self.end):
+            return False
+        if self.pitch != other.pitch or not self.pitch:
+            return True
+        apart = (other.start - self.start) % self.pitch
+        # One in the gaps of the other: nothing in common, whichever pixels lie beside each other.
+        return apart < self.run or self.pitch - apart < other.run
 
 
 def check_plan(graph: Graph, plan: MemoryPlan) -> None:
@@ -22,13 +48,13 @@ def check_plan(graph: Graph, plan: MemoryPlan) -> None:
             is written over an input of the same node where the op does not allow that; or the arena is larger than
             needed.
     """
-    places = {name: _place(plan, name, size) for name, size in _sizes(graph).items()}
+    places = _places(graph, plan)
     if set(plan.offsets) != set(places):
         raise InvalidArgument("memory plan", expected=f"offsets for {sorted(places)}", found=sorted(plan.offsets))
-    used = max((end for _, end in places.values()), default=0)
+    used = max((place.end for place in places.values()), default=0)
     if not used <= plan.arena_bytes < used + 64 + 1 or plan.arena_bytes < plan.lower_bound:
         raise InvalidArgument("memory plan: arena", expected=f"{used} bytes, rounded up to 64", found=plan.arena_bytes)
-    arena: dict[str, Range] = {}
+    arena: dict[str, Place] = {}
     for name in graph.inputs:
         _write(name, places[name], arena)
     for node in graph.nodes:
@@ -37,21 +63,11 @@ def check_plan(graph: Graph, plan: MemoryPlan) -> None:
         _read(name, arena, graph, "by the caller")
 
 
-def _sizes(graph: Graph) -> dict[str, int]:
-    """Bytes of all that needs a place: inputs, computed values, scratch memory."""
-    sizes = {name: type_.bytes for name, type_ in graph.types.items() if name not in graph.constants}
-    for node in graph.nodes:
-        if size := node.op.scratch_bytes(graph.node_types(node)):
-            sizes[_scratch(node)] = size
-    return sizes
-
-
-def _run(node: Node, graph: Graph, places: dict[str, Range], arena: dict[str, Range]) -> None:
+def _run(node: Node, graph: Graph, places: dict[str, Place], arena: dict[str, Place]) -> None:
     for name in node.inputs:
         _read(name, arena, graph, f"by '{node.output}'")
     if node.op.is_view(graph.node_types(node), graph.types[node.output]):
-        if places.get(node.inputs[0]) != places[node.output]:
-            raise InvalidArgument(f"memory plan: '{node.output}'", expected=f"the place of '{node.inputs[0]}'")
+        _check_view(node, places, graph)
         arena[node.output] = places[node.output]
         return
     if _scratch(node) in places:
@@ -67,48 +83,99 @@ def _scratch(node: Node) -> str:
     return f"{node.output} (scratch)"
 
 
-def _check_scratch(node: Node, places: dict[str, Range]) -> None:
-    if _overlap(places[_scratch(node)], places[node.output]):
+def _check_scratch(node: Node, places: dict[str, Place]) -> None:
+    if places[_scratch(node)].overlaps(places[node.output]):
         raise InvalidArgument(
             f"memory plan: '{_scratch(node)}'", expected=f"no overlap with '{node.output}'", found="overlap"
         )
 
 
-def _place(plan: MemoryPlan, name: str, size: int) -> Range:
-    start = plan.offsets.get(name, -1)
-    end = start + size
-    if start < 0 or start % 64 or end > plan.arena_bytes:
+def _places(graph: Graph, plan: MemoryPlan) -> dict[str, Place]:
+    """Where the plan has all that needs a place: inputs, computed values, scratch memory."""
+    places = {name: _place(graph, plan, name) for name in graph.types if name not in graph.constants}
+    for node in graph.nodes:
+        if size := node.op.scratch_bytes(graph.node_types(node)):
+            place = Place(plan.offsets.get(_scratch(node), -1), size)
+            places[_scratch(node)] = _check_place(plan, _scratch(node), place, 64)
+    return places
+
+
+def _place(graph: Graph, plan: MemoryPlan, name: str) -> Place:
+    type_, start = graph.types[name], plan.offsets.get(name, -1)
+    pitch = type_.layout.pitch
+    place = Place(start, type_.bytes)
+    if pitch and type_.elements:
+        count = math.prod(type_.layout.physical(type_.shape)[:3])
+        run, step = (type_.format.storage_bytes((channels,)) for channels in (type_.shape[1], pitch))
+        place = Place(start, run, step, count)
+    # A part of a wider image begins at one of its channels.
+    return _check_place(plan, name, place, type_.format.storage_bytes((1,)) if pitch else 64)
+
+
+def _check_place(plan: MemoryPlan, name: str, place: Place, alignment: int) -> Place:
+    start = place.start
+    if start < 0 or start % alignment or place.end > plan.arena_bytes:
         raise InvalidArgument(
             f"memory plan: place of '{name}'",
-            expected=f"a multiple of 64 from 0, up to {plan.arena_bytes}",
-            found=f"{start} to {end}",
+            expected=f"a multiple of {alignment} from 0, up to {plan.arena_bytes}",
+            found=f"{start} to {place.end}",
         )
-    return start, end
+    return place
 
 
-def _overlap(a: Range, b: Range) -> bool:
-    return a[0] < b[1] and b[0] < a[1]
+def _check_view(node: Node, places: dict[str, Place], graph: Graph) -> None:
+    """Each element of the output must be where the input has it."""
+    output, position = graph.types[node.output], 0
+    for name in node.inputs:
+        type_ = graph.types[name]
+        shift = 0
+        if isinstance(node.op, Concat):
+            fits, shift = _lies_within(type_, output, node.op.axis), position * _step(output, node.op.axis)
+            position += type_.shape[node.op.axis]
+        elif isinstance(node.op, Slice):
+            fits, shift = _lies_within(output, type_, node.op.axis), -node.op.start * _step(type_, node.op.axis)
+            fits = fits and node.op.step == 1
+        else:
+            fits = name in places and places[name].run == places[node.output].run
+        if not fits or name not in places or places[name].start != places[node.output].start + shift:
+            where = f"the place of '{name}'" + (f" {-shift} bytes further on" if shift else "")
+            raise InvalidArgument(f"memory plan: '{node.output}'", expected=where)
 
 
-def _write(name: str, place: Range, arena: dict[str, Range]) -> None:
-    for other in [other for other, range_ in arena.items() if _overlap(range_, place)]:
+def _lies_within(part: TensorType, whole: TensorType, axis: int) -> bool:
+    """Whether elements and zeros of the part lie as far from each other as in the whole, which differs along `axis`."""
+    if part.format != whole.format or part.layout.channels_last != whole.layout.channels_last:
+        return False
+    if whole.layout.channels_last:
+        pitches = [type_.layout.pitch or type_.shape[1] for type_ in (part, whole)]
+        return axis == 1 and part.layout.halo == whole.layout.halo and pitches[0] == pitches[1]
+    return math.prod(whole.shape[:axis]) == 1
+
+
+def _step(type_: TensorType, axis: int) -> int:
+    """Bytes from an element to the next along the axis."""
+    return type_.format.storage_bytes((1,) if type_.layout.channels_last else type_.shape[axis + 1 :])
+
+
+def _write(name: str, place: Place, arena: dict[str, Place]) -> None:
+    for other in [other for other, taken in arena.items() if taken.overlaps(place)]:
         del arena[other]
     arena[name] = place
 
 
-def _read(name: str, arena: dict[str, Range], graph: Graph, reader: str) -> None:
+def _read(name: str, arena: dict[str, Place], graph: Graph, reader: str) -> None:
     if name not in graph.constants and name not in arena:
         raise InvalidArgument(f"memory plan: '{name}'", expected=f"intact when read {reader}", found="overwritten")
 
 
-def _check_own_inputs(node: Node, places: dict[str, Range], graph: Graph) -> None:
+def _check_own_inputs(node: Node, places: dict[str, Place], graph: Graph) -> None:
     allowed = node.op.in_place_operands(graph.node_types(node))
     layout, target = graph.types[node.output].layout, places[node.output]
     for index, name in enumerate(node.inputs):
         if name in graph.constants:
             continue
         fits = index in allowed and places[name] == target and graph.types[name].layout == layout
-        if _overlap(places[name], target) and not fits:
+        if places[name].overlaps(target) and not fits:
             raise InvalidArgument(
                 f"memory plan: '{node.output}'", expected=f"no overlap with its input '{name}'", found="overlap"
             )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from netopt.graph.graph import Graph
+from netopt.memory.chart import Timeline, draw, timeline_of
 from netopt.memory.lifetimes import Block, blocks_of
 
 _SHUFFLES = 200
@@ -21,24 +22,36 @@ class MemoryPlan:
     """Where each value lives.
 
     Attributes:
-        offsets: first byte in the arena of each input and computed value; a multiple of 64.
+        offsets: first byte in the arena of each input and computed value; a multiple of 64, but for images among the
+            channels of a wider one.
         arena_bytes: size of the arena: the last byte that any value uses, and no more.
         lower_bound: bytes; no placement of these blocks can be smaller than the largest sum of live blocks.
+        timeline: when what stays where; follows from the graph and the offsets, and is what the chart shows.
     """
 
     offsets: Mapping[str, int]
     arena_bytes: int
     lower_bound: int
+    timeline: Timeline = field(default_factory=Timeline, compare=False, repr=False)
+
+    def chart(self) -> str:
+        """The plan as text in 100 columns: time across, offset up; and the step and the values that set the peak."""
+        return draw(self.timeline, self.arena_bytes, self.lower_bound)
+
+    def __str__(self) -> str:
+        return self.chart()
 
 
 def plan_memory(graph: Graph) -> MemoryPlan:
     """Place all values of the graph in one arena."""
     blocks = blocks_of(graph)
     offsets = place(blocks)
+    places = dict(pair for block, at in zip(blocks, offsets, strict=True) for pair in block.offsets(at).items())
     return MemoryPlan(
-        offsets={name: offset for block, offset in zip(blocks, offsets, strict=True) for name in block.values},
+        offsets=places,
         arena_bytes=_end(blocks, offsets),
         lower_bound=lower_bound(blocks),
+        timeline=timeline_of(graph, places),
     )
 
 

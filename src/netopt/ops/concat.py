@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_axis, expect_inputs
+from netopt.ops.op import Op, TensorType, expect_axis, expect_inputs, step_bytes
 
 
 @dataclass(frozen=True)
 class Concat(Op):
-    """y is the inputs, one after the other along `axis`."""
+    """y is the inputs, one after the other along `axis`.
+
+    Attributes:
+        axis: counts from the front.
+        in_place: each input has been written where it belongs in the output's memory, so that nothing is copied. Set
+            by the pass `write_concat_in_place`.
+    """
 
     axis: int
+    in_place: bool = False
     name: ClassVar[str] = "concat"
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} in place" if self.in_place else self.name
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, max(1, len(inputs)))
@@ -35,6 +47,14 @@ class Concat(Op):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return torch.cat(inputs, self.axis)
+
+    def is_view(self, inputs: Sequence[TensorType], output: TensorType) -> bool:
+        return self.in_place
+
+    def view_offsets(self, inputs: Sequence[TensorType], output: TensorType) -> tuple[int, ...]:
+        step = step_bytes(output, self.axis)
+        sizes = (type_.shape[self.axis] for type_ in inputs)
+        return tuple(step * end for end in accumulate(sizes, initial=0))[:-1]
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

@@ -26,23 +26,33 @@ class Layout:
         channels_last: (batch, channels, height, width) lies in memory as (batch, height, width, channels).
         halo: rows and columns of zeros around each image: top, bottom, left, right. A convolution with zero padding
             reads them like any other pixel. Only with `channels_last`.
+        pitch: channels from one pixel to the next in memory, for a value that lies among the channels of a wider one;
+            0 where its pixels lie next to each other. Only with `channels_last`.
     """
 
     channels_last: bool = False
     halo: tuple[int, int, int, int] = (0, 0, 0, 0)
+    pitch: int = 0
 
     def __post_init__(self) -> None:
+        if self.pitch < 0 or (self.pitch and not self.channels_last):
+            raise InvalidArgument("pitch", expected="channels from 0, with channels last", found=self.pitch)
         if len(self.halo) != 4 or min(self.halo) < 0 or (any(self.halo) and not self.channels_last):
             raise InvalidArgument("halo", expected="four sizes from 0, with channels last", found=self.halo)
 
     def physical(self, shape: Shape) -> Shape:
-        """The row-major shape in memory of a tensor of the logical shape `shape`, halo included."""
+        """The row-major shape in memory of a tensor of the logical shape `shape`, halo included.
+
+        With a pitch, these elements do not follow each other without gaps: see `TensorType.span`.
+        """
         if not self.channels_last:
             return shape
         if len(shape) != 4:
             raise InvalidArgument("shape with channels last", expected="four axes", found=shape)
         top, bottom, left, right = self.halo
         batch, channels, height, width = shape
+        if self.pitch and self.pitch <= channels:
+            raise InvalidArgument("pitch", expected=f"0, or more than the {channels} channels", found=self.pitch)
         return batch, height + top + bottom, width + left + right, channels
 
 
@@ -60,8 +70,17 @@ class TensorType:
 
     @property
     def bytes(self) -> int:
-        """Bytes in memory, halo included."""
+        """Bytes of the elements, halo included."""
         return self.format.storage_bytes(self.layout.physical(self.shape))
+
+    @property
+    def span(self) -> int:
+        """Bytes from the first element in memory to the end of the last: `bytes`, and with a pitch the gaps, too."""
+        shape = self.layout.physical(self.shape)
+        if not self.layout.pitch or not math.prod(shape):
+            return self.format.storage_bytes(shape)
+        gaps = (math.prod(shape[:3]) - 1) * (self.layout.pitch - shape[3])
+        return self.bytes + self.format.storage_bytes((gaps,))
 
     @property
     def logical(self) -> TensorType:
@@ -78,6 +97,8 @@ class TensorType:
             text += " channels last"
         if any(self.layout.halo):
             text += f" halo {self.layout.halo}"
+        if self.layout.pitch:
+            text += f" pitch {self.layout.pitch}"
         return text
 
 
@@ -113,8 +134,12 @@ class Op(ABC):
         return 0
 
     def is_view(self, inputs: Sequence[TensorType], output: TensorType) -> bool:
-        """Whether the output is the first input's memory, seen otherwise: then no kernel runs and no memory is used."""
+        """Whether the output is its inputs' memory, seen otherwise: then no kernel runs and no memory is used."""
         return False
+
+    def view_offsets(self, inputs: Sequence[TensorType], output: TensorType) -> tuple[int, ...]:
+        """For a view: bytes from the output's first element in memory to that of each input."""
+        return (0,) * len(inputs)
 
     def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
         """Inputs whose memory the output may take over.
@@ -148,3 +173,9 @@ def expect_epsilon(op: Op, epsilon: float) -> None:
 def same_shape_operands(inputs: Sequence[TensorType], output: Shape) -> tuple[int, ...]:
     """Indices of the inputs that have the shape of the output, for elementwise ops."""
     return tuple(i for i, type_ in enumerate(inputs) if type_.shape == output)
+
+
+def step_bytes(type_: TensorType, axis: int) -> int:
+    """Bytes from an element in memory to the next along `axis`: channels of images, or any axis in row-major order."""
+    inner = (1,) if type_.layout.channels_last else type_.shape[axis + 1 :]
+    return type_.format.storage_bytes(inner)

@@ -9,18 +9,26 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_axis, expect_inputs
+from netopt.ops.op import Op, TensorType, expect_axis, expect_inputs, step_bytes
 
 
 @dataclass(frozen=True)
 class Slice(Op):
-    """y is x at `start`, `start + step`, ... below `stop` along `axis`; 0 <= start < stop <= size, step >= 1."""
+    """y is x at `start`, `start + step`, ... below `stop` along `axis`; 0 <= start < stop <= size, step >= 1.
+
+    With `in_place`, which the pass `write_concat_in_place` sets, y is read where it lies in x, and nothing is copied.
+    """
 
     axis: int
     start: int
     stop: int
     step: int = 1
+    in_place: bool = False
     name: ClassVar[str] = "slice"
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} in place" if self.in_place else self.name
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)
@@ -39,3 +47,9 @@ class Slice(Op):
         index = [slice(None)] * inputs[0].dim()
         index[self.axis] = slice(self.start, self.stop, self.step)
         return inputs[0][tuple(index)].contiguous()
+
+    def is_view(self, inputs: Sequence[TensorType], output: TensorType) -> bool:
+        return self.in_place
+
+    def view_offsets(self, inputs: Sequence[TensorType], output: TensorType) -> tuple[int, ...]:
+        return (-step_bytes(inputs[0], self.axis) * self.start,)

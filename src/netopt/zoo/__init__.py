@@ -1,5 +1,6 @@
 """The reference networks that netopt's results are made with, with random weights."""
 
+from netopt.zoo.densenet import densenet121
 from netopt.zoo.lenet import lenet5, lenet_300_100
 from netopt.zoo.mlp import mlp
 from netopt.zoo.mobilenet_v2 import mobilenet_v2
@@ -8,6 +9,7 @@ from netopt.zoo.squeezenet import squeezenet1_1
 from netopt.zoo.vgg import vgg19
 
 __all__ = [
+    "densenet121",
     "lenet5",
     "lenet_300_100",
     "mlp",

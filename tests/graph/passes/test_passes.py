@@ -40,6 +40,7 @@ ORDER = [
     "permute_flattened_weights",
     "drop_dead_code",
     "choose_layouts",
+    "write_concat_in_place",
 ]
 
 

@@ -15,6 +15,7 @@ from netopt.graph.passes.fold_constants import fold_constants
 from netopt.graph.passes.fuse_activation import fuse_activation
 from netopt.graph.passes.fuse_residual import fuse_residual
 from netopt.graph.passes.permute_flattened_weights import permute_flattened_weights
+from netopt.graph.passes.write_concat_in_place import write_concat_in_place
 from netopt.graph.verify import verify
 
 Pass = Callable[[Graph], Graph]
@@ -29,7 +30,8 @@ PASSES: tuple[Pass, ...] = (
     fuse_activation,
     permute_flattened_weights,  # before layouts: leaves a view where there would be a copy
     drop_dead_code,  # collects what the others left behind
-    choose_layouts,  # last: the passes above know nothing of memory
+    choose_layouts,  # after all that changes ops: the passes above know nothing of memory
+    write_concat_in_place,  # last: needs the layouts
 )
 
 

@@ -24,6 +24,8 @@ from netopt.ops.spatial import Sides
 
 _IMAGE_OPS = (Conv2d, Pool2d, SpatialMean, Winograd2d)
 _ANY_LAYOUT = (Pointwise, Arithmetic, Concat, Slice)
+# Ops whose kernels read and write images wherever they lie, with any halo and pitch.
+ON_IMAGES = (*_IMAGE_OPS, *_ANY_LAYOUT, Relayout)
 
 
 def choose_layouts(graph: Graph) -> Graph:
