@@ -12,6 +12,18 @@ from torch.nn import functional as F
 from netopt import zoo
 
 
+class Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """What the function returns."""
+        return self.function(*inputs)
+
+
 class TwoInputs(nn.Module):
     """Broadcasts one input over the other, with every kind of arithmetic."""
 

@@ -131,6 +131,20 @@ def test_residual_in_place_with_a_halo(groups: int) -> None:
     assert_matches(op, inputs_of(op, (1, 16, 9, 13), 16, (3, 3)), output=Layout(True, (1, 2, 0, 1)), in_place=True)
 
 
+@pytest.mark.parametrize("channels", [5, 16, 48])
+@pytest.mark.parametrize("halo", [(0, 0, 0, 0), (1, 2, 0, 1)])
+def test_one_by_one_depthwise(channels: int, halo: tuple[int, int, int, int]) -> None:
+    """Batch normalization that no layer takes; it may write over its input."""
+    op = Conv2d((1, 1), (0, 0, 0, 0), (1, 1), channels, True, False, RELU)
+    tensors = inputs_of(op, (2, channels, 7, 9), channels, (1, 1))
+    assert_matches(op, tensors, halo=halo, output=Layout(True, halo))
+    assert_matches(op, tensors, halo=(0, 0, 1, 0), output=Layout(True, halo))
+    layouts = [Layout(True, halo), Layout(), Layout()]
+    options = {"constants": (1, 2), "layouts": layouts, "output": layouts[0]}
+    over_input = run_kernel(op, tensors, in_place=0, **options)  # type: ignore[arg-type]
+    assert torch.equal(over_input, run_kernel(op, tensors, **options))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("rows", [1, 3, 4, 6])
 @pytest.mark.parametrize(("vectors", "panel"), [(1, 1), (2, 1), (2, 2), (3, 3)])
 @pytest.mark.parametrize("unroll", [1, 2])

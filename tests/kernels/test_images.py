@@ -4,47 +4,28 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from netopt.graph import Graph, Node
 from netopt.ops import (
     CHANNELS_LAST,
     ROW_MAJOR,
     Arithmetic,
     Concat,
     Layout,
-    Op,
     Pointwise,
     Pool2d,
     Relayout,
     Slice,
     SpatialMean,
-    TensorType,
 )
 from tests.kernels.harness import run_kernel
-from tests.tolerance import assert_within, judge
-
-quick = settings(max_examples=25, derandomize=True, deadline=None)
-halos = st.tuples(*[st.integers(0, 2)] * 4).map(lambda halo: Layout(True, halo))
-A, B = Layout(True, (1, 0, 2, 0)), Layout(True, (0, 1, 1, 1))
-
-
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def assert_matches(op: Op, tensors: list[torch.Tensor], layouts: list[Layout], output: Layout) -> None:
-    names = tuple(f"x{i}" for i in range(len(tensors)))
-    types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, tensors, strict=True)}
-    types["y"] = op.infer(list(types.values()))
-    (expected,) = judge(Graph(names, ("y",), (Node(op, names, "y", ""),), types, {}), tensors)
-    assert_within(run_kernel(op, tensors, layouts=layouts, output=output), expected)
+from tests.kernels.images import A, B, assert_matches, halos, quick, randn
 
 
 @quick
 @given(
-    function=st.sampled_from(["max", "average", "average_of_all"]),
+    function=st.sampled_from(["max", "average", "average_of_all", "sum"]),
     image=st.tuples(st.integers(4, 9), st.integers(4, 9)),
     channels=st.integers(1, 35),
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -115,7 +96,7 @@ def test_pointwise(source: Layout, target: Layout, function: str) -> None:
 def test_arithmetic_is_correctly_rounded(second: tuple[int, ...], layouts: tuple[Layout, Layout]) -> None:
     x, y = randn(2, 11, 5, 6), randn(*second, seed=1)
     at = layouts[1] if len(second) == 4 else ROW_MAJOR
-    for function, expected in (("add", x + y), ("div", x / y)):
+    for function, expected in (("add", x + y), ("div", x / y), ("prelu", torch.where(x > 0, x, x * y))):
         assert torch.equal(run_kernel(Arithmetic(function), [x, y], layouts=[layouts[0], at], output=B), expected)
 
 

@@ -1,13 +1,16 @@
 """The reference networks that netopt's results are made with, with random weights."""
 
+from netopt.zoo.efficientnet import efficientnet_b0
 from netopt.zoo.lenet import lenet5, lenet_300_100
 from netopt.zoo.mlp import mlp
 from netopt.zoo.mobilenet_v2 import mobilenet_v2
 from netopt.zoo.resnet import resnet18, resnet23, resnet50
+from netopt.zoo.shufflenet_v2 import shufflenet_v2
 from netopt.zoo.squeezenet import squeezenet1_1
 from netopt.zoo.vgg import vgg19
 
 __all__ = [
+    "efficientnet_b0",
     "lenet5",
     "lenet_300_100",
     "mlp",
@@ -15,6 +18,7 @@ __all__ = [
     "resnet18",
     "resnet23",
     "resnet50",
+    "shufflenet_v2",
     "squeezenet1_1",
     "vgg19",
 ]

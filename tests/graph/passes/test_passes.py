@@ -33,6 +33,8 @@ ORDER = [
     "fold_constants",
     "drop_identities",
     "drop_dead_code",
+    "merge_channel_shuffle",
+    "fold_pad",
     "fold_batch_norm",
     "fold_constants",
     "fuse_residual",

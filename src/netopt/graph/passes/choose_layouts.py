@@ -8,20 +8,26 @@ from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.ops import (
     CHANNELS_LAST,
     ROW_MAJOR,
+    AdaptivePool2d,
     Arithmetic,
+    ChannelShuffle,
     Concat,
     Conv2d,
     Layout,
+    Pad,
     Permute,
+    PixelShuffle,
+    PixelUnshuffle,
     Pointwise,
     Pool2d,
     Relayout,
+    Resize,
     Slice,
     SpatialMean,
 )
 
-_IMAGE_OPS = (Conv2d, Pool2d, SpatialMean)
-_ANY_LAYOUT = (Pointwise, Arithmetic, Concat, Slice)
+_IMAGE_OPS = (AdaptivePool2d, Conv2d, PixelShuffle, PixelUnshuffle, Pool2d, Resize, SpatialMean)
+_ANY_LAYOUT = (Pointwise, Arithmetic, ChannelShuffle, Concat, Pad, Slice)
 
 
 def choose_layouts(graph: Graph) -> Graph:

@@ -5,6 +5,9 @@ With s and t from `BatchNorm.scale_and_shift`:
     after it:   W (s x + t) + b = (W s) x + (W t + b)
 
 A convolution with padding cannot take what comes before it: the padding is zero, not t.
+
+Where no layer takes it, on images it becomes a layer itself: a depthwise convolution of one pixel, which respects
+layouts, and into which the activation that follows fuses.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from netopt.ops import Arithmetic, BatchNorm, Conv2d, Dense
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
-    """Fold each into the layer before it, or into all those after it, or else write it as mul and add."""
+    """Fold each into the layer before it, or into all those after it, or else write it out."""
     while (node := next((n for n in graph.nodes if isinstance(n.op, BatchNorm)), None)) is not None:
         before, after = _layer_before(graph, node), _layers_after(graph, node)
         if before is not None:
@@ -124,8 +127,12 @@ def _fold_into_next(graph: Graph, node: Node, users: list[Node]) -> Graph:
 
 
 def _write_out(graph: Graph, node: Node) -> Graph:
+    """As a depthwise convolution of images, or else as a multiplication and an addition."""
     scale, shift = _scale_and_shift(graph, node)
-    along_channels = (-1,) + (1,) * (len(graph.types[node.output].shape) - 2)
+    shape = graph.types[node.output].shape
+    if len(shape) == 4 and shape[1] > 1:
+        return _write_as_convolution(graph, node, scale.float(), shift.float())
+    along_channels = (-1,) + (1,) * (len(shape) - 2)
     builder = GraphBuilder(graph)
     scale_name = builder.add_constant(f"{node.output}_scale", scale.float().reshape(along_channels))
     shift_name = builder.add_constant(f"{node.output}_shift", shift.float().reshape(along_channels))
@@ -136,4 +143,14 @@ def _write_out(graph: Graph, node: Node) -> Graph:
             )
             current = Node(Arithmetic("add"), (scaled, shift_name), node.output, node.layer)
         builder.nodes.append(current)
+    return builder.finish()
+
+
+def _write_as_convolution(graph: Graph, node: Node, scale: torch.Tensor, shift: torch.Tensor) -> Graph:
+    builder = GraphBuilder(graph)
+    weight = builder.add_constant(f"{node.output}_scale", scale.reshape(-1, 1, 1, 1))
+    bias = builder.add_constant(f"{node.output}_shift", shift)
+    op = Conv2d(groups=len(scale), has_bias=True)
+    written = Node(op, (node.inputs[0], weight, bias), node.output, node.layer)
+    builder.nodes = [written if current is node else current for current in graph.nodes]
     return builder.finish()
