@@ -23,6 +23,7 @@ from netopt.ops import (
     ChannelShuffle,
     Concat,
     Conv2d,
+    ConvTranspose2d,
     Dense,
     LayerNorm,
     Pad,
@@ -98,7 +99,7 @@ def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
     match node.op:
         case Dense():
             return _dense(node.op, values, errors)
-        case Conv2d():
+        case Conv2d() | ConvTranspose2d():
             return _conv2d(node.op, values, errors)
         case Pool2d("max") | AdaptivePool2d("max") | Relayout():
             # A maximum moves by no more than the largest error in its window.
@@ -142,11 +143,12 @@ def _dense(op: Dense, values: list[torch.Tensor], errors: list[torch.Tensor]) ->
     return y, _pointwise(op.activation, linear, error, y)
 
 
-def _conv2d(op: Conv2d, values: list[torch.Tensor], errors: list[torch.Tensor]) -> Bounded:
+def _conv2d(op: Conv2d | ConvTranspose2d, values: list[torch.Tensor], errors: list[torch.Tensor]) -> Bounded:
     plain = dataclasses.replace(op, has_bias=False, has_residual=False, activation=None)
     x, weight, *terms = values
     if op.has_bias:
         terms[0] = terms[0][:, None, None]
+    products = weight[0].numel() if isinstance(op, Conv2d) else weight[:, 0].numel() // op.groups
     linear = plain.reference(x, weight)
     size = plain.reference(x.abs(), weight.abs())
     carried = plain.reference(errors[0], weight.abs()) + plain.reference(x.abs(), errors[1])
@@ -154,7 +156,7 @@ def _conv2d(op: Conv2d, values: list[torch.Tensor], errors: list[torch.Tensor]) 
         error = errors[2 + number]
         linear, size = linear + term, size + term.abs()
         carried = carried + (error[:, None, None] if op.has_bias and number == 0 else error)
-    error = carried + gamma(weight[0].numel() + len(terms) + 1) * size
+    error = carried + gamma(products + len(terms) + 1) * size
     if op.activation is None:
         return linear, error
     y = op.activation.reference(linear)

@@ -23,7 +23,7 @@ from netopt.kernels.kernel import Array, Problem, Schedule
 from netopt.kernels.tune import STREAMED_BYTES, Workload, choose_schedules, tune
 from netopt.memory import MemoryPlan
 from netopt.numerics import FLOAT32
-from netopt.ops import Conv2d, Dense
+from netopt.ops import Conv2d, ConvTranspose2d, Dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,7 +282,7 @@ def check_kernels(graph: Graph) -> None:
 
 def _check_weights(graph: Graph, node: Node) -> None:
     """Weights are packed when lowering, so they must be known then."""
-    if isinstance(node.op, Dense | Conv2d) and not all(
+    if isinstance(node.op, Dense | Conv2d | ConvTranspose2d) and not all(
         name in graph.constants for name in node.inputs[1 : 2 + node.op.has_bias]
     ):
         raise UnsupportedModel(

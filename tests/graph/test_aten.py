@@ -75,6 +75,19 @@ CASES = (
     Case("conv2d.padding", lambda x, w: F.conv2d(x, w, padding="valid"), IMAGE_AND_KERNEL, ulps=28),
     Case("conv1d.default", lambda x, w: F.conv1d(x, w, None, 2, 1, 2), ((2, 3, 9), (4, 3, 3)), ulps=28),
     Case("conv1d.padding", lambda x, w: F.conv1d(x, w, padding="same"), ((2, 3, 9), (4, 3, 2)), ulps=28),
+    Case("conv_transpose2d.input", F.conv_transpose2d, ((2, 3, 4, 5), (3, 6, 2, 3)), ulps=28),
+    Case(
+        "conv_transpose2d.input",
+        lambda x, w: F.conv_transpose2d(x, w, w[0, :, 0, 0], (2, 3), (1, 2), (1, 0), 1, (1, 2)),
+        ((2, 3, 4, 5), (3, 6, 2, 3)),
+        ulps=28,
+    ),
+    Case(
+        "conv_transpose1d.default",
+        lambda x, w: F.conv_transpose1d(x, w, None, 2, 1, 1, 1, 3),
+        ((2, 3, 9), (3, 4, 3)),
+        ulps=28,
+    ),
     # pooling
     Case(
         "max_pool2d.default",

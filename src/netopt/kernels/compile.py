@@ -12,6 +12,7 @@ from netopt.errors import UnsupportedModel
 from netopt.kernels.adaptive_pool2d import AdaptivePool2dKernel
 from netopt.kernels.arithmetic import ArithmeticKernel
 from netopt.kernels.conv2d import Conv2dKernel
+from netopt.kernels.conv_transpose2d import ConvTranspose2dKernel
 from netopt.kernels.copies import ConcatKernel, PermuteKernel, SliceKernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.dense import DenseKernel
@@ -35,6 +36,7 @@ KERNELS: dict[type[Op], Kernel[Any]] = {
         ChannelShuffleKernel(),
         ConcatKernel(),
         Conv2dKernel(),
+        ConvTranspose2dKernel(),
         DenseKernel(),
         LayerNormKernel(),
         PadKernel(),

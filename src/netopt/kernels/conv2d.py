@@ -13,7 +13,9 @@ first three:
     512 x 7 x 7   3 x 3   512                      36      29      37      35
     64 x 56 x 56  1 x 1   256                      41      39      39
 
-Depthwise convolutions have vectors along the channels, and a window of up to 7 x 7 unrolled.
+Depthwise convolutions have vectors along the channels, and a window of up to 7 x 7 unrolled. With a window of one
+pixel (batch normalization that no layer takes) and whole vectors of channels they run at the rate of a copy: 256 x 28 x
+28 with relu in 14.7 us on an AMD EPYC (Zen 5, AVX-512), where PyTorch copies in 14.4.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from netopt.ops.batch_norm import BatchNorm
 from netopt.ops.channel_shuffle import ChannelShuffle
 from netopt.ops.concat import Concat
 from netopt.ops.conv2d import Conv2d
+from netopt.ops.conv_transpose2d import ConvTranspose2d
 from netopt.ops.dense import Dense
 from netopt.ops.layer_norm import LayerNorm
 from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Layout, Op, TensorType
@@ -30,6 +31,7 @@ OPS: dict[str, type[Op]] = {
         ChannelShuffle,
         Concat,
         Conv2d,
+        ConvTranspose2d,
         Dense,
         LayerNorm,
         Pad,
@@ -57,6 +59,7 @@ __all__ = [
     "ChannelShuffle",
     "Concat",
     "Conv2d",
+    "ConvTranspose2d",
     "Dense",
     "LayerNorm",
     "Layout",

@@ -79,6 +79,10 @@ class Conv2d(FusedEnd):
         residual = (self.residual_index,) if self.has_residual else ()
         return (0, *residual) if self._scales_channels(inputs[1].shape) else residual
 
+    def halo(self, x: Shape, weight: Shape) -> Sides:
+        """Rows and columns of zeros around x that the window reads: top, bottom, left, right."""
+        return self.padding
+
     def _scales_channels(self, weight: Shape) -> bool:
         """Whether each output is made of the input at its place alone: a multiplication and an addition a channel."""
         one_pixel = weight[2:] == (1, 1) and self.stride == (1, 1) and not any(self.padding)

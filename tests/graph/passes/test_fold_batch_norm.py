@@ -7,7 +7,7 @@ from netopt.errors import UnsupportedModel
 from netopt.graph import Graph, Node, interpret, verify
 from netopt.graph.graph import GraphBuilder
 from netopt.graph.passes.fold_batch_norm import fold_batch_norm
-from netopt.ops import Arithmetic, BatchNorm, Conv2d, Dense, Permute, Pointwise, Reshape, TensorType
+from netopt.ops import Arithmetic, BatchNorm, Conv2d, ConvTranspose2d, Dense, Permute, Pointwise, Reshape, TensorType
 
 RELU, ADD = Pointwise("relu"), Arithmetic("add")
 WIDTH = 5
@@ -81,6 +81,15 @@ def test_into_the_dense_layer_after(bias: bool) -> None:
     assert node.op == Dense(has_bias=True)
     assert node.inputs[0] == "x"
     assert (node.output, node.layer) == ("y", "layer.y")
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_into_the_transposed_convolution_before(groups: int) -> None:
+    b = Builder(2, 4, 3, 3)
+    op = ConvTranspose2d((2, 2), groups=groups)
+    y = b.add_node(op, ("x", b.constant(4, 6 // groups, 2, 2)), "c", "layer.c")
+    (node,) = _folded(b.give(b.norm(y, "y"))).nodes
+    assert node.op == ConvTranspose2d((2, 2), groups=groups, has_bias=True)
 
 
 def test_between_two_dense_layers_the_one_before_takes_it() -> None:

@@ -13,6 +13,7 @@ from netopt.ops import (
     ChannelShuffle,
     Concat,
     Conv2d,
+    ConvTranspose2d,
     Layout,
     Pad,
     Permute,
@@ -26,7 +27,7 @@ from netopt.ops import (
     SpatialMean,
 )
 
-_IMAGE_OPS = (AdaptivePool2d, Conv2d, PixelShuffle, PixelUnshuffle, Pool2d, Resize, SpatialMean)
+_IMAGE_OPS = (AdaptivePool2d, Conv2d, ConvTranspose2d, PixelShuffle, PixelUnshuffle, Pool2d, Resize, SpatialMean)
 _ANY_LAYOUT = (Pointwise, Arithmetic, ChannelShuffle, Concat, Pad, Slice)
 
 
@@ -75,11 +76,18 @@ def _halos(graph: Graph, images: set[str]) -> dict[str, tuple[int, int, int, int
     """The largest padding, on each side, of the convolutions that read each image."""
     halos = dict.fromkeys(images, (0, 0, 0, 0))
     for node in graph.nodes:
-        if isinstance(node.op, Conv2d) and node.inputs[0] in images:
+        if node.inputs and node.inputs[0] in images:
             top, bottom, left, right = halos[node.inputs[0]]
-            p = node.op.padding
+            p = _halo_read(node, graph)
             halos[node.inputs[0]] = (max(top, p[0]), max(bottom, p[1]), max(left, p[2]), max(right, p[3]))
     return halos
+
+
+def _halo_read(node: Node, graph: Graph) -> tuple[int, int, int, int]:
+    """The zeros around its first input that a node reads."""
+    if not isinstance(node.op, Conv2d | ConvTranspose2d):
+        return (0, 0, 0, 0)
+    return node.op.halo(*(graph.types[name].shape for name in node.inputs[:2]))
 
 
 def _in_layout(
@@ -103,7 +111,7 @@ def _wanted(name: str, node: Node, graph: Graph, builder: GraphBuilder) -> Layou
     """The layout that the node needs `name` in; None if it takes what is there."""
     type_ = builder.types[name]
     if isinstance(node.op, _IMAGE_OPS):
-        halo = node.op.padding if isinstance(node.op, Conv2d) and name == node.inputs[0] else (0, 0, 0, 0)
+        halo = _halo_read(node, graph) if name == node.inputs[0] else (0, 0, 0, 0)
         one_pixel = type_.shape[2:] == (1, 1) and not any(halo)
         return None if type_.layout.channels_last or one_pixel else Layout(True, halo)
     if isinstance(node.op, _ANY_LAYOUT) and builder.types[node.output].layout.channels_last:

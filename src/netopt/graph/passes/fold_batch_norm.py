@@ -18,7 +18,7 @@ import torch
 
 from netopt.errors import UnsupportedModel
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.ops import Arithmetic, BatchNorm, Conv2d, Dense
+from netopt.ops import Arithmetic, BatchNorm, Conv2d, ConvTranspose2d, Dense
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
@@ -50,10 +50,10 @@ def _has_channels(graph: Graph, node: Node) -> bool:
 
     A convolution, or a dense layer over (batch, features).
     """
-    if not isinstance(node.op, Dense | Conv2d):
+    if not isinstance(node.op, Dense | Conv2d | ConvTranspose2d):
         return False
     known = all(name in graph.constants for name in node.inputs[1 : 2 + node.op.has_bias])
-    return known and (isinstance(node.op, Conv2d) or len(graph.types[node.output].shape) == 2)
+    return known and (not isinstance(node.op, Dense) or len(graph.types[node.output].shape) == 2)
 
 
 def _takes_shift(node: Node) -> bool:
@@ -67,7 +67,7 @@ def _layer_before(graph: Graph, node: Node) -> Node | None:
     layer = graph.producers().get(node.inputs[0])
     if layer is None or not _has_channels(graph, layer) or node.inputs[0] in graph.outputs:
         return None
-    assert isinstance(layer.op, Dense | Conv2d)
+    assert isinstance(layer.op, Dense | Conv2d | ConvTranspose2d)
     bare = layer.op.activation is None and not layer.op.has_residual
     return layer if bare and len(graph.users()[node.inputs[0]]) == 1 else None
 
@@ -86,7 +86,7 @@ def _layers_after(graph: Graph, node: Node) -> list[Node]:
 
 
 def _with_weights(builder: GraphBuilder, layer: Node, x: str, weight: torch.Tensor, bias: torch.Tensor) -> Node:
-    assert isinstance(layer.op, Dense | Conv2d)
+    assert isinstance(layer.op, Dense | Conv2d | ConvTranspose2d)
     weight_name = builder.add_constant(f"{layer.inputs[1]}_folded", weight.float())
     bias_name = builder.add_constant(f"{layer.output}_bias_folded", bias.float())
     op = dataclasses.replace(layer.op, has_bias=True)
@@ -95,9 +95,10 @@ def _with_weights(builder: GraphBuilder, layer: Node, x: str, weight: torch.Tens
 
 
 def _weight_and_bias(graph: Graph, layer: Node) -> tuple[torch.Tensor, torch.Tensor]:
-    assert isinstance(layer.op, Dense | Conv2d)
+    assert isinstance(layer.op, Dense | Conv2d | ConvTranspose2d)
     weight = graph.constants[layer.inputs[1]].double()
-    bias = graph.constants[layer.inputs[2]].double() if layer.op.has_bias else weight.new_zeros(weight.shape[0])
+    outputs = graph.types[layer.output].shape[1]
+    bias = graph.constants[layer.inputs[2]].double() if layer.op.has_bias else weight.new_zeros(outputs)
     return weight, bias
 
 
@@ -105,11 +106,19 @@ def _fold_into_previous(graph: Graph, node: Node, layer: Node) -> Graph:
     scale, shift = _scale_and_shift(graph, node)
     weight, bias = _weight_and_bias(graph, layer)
     builder = GraphBuilder(graph)
-    by_output = scale.reshape(-1, *[1] * (weight.dim() - 1))
-    folded = _with_weights(builder, layer, layer.inputs[0], by_output * weight, scale * bias + shift)
+    folded = _with_weights(builder, layer, layer.inputs[0], _scaled_outputs(layer, weight, scale), scale * bias + shift)
     folded = dataclasses.replace(folded, output=node.output)
     builder.nodes = [folded if n is node else n for n in graph.nodes if n is not layer]
     return builder.finish()
+
+
+def _scaled_outputs(layer: Node, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The weight with each output multiplied by its scale."""
+    if not isinstance(layer.op, ConvTranspose2d):
+        return scale.reshape(-1, *[1] * (weight.dim() - 1)) * weight
+    groups = layer.op.groups
+    grouped = weight.reshape(groups, -1, *weight.shape[1:])
+    return (grouped * scale.reshape(groups, 1, -1, 1, 1)).reshape(weight.shape)
 
 
 def _fold_into_next(graph: Graph, node: Node, users: list[Node]) -> Graph:
