@@ -508,3 +508,9 @@ def test_refused_arguments_name_the_layer(row: str, arguments: tuple[Any, ...], 
 def test_dropout_of_nothing_is_allowed() -> None:
     x = _normal(4)
     _assert_same(_import_by_hand("dropout.default", x, 0.0, True), [x])
+
+
+def test_the_indices_of_maxima_are_refused() -> None:
+    model = Model(lambda x: F.max_pool2d(x, 2, return_indices=True)[1]).eval()
+    with pytest.raises(UnsupportedModel, match="result 1 of 'aten.max_pool2d_with_indices.default'; use the others"):
+        capture(model, _normal(1, 2, 4, 4))

@@ -194,7 +194,6 @@ def test_pointwise_functions_are_those_of_the_table(function: str, parameters: t
         lambda: Pool2d("max", (2, 0), (2, 2)),
         lambda: Pool2d("max", (2, 2), (2, 2), excess=(-1, 0)),
         lambda: ConvTranspose2d((0, 1)),
-        lambda: ConvTranspose2d(output_padding=(-1, 0)),
         lambda: AdaptivePool2d("median", (2, 2)),
     ],
 )
@@ -297,6 +296,7 @@ def test_broadcasting_is_pytorchs(first: list[int], second: list[int]) -> None:
         (lambda: Pad("constant", (1,), (-1,)), "sizes of pad"),
         (lambda: Pad("constant", (1, 2), (1,)), "sizes of pad"),
         (lambda: Pad("reflect", (1,), (1,), 2.0), "value of pad"),
+        (lambda: ConvTranspose2d(output_padding=(-1, 0)), "groups and output_padding of conv_transpose2d"),
         (lambda: AdaptivePool2d("max", (0, 2)), "size of adaptive_pool2d"),
     ],
 )

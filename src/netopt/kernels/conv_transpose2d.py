@@ -3,7 +3,8 @@
 No zeros are multiplied, and nothing is added into memory: each output is summed in a register tile, as in conv2d.py.
 Weights are packed (groups, outputs / panel, kernel elements in the order of the phases, inputs, panel).
 
-Seen on one core of an AMD EPYC (Zen 5, AVX-512), GMAC/s at batch 1, beside PyTorch 2.13, channels last, in the same run:
+Seen on one core of an AMD EPYC (Zen 5, AVX-512), GMAC/s at batch 1; PyTorch 2.13, channels last, in the same
+run:
 
     input         kernel  stride  outputs  netopt  PyTorch
     64 x 28 x 28  4 x 4   2       64       127     60

@@ -19,7 +19,8 @@ _UNROLLED_GROUPS = 8
 class ChannelShuffleKernel(PlainKernel):
     """A vector of each group, and one store of them interleaved.
 
-    Seen on one core of an AMD EPYC (Zen 5, AVX-512): 116 x 28 x 28 in 2 groups in 6.8 us, a copy takes 6.9, PyTorch 11.2.
+    Seen on one core of an AMD EPYC (Zen 5, AVX-512): 116 x 28 x 28 in 2 groups in 6.8 us; PyTorch 2.13
+    copies it in 6.9 and shuffles it in 11.2.
     """
 
     op = ChannelShuffle
