@@ -12,6 +12,18 @@ from torch.nn import functional as F
 from netopt import zoo
 
 
+class Function(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        """What the function returns."""
+        return self.function(*inputs)
+
+
 class TwoInputs(nn.Module):
     """Broadcasts one input over the other, with every kind of arithmetic."""
 
@@ -114,6 +126,30 @@ class Images(nn.Module):
         return self.fc(F.avg_pool2d(y, 2, 1, 1, count_include_pad=False)[:, :, :4, ::2].flatten(1)).tanh()
 
 
+class Decoder(nn.Module):
+    """Padding, slopes, transposed convolutions, shuffles and resizing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.slopes = nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect"), nn.PReLU(8)
+        self.up, self.bn = nn.ConvTranspose2d(8, 12, 4, 2, 1, bias=False), nn.BatchNorm2d(12)
+        self.norm, self.last = nn.BatchNorm2d(12), nn.Conv2d(12, 16, 3)
+        self.late = nn.ConvTranspose1d(4, 3, 3, 2, 1, 1)
+        for module in (self.bn, self.norm):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.bn(self.up(self.slopes(self.first(x)))).relu()
+        y = F.interpolate(F.channel_shuffle(y, 3), scale_factor=1.5, mode="bilinear") * 2
+        y = self.last(F.pad(self.norm(y).relu(), (1, 2, 0, 1)))
+        y = F.pixel_shuffle(F.interpolate(y, (10, 8)), 2)
+        y = F.adaptive_max_pool2d(y, (6, 5)) + F.adaptive_avg_pool2d(F.pixel_unshuffle(y, 2)[:, :4], (6, 5))
+        return self.late(F.avg_pool1d(y.flatten(2), 3, 1, 1))
+
+
 # Name -> (model, example).
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "linear": lambda: (nn.Linear(7, 5), torch.randn(7)),
@@ -123,6 +159,7 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
     "shapes": lambda: (Shapes(), torch.randn(3, 7)),
     "norms": lambda: (Norms().train(), torch.randn(4, 11)),
     "images": lambda: (Images(), torch.randn(2, 3, 11, 12)),
+    "decoder": lambda: (Decoder(), torch.randn(2, 3, 5, 6)),
     "lenet5": lambda: (zoo.lenet5(), torch.randn(3, 1, 28, 28)),
     "conv1d": lambda: (
         nn.Sequential(nn.Conv1d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv1d(8, 4, 2)),

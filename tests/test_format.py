@@ -30,18 +30,25 @@ from netopt.graph.graph import GraphBuilder
 from netopt.memory import plan_memory
 from netopt.ops import (
     OPS,
+    AdaptivePool2d,
     Arithmetic,
     BatchNorm,
+    ChannelShuffle,
     Concat,
     Conv2d,
+    ConvTranspose2d,
     Dense,
     LayerNorm,
     Layout,
+    Pad,
     Permute,
+    PixelShuffle,
+    PixelUnshuffle,
     Pointwise,
     Pool2d,
     Relayout,
     Reshape,
+    Resize,
     Slice,
     Softmax,
     SpatialMean,
@@ -91,6 +98,7 @@ def _of_all_ops() -> Network:
     both = b.add_node(Concat(1), (part, part), "both", "")
     flat = b.add_node(Reshape((1, 12)), (both,), "flat", "")
     image = b.add_node(Reshape((1, 1, 3, 4)), (flat,), "image", "")
+    _add_image_ops(b, image, elu)
     kernel = b.add_constant("kernel", torch.randn(3, 1, 2, 2, generator=generator))
     image = b.add_node(Conv2d((1, 2), (1, 0, 1, 1), (1, 1), 1, False, False, elu), (image, kernel), "conv", "stem")
     fast = b.add_constant("fast", torch.randn(2, 3, 4, 4, generator=generator))
@@ -106,6 +114,18 @@ def _of_all_ops() -> Network:
         Structure("dict", ("", "b"), (Structure("list", (), (TENSOR,) * 4), Structure("tuple", (), (TENSOR,)))),
     )
     return _network(b, signature)
+
+
+def _add_image_ops(b: GraphBuilder, image: str, elu: Pointwise) -> None:
+    """What changes the shape of images (1, 1, 3, 4)."""
+    image = b.add_node(Pad("constant", (0, 0, 1, 2), (0, 0, 1, 1), -0.5), (image,), "pad", "")
+    image = b.add_node(Resize("nearest_exact", (4, 6), (1.25, 1.5)), (image,), "resize", "")
+    image = b.add_node(PixelUnshuffle(2), (image,), "unshuffle", "")
+    image = b.add_node(ChannelShuffle(2), (image,), "channels", "")
+    image = b.add_node(PixelShuffle(2), (image,), "shuffle", "")
+    kernel = b.add_constant("up", torch.ones(1, 2, 2, 2))
+    up = ConvTranspose2d((2, 1), (1, 0, 0, 1), (1, 0), (1, 2), 1, False, False, elu)
+    b.add_node(AdaptivePool2d("max", (2, 3)), (b.add_node(up, (image, kernel), "wide", ""),), "parts", "")
 
 
 def _captured() -> Network:

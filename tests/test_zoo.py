@@ -49,6 +49,8 @@ NETWORKS = [
     ("resnet18", zoo.resnet18, (1, 3, 47, 66), 11_689_512),
     ("resnet50", zoo.resnet50, (1, 3, 33, 40), 25_557_032),
     ("mobilenet_v2", zoo.mobilenet_v2, (2, 3, 45, 50), 3_504_872),
+    ("efficientnet_b0", zoo.efficientnet_b0, (1, 3, 45, 50), 5_288_548),
+    ("shufflenet_v2", zoo.shufflenet_v2, (2, 3, 45, 50), 2_278_604),
     ("squeezenet1_1", zoo.squeezenet1_1, (1, 3, 41, 50), 1_235_496),
 ]
 
@@ -67,6 +69,12 @@ def test_networks_lower_and_agree_with_pytorch(name: str, make: Any, shape: tupl
     # The bound grows with depth far beyond what roundings really do; this is what PyTorch's own result is apart.
     torch.testing.assert_close(program(x), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     assert program.arena_bytes <= 1.05 * program.memory_plan.lower_bound
+
+
+@pytest.mark.parametrize("make", [zoo.efficientnet_b0, zoo.shufflenet_v2, zoo.mobilenet_v2])
+def test_no_copies_between_layouts(make: Any) -> None:
+    network = prepare(make().eval(), torch.randn(1, 3, 64, 64))
+    assert not any(isinstance(node.op, Relayout) for node in network.graph.nodes)
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

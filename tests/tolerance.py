@@ -17,17 +17,24 @@ import torch
 
 from netopt.graph import Graph, Node
 from netopt.ops import (
+    AdaptivePool2d,
     Arithmetic,
     BatchNorm,
+    ChannelShuffle,
     Concat,
     Conv2d,
+    ConvTranspose2d,
     Dense,
     LayerNorm,
+    Pad,
     Permute,
+    PixelShuffle,
+    PixelUnshuffle,
     Pointwise,
     Pool2d,
     Relayout,
     Reshape,
+    Resize,
     Slice,
     Softmax,
     SpatialMean,
@@ -94,15 +101,16 @@ def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
     match node.op:
         case Dense():
             return _dense(node.op, values, errors)
-        case Conv2d():
+        case Conv2d() | ConvTranspose2d():
             return _conv2d(node.op, values, errors)
         case Winograd2d():
             return _winograd2d(node.op, values, errors)
-        case Pool2d("max") | Relayout():
+        case Pool2d("max") | AdaptivePool2d("max") | Relayout():
             # A maximum moves by no more than the largest error in its window.
             return y, node.op.reference(errors[0])
-        case Pool2d() | SpatialMean():
-            terms = values[0].shape[2] * values[0].shape[3]
+        case Pool2d() | AdaptivePool2d() | SpatialMean() | Resize():
+            # To resize takes two stages, each a weight 1 - w, two products and a sum.
+            terms = max(6, values[0].shape[2] * values[0].shape[3])
             return y, node.op.reference(errors[0]) + gamma(terms + 2) * node.op.reference(values[0].abs())
         case Pointwise():
             return y, _pointwise(node.op, values[0], errors[0], y)
@@ -117,7 +125,9 @@ def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
             along = (-1,) + (1,) * (y.dim() - 2)
             size = (values[0] * scale.reshape(along)).abs() + y.abs()
             return y, scale.abs().reshape(along) * errors[0] + gamma(8) * size
-        case Reshape() | Permute() | Slice() | Concat():
+        case Pad():
+            return y, dataclasses.replace(node.op, value=0.0).reference(errors[0])
+        case Reshape() | Permute() | Slice() | Concat() | ChannelShuffle() | PixelShuffle() | PixelUnshuffle():
             return y, node.op.reference(*errors)
         case _:
             raise NotImplementedError(node.op.name)
@@ -137,12 +147,13 @@ def _dense(op: Dense, values: list[torch.Tensor], errors: list[torch.Tensor]) ->
     return y, _pointwise(op.activation, linear, error, y)
 
 
-def _conv2d(op: Conv2d, values: list[torch.Tensor], errors: list[torch.Tensor]) -> Bounded:
+def _conv2d(op: Conv2d | ConvTranspose2d, values: list[torch.Tensor], errors: list[torch.Tensor]) -> Bounded:
     plain = dataclasses.replace(op, has_bias=False, has_residual=False, activation=None)
     x, weight = values[:2]
+    products = weight[0].numel() if isinstance(op, Conv2d) else weight[:, 0].numel() // op.groups
     size = plain.reference(x.abs(), weight.abs())
     carried = plain.reference(errors[0], weight.abs()) + plain.reference(x.abs(), errors[1])
-    return _end(op, values, errors, plain.reference(x, weight), size, carried, weight[0].numel())
+    return _end(op, values, errors, plain.reference(x, weight), size, carried, products)
 
 
 def _winograd2d(op: Winograd2d, values: list[torch.Tensor], errors: list[torch.Tensor]) -> Bounded:
@@ -156,7 +167,7 @@ def _winograd2d(op: Winograd2d, values: list[torch.Tensor], errors: list[torch.T
 
 
 def _end(
-    op: Conv2d | Winograd2d,
+    op: Conv2d | ConvTranspose2d | Winograd2d,
     values: list[torch.Tensor],
     errors: list[torch.Tensor],
     linear: torch.Tensor,
@@ -190,6 +201,9 @@ def _arithmetic(function: str, values: list[torch.Tensor], errors: list[torch.Te
     (a, b), (da, db) = values, errors
     if function in ("add", "sub"):
         return da + db + U * (da + db)
+    if function == "prelu":
+        slope = torch.where(a > 0, 1.0, b.abs()).maximum(torch.where(a.abs() > da, 0.0, b.abs().clamp(min=1.0)))
+        return slope * da + a.abs() * db + da * db
     if function == "mul":
         return a.abs() * db + b.abs() * da + da * db
     return (da + y.abs() * db) / (b.abs() - db).clamp(min=1e-300)

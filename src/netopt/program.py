@@ -23,7 +23,7 @@ from netopt.kernels.kernel import Array, Problem, Schedule
 from netopt.kernels.tune import Workload, choose_schedules, streams, tune
 from netopt.memory import MemoryPlan, scratch_name
 from netopt.numerics import FLOAT32, Shape
-from netopt.ops import Conv2d, Dense, Winograd2d
+from netopt.ops import Conv2d, ConvTranspose2d, Dense, Winograd2d
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,7 +292,7 @@ def check_kernels(graph: Graph) -> None:
 
 def _check_weights(graph: Graph, node: Node) -> None:
     """Weights are packed when lowering, so they must be known then."""
-    if isinstance(node.op, Dense | Conv2d | Winograd2d) and not all(
+    if isinstance(node.op, Dense | Conv2d | ConvTranspose2d | Winograd2d) and not all(
         name in graph.constants for name in node.inputs[1 : 2 + node.op.has_bias]
     ):
         raise UnsupportedModel(

@@ -46,6 +46,8 @@ def _normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+SLOPES = _normal(6, seed=7)
+SEQUENCE = ((2, 3, 11),)
 IMAGE, IMAGE_AND_KERNEL = ((2, 3, 5, 7),), ((2, 3, 5, 7), (6, 3, 2, 3))
 W, BIAS = _normal(5, 6, seed=1), _normal(5, seed=2)
 MEAN, VARIANCE, SCALE, SHIFT = (_normal(6, seed=3), _normal(6, seed=4).exp(), _normal(6, seed=5), _normal(6, seed=6))
@@ -73,6 +75,19 @@ CASES = (
     Case("conv2d.padding", lambda x, w: F.conv2d(x, w, padding="valid"), IMAGE_AND_KERNEL, ulps=28),
     Case("conv1d.default", lambda x, w: F.conv1d(x, w, None, 2, 1, 2), ((2, 3, 9), (4, 3, 3)), ulps=28),
     Case("conv1d.padding", lambda x, w: F.conv1d(x, w, padding="same"), ((2, 3, 9), (4, 3, 2)), ulps=28),
+    Case("conv_transpose2d.input", F.conv_transpose2d, ((2, 3, 4, 5), (3, 6, 2, 3)), ulps=28),
+    Case(
+        "conv_transpose2d.input",
+        lambda x, w: F.conv_transpose2d(x, w, w[0, :, 0, 0], (2, 3), (1, 2), (1, 0), 1, (1, 2)),
+        ((2, 3, 4, 5), (3, 6, 2, 3)),
+        ulps=28,
+    ),
+    Case(
+        "conv_transpose1d.default",
+        lambda x, w: F.conv_transpose1d(x, w, None, 2, 1, 1, 1, 3),
+        ((2, 3, 9), (3, 4, 3)),
+        ulps=28,
+    ),
     # pooling
     Case(
         "max_pool2d.default",
@@ -87,6 +102,48 @@ CASES = (
     Case("avg_pool2d.default", lambda x: F.avg_pool2d(x, (3, 2), 2, 1, True, False), IMAGE, ulps=10),
     Case("adaptive_avg_pool2d.default", lambda x: F.adaptive_avg_pool2d(x, 1), IMAGE, ulps=36),
     Case("adaptive_avg_pool2d.default", lambda x: F.adaptive_avg_pool2d(x, (2, 3)), ((1, 2, 4, 6),), ulps=10),
+    Case("adaptive_avg_pool2d.default", lambda x: F.adaptive_avg_pool2d(x, (3, 4)), IMAGE, ulps=10),
+    Case(
+        "adaptive_max_pool2d.default",
+        lambda x: (F.adaptive_max_pool2d(x, 1), F.adaptive_max_pool2d(x, (3, 4)), F.adaptive_max_pool2d(x, (5, 7))),
+        IMAGE,
+    ),
+    Case("max_pool2d_with_indices.default", lambda x: F.max_pool2d(x, 2, return_indices=True)[0], IMAGE),
+    Case("avg_pool2d.default", lambda x: F.avg_pool2d(x, 3, 2, 1, True, divisor_override=7), IMAGE, ulps=10),
+    Case("max_pool1d.default", lambda x: (F.max_pool1d(x, 3), F.max_pool1d(x, 3, 2, 1, 2, True)), SEQUENCE),
+    Case("avg_pool1d.default", lambda x: (F.avg_pool1d(x, 3), F.avg_pool1d(x, 3, 2, 1, True)), SEQUENCE, ulps=4),
+    Case("avg_pool1d.default", lambda x: F.avg_pool1d(x, 3, 2, 1, False, False), SEQUENCE, ulps=4),
+    Case(
+        "adaptive_avg_pool1d.default",
+        lambda x: (F.adaptive_avg_pool1d(x, 1), F.adaptive_avg_pool1d(x, 4)),
+        SEQUENCE,
+        ulps=12,
+    ),
+    Case(
+        "adaptive_max_pool1d.default",
+        lambda x: (F.adaptive_max_pool1d(x, 1), F.adaptive_max_pool1d(x, 4)),
+        SEQUENCE,
+    ),
+    # images: copies, but for what is between pixels
+    Case("pad.default", lambda x: (F.pad(x, (1, 2)), F.pad(x, (1, 0, 2, 1), value=-1.5)), IMAGE),
+    Case("pad.default", lambda x: (F.pad(x, (-1, 2, 0, -2, 1, 1)), F.pad(x, (-1, -1)), F.pad(x, (0, 0))), IMAGE),
+    Case("pad.default", lambda x: (F.pad(x, (1, 2, 3, 0), "reflect"), F.pad(x, (-2, 1, 1, -1), "reflect")), IMAGE),
+    Case("pad.default", lambda x: (F.pad(x, (1, 2, 3, 0), "circular"), F.pad(x, (-2, 1, 1, -1), "circular")), IMAGE),
+    Case("pad.default", lambda x: (F.pad(x, (1, 9, 3, 0), "replicate"), F.pad(x, (-2, 1), "replicate")), SEQUENCE),
+    Case("pad.default", lambda x: (F.pad(x, (2, 0)), F.pad(x, (2, 0, 1, 1)), F.pad(x, (2, 2), "reflect")), SEQUENCE),
+    Case("pad.default", lambda x: (nn.ZeroPad2d(2)(x), nn.ReflectionPad2d(1)(x), nn.ReplicationPad2d(3)(x)), IMAGE),
+    Case("upsample_nearest2d.vec", lambda x: (F.interpolate(x, scale_factor=2), F.interpolate(x, (9, 4))), IMAGE),
+    Case("upsample_nearest1d.vec", lambda x: (F.interpolate(x, scale_factor=1.5), F.interpolate(x, 4)), SEQUENCE),
+    Case("_upsample_nearest_exact2d.vec", lambda x: F.interpolate(x, (9, 4), mode="nearest-exact"), IMAGE),
+    Case("_upsample_nearest_exact1d.vec", lambda x: F.interpolate(x, 4, mode="nearest-exact"), SEQUENCE),
+    # Two stages of two products and a sum, and at most 8 pixels away the rounding of a point.
+    Case("upsample_bilinear2d.vec", lambda x: F.interpolate(x, (9, 4), mode="bilinear"), IMAGE, ulps=16),
+    Case("upsample_bilinear2d.vec", nn.UpsamplingBilinear2d(scale_factor=2), IMAGE, ulps=16),
+    Case("upsample_linear1d.vec", lambda x: F.interpolate(x, scale_factor=1.5, mode="linear"), SEQUENCE, ulps=16),
+    Case("channel_shuffle.default", lambda x: F.channel_shuffle(x, 3), ((2, 6, 3, 4),)),
+    Case("channel_shuffle.default", lambda x: F.channel_shuffle(x, 3), ((2, 6, 5),)),
+    Case("pixel_shuffle.default", lambda x: F.pixel_shuffle(x, 2), ((2, 12, 3, 4),)),
+    Case("pixel_unshuffle.default", lambda x: F.pixel_unshuffle(x, 2), ((2, 3, 6, 4),)),
     Case("mean.dim", lambda x: (x.mean((2, 3)), x.mean((-1, -2), keepdim=True)), IMAGE, ulps=36),
     # activations
     Case("relu.default", F.relu),
@@ -94,6 +151,9 @@ CASES = (
     Case("relu6.default", lambda x: ATEN.relu6(4 * x)),
     Case("hardtanh.default", lambda x: (F.hardtanh(x, -0.3, 0.7), F.hardtanh(2 * x), nn.ReLU6()(4 * x))),
     Case("leaky_relu.default", lambda x: (F.leaky_relu(x), F.leaky_relu(x, 0.3))),
+    Case("prelu.default", lambda x: F.prelu(x, SLOPES)),
+    Case("prelu.default", lambda x: (F.prelu(x, SLOPES[:1]), F.prelu(x[0], SLOPES[:1]))),
+    Case("prelu.default", lambda x: F.prelu(x, SLOPES[:3]), IMAGE),
     Case("elu.default", lambda x: (F.elu(x), F.elu(x, 0.4), ATEN.elu(x, 0.4, 1.7, 2.0)), ulps=4),
     Case("selu.default", F.selu, ulps=4),
     Case("celu.default", lambda x: (F.celu(x), F.celu(x, 0.4)), ulps=4),
@@ -448,3 +508,9 @@ def test_refused_arguments_name_the_layer(row: str, arguments: tuple[Any, ...], 
 def test_dropout_of_nothing_is_allowed() -> None:
     x = _normal(4)
     _assert_same(_import_by_hand("dropout.default", x, 0.0, True), [x])
+
+
+def test_the_indices_of_maxima_are_refused() -> None:
+    model = Model(lambda x: F.max_pool2d(x, 2, return_indices=True)[1]).eval()
+    with pytest.raises(UnsupportedModel, match="result 1 of 'aten.max_pool2d_with_indices.default'; use the others"):
+        capture(model, _normal(1, 2, 4, 4))

@@ -475,9 +475,9 @@ def test_a_tensor_of_another_type_in_the_sum_is_refused_by_name(dtype: torch.dty
     ("model", "example", "message"),
     [
         (
-            nn.Sequential(OrderedDict(features=nn.Sequential(nn.ConvTranspose2d(1, 2, 3)))),
-            _normal(1, 1, 5, 5),
-            r"layer 'features.0': op 'aten.conv_transpose2d.input' is not lowered; write the layer with the ops that",
+            nn.Sequential(OrderedDict(features=nn.Sequential(nn.ConvTranspose3d(1, 2, 3)))),
+            _normal(1, 1, 5, 5, 4),
+            r"layer 'features.0': op 'aten.conv_transpose3d.input' is not lowered; write the layer with the ops that",
         ),
         (
             nn.Sequential(nn.ReLU(), Model(lambda self, x: torch.fft.fft(x).real)),

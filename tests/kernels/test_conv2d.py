@@ -132,11 +132,26 @@ def test_one_by_one_is_a_matrix_product_over_all_pixels(image: tuple[int, int], 
         assert_matches(op, tensors, in_place=True)
 
 
-@pytest.mark.parametrize("groups", [1, 16])
-def test_residual_in_place_with_a_halo(groups: int) -> None:
+@pytest.mark.parametrize(("channels", "groups"), [(16, 1), (16, 16), (21, 21)])
+def test_residual_in_place_with_a_halo(channels: int, groups: int) -> None:
     """The output takes the residual's memory, zeros around it included."""
     op = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), groups, True, True, RELU)
-    assert_matches(op, inputs_of(op, (1, 16, 9, 13), 16, (3, 3)), output=Layout(True, (1, 2, 0, 1)), in_place=True)
+    tensors = inputs_of(op, (1, channels, 9, 13), channels, (3, 3))
+    assert_matches(op, tensors, output=Layout(True, (1, 2, 0, 1)), in_place=True)
+
+
+@pytest.mark.parametrize("channels", [5, 16, 48])
+@pytest.mark.parametrize("halo", [(0, 0, 0, 0), (1, 2, 0, 1)])
+def test_one_by_one_depthwise(channels: int, halo: tuple[int, int, int, int]) -> None:
+    """Batch normalization that no layer takes; it may write over its input."""
+    op = Conv2d((1, 1), (0, 0, 0, 0), (1, 1), channels, True, False, RELU)
+    tensors = inputs_of(op, (2, channels, 7, 9), channels, (1, 1))
+    assert_matches(op, tensors, halo=halo, output=Layout(True, halo))
+    assert_matches(op, tensors, halo=(0, 0, 1, 0), output=Layout(True, halo))
+    layouts = [Layout(True, halo), Layout(), Layout()]
+    options = {"constants": (1, 2), "layouts": layouts, "output": layouts[0]}
+    over_input = run_kernel(op, tensors, in_place=0, **options)  # type: ignore[arg-type]
+    assert torch.equal(over_input, run_kernel(op, tensors, **options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 6])
@@ -186,7 +201,7 @@ def test_packing_is_undone_to_the_bit(groups: int, kernel: tuple[int, int]) -> N
             assert np.array_equal(KERNEL.unpack(problem, index, packed), value)
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(48, 1), (64, 64)])
+@pytest.mark.parametrize(("channels", "groups"), [(48, 1), (64, 64), (60, 60)])
 def test_threads_give_the_same_bits(channels: int, groups: int) -> None:
     op = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), groups, True, False, RELU)
     tensors = inputs_of(op, (1, channels, 20, 24), channels, (3, 3))

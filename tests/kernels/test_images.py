@@ -4,50 +4,28 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from netopt.graph import Graph, Node
 from netopt.ops import (
     CHANNELS_LAST,
     ROW_MAJOR,
     Arithmetic,
     Concat,
     Layout,
-    Op,
     Pointwise,
     Pool2d,
     Relayout,
     Slice,
     SpatialMean,
-    TensorType,
 )
 from tests.kernels.harness import run_kernel
-from tests.tolerance import assert_within, judge
-
-quick = settings(max_examples=25, derandomize=True, deadline=None)
-halos = st.tuples(*[st.integers(0, 2)] * 4).map(lambda halo: Layout(True, halo))
-# Beside each other, or among the channels of a wider image; the tests have up to 64 channels.
-places = st.tuples(halos, st.sampled_from([0, 70])).map(lambda pair: Layout(True, pair[0].halo, pair[1]))
-A, B = Layout(True, (1, 0, 2, 0)), Layout(True, (0, 1, 1, 1))
-C, D = Layout(True, (0, 0, 0, 0), 70), Layout(True, (1, 0, 0, 2), 81)
-
-
-def randn(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def assert_matches(op: Op, tensors: list[torch.Tensor], layouts: list[Layout], output: Layout) -> None:
-    names = tuple(f"x{i}" for i in range(len(tensors)))
-    types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, tensors, strict=True)}
-    types["y"] = op.infer(list(types.values()))
-    (expected,) = judge(Graph(names, ("y",), (Node(op, names, "y", ""),), types, {}), tensors)
-    assert_within(run_kernel(op, tensors, layouts=layouts, output=output), expected)
+from tests.kernels.images import A, B, C, D, assert_matches, places, quick, randn
 
 
 @quick
 @given(
-    function=st.sampled_from(["max", "average", "average_of_all"]),
+    function=st.sampled_from(["max", "average", "average_of_all", "sum"]),
     image=st.tuples(st.integers(4, 9), st.integers(4, 9)),
     channels=st.integers(1, 35),
     kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -98,6 +76,14 @@ def test_spatial_mean(channels: int, source: Layout, output: Layout) -> None:
     assert_matches(SpatialMean(), [randn(2, channels, 7, 5)], [source], output)
 
 
+@pytest.mark.parametrize("image", [(1, 1), (1, 5), (6, 1)])
+def test_images_of_one_pixel_or_line(image: tuple[int, int]) -> None:
+    x = randn(2, 18, *image)
+    assert_matches(SpatialMean(), [x], [A], B)
+    assert_matches(Pool2d("max", (3, 3), (1, 1), (1, 1, 1, 1)), [x], [A], B)
+    assert_matches(Pool2d("average", (3, 3), (1, 1), (1, 1, 1, 1)), [x], [A], B)
+
+
 @quick
 @given(shape=st.tuples(*[st.integers(1, 9)] * 4), first=places, second=places, to=st.booleans(), back=st.booleans())
 def test_relayout(shape: tuple[int, ...], first: Layout, second: Layout, to: bool, back: bool) -> None:
@@ -118,7 +104,7 @@ def test_pointwise(source: Layout, target: Layout, function: str) -> None:
 def test_arithmetic_is_correctly_rounded(second: tuple[int, ...], layouts: tuple[Layout, Layout, Layout]) -> None:
     x, y = randn(2, 11, 5, 6), randn(*second, seed=1)
     at = layouts[1] if len(second) == 4 else ROW_MAJOR
-    for function, expected in (("add", x + y), ("div", x / y)):
+    for function, expected in (("add", x + y), ("div", x / y), ("prelu", torch.where(x > 0, x, x * y))):
         result = run_kernel(Arithmetic(function), [x, y], layouts=[layouts[0], at], output=layouts[2])
         assert torch.equal(result, expected)
 

@@ -48,7 +48,7 @@ def run(
     in_place: bool = False,
 ) -> torch.Tensor:
     """The result; `more` is what the input's halo has beyond what is read."""
-    reads = op.reads(tuple(tensors[0].shape))
+    reads = op.halo(tuple(tensors[0].shape), tuple(tensors[1].shape))
     source = Layout(True, tuple(a + b for a, b in zip(reads, more, strict=True)))  # type: ignore[arg-type]
     residual = output if in_place else Layout(True, (0, 1, 2, 0))
     return run_kernel(

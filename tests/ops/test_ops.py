@@ -13,19 +13,26 @@ from netopt import InvalidArgument
 from netopt.numerics import Int32
 from netopt.ops import (
     OPS,
+    AdaptivePool2d,
     Arithmetic,
     BatchNorm,
+    ChannelShuffle,
     Concat,
     Conv2d,
+    ConvTranspose2d,
     Dense,
     LayerNorm,
     Layout,
     Op,
+    Pad,
     Permute,
+    PixelShuffle,
+    PixelUnshuffle,
     Pointwise,
     Pool2d,
     Relayout,
     Reshape,
+    Resize,
     Slice,
     Softmax,
     SpatialMean,
@@ -44,8 +51,11 @@ CASES: list[tuple[Op, list[tuple[int, ...]], int, tuple[int, ...]]] = [
     (RELU, [(2, 3)], 0, (0,)),
     (Arithmetic("add"), [(2, 3), (2, 3)], 0, (0, 1)),
     (Arithmetic("div"), [(2, 1), (1, 3)], 0, ()),
+    (Arithmetic("prelu"), [(2, 3, 4), (3, 1)], 0, (0,)),
     (Arithmetic("mul"), [(), (4, 3)], 0, (1,)),
     (Conv2d(), [(2, 3, 5, 6), (4, 3, 2, 3)], 2 * 4 * 4 * 4 * 18, ()),
+    (Conv2d(groups=4, has_bias=True), [(2, 4, 3, 5), (4, 1, 1, 1), (4,)], 120, (0,)),
+    (Conv2d((2, 2), groups=4), [(2, 4, 3, 5), (4, 1, 1, 1)], 48, ()),
     (Conv2d((2, 1), (1, 0, 2, 1), (1, 2), 3, True), [(1, 3, 5, 6), (6, 1, 2, 2), (6,)], 6 * 3 * 7 * 4, ()),
     (
         Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 1, True, True, RELU),
@@ -56,8 +66,21 @@ CASES: list[tuple[Op, list[tuple[int, ...]], int, tuple[int, ...]]] = [
     # 2 x 3 tiles of 2 x 2 outputs, 16 products each for every pair of channels.
     (Winograd2d(2, (1, 1, 1, 1), True), [(2, 3, 4, 5), (7, 3, 4, 4), (7,)], 2 * 6 * 16 * 21, ()),
     (Winograd2d(4, has_residual=True), [(1, 3, 6, 6), (7, 3, 6, 6), (1, 7, 4, 4)], 36 * 21, (2,)),
+    (ConvTranspose2d((2, 1), (1, 0, 0, 1), (1, 0), (1, 2), 2, True), [(1, 4, 3, 5), (4, 3, 2, 3), (6,)], 60 * 18, ()),
+    (ConvTranspose2d(has_residual=True), [(1, 2, 3, 3), (2, 4, 1, 1), (1, 4, 3, 3)], 72, (2,)),
     (Pool2d("max", (2, 2), (2, 2)), [(2, 3, 5, 6)], 0, ()),
     (Pool2d("average", (3, 2), (2, 1), (1, 1, 0, 0), (1, 1), (1, 0)), [(2, 3, 5, 6)], 0, ()),
+    (Pool2d("sum", (3, 2), (2, 1)), [(2, 3, 5, 6)], 0, ()),
+    (AdaptivePool2d("max", (3, 4)), [(2, 3, 5, 6)], 0, ()),
+    (AdaptivePool2d("average", (7, 1)), [(2, 3, 5, 6)], 0, ()),
+    (ChannelShuffle(3), [(2, 6, 5, 6)], 0, ()),
+    (PixelShuffle(2), [(2, 8, 5, 6)], 0, ()),
+    (PixelUnshuffle(3), [(2, 2, 3, 6)], 0, ()),
+    (Pad("constant", (1, 0, 2), (0, 3, 0), 1.5), [(2, 3, 4)], 0, ()),
+    (Pad("reflect", (0, 1), (0, 2)), [(2, 3)], 0, ()),
+    (Pad("circular", (3, 1), (0, 3)), [(3, 3)], 0, ()),
+    (Resize("bilinear", (3, 8), (0.5, 2.0)), [(2, 3, 5, 6)], 0, ()),
+    (Resize("nearest", (3, 8), (0.5, 2.0)), [(2, 3, 5, 6)], 0, ()),
     (SpatialMean(), [(2, 3, 5, 6)], 0, ()),
     (Relayout(), [(2, 3, 5, 6)], 0, ()),
     (Softmax(1), [(2, 3)], 0, ()),
@@ -107,6 +130,10 @@ REFUSED: list[tuple[Op, list[tuple[int, ...]], str]] = [
     (Conv2d(), [(1, 3, 2, 6), (4, 3, 3, 3)], "input of conv2d: expected at least 3 along axis 2, found 2"),
     (Conv2d(has_bias=True), [(1, 3, 5, 6), (4, 3, 2, 2), (3,)], "bias of conv2d"),
     (Conv2d(has_residual=True), [(1, 3, 5, 6), (4, 3, 2, 2), (1, 4, 5, 6)], "residual of conv2d"),
+    (ConvTranspose2d(), [(1, 3, 5, 6), (4, 3, 2, 2)], "conv_transpose2d: expected x"),
+    (ConvTranspose2d((1, 1), (3, 3, 0, 0)), [(1, 4, 5, 6), (4, 3, 2, 2)], "padding of conv_transpose2d"),
+    (ConvTranspose2d(has_bias=True), [(1, 4, 5, 6), (4, 3, 2, 2), (4,)], r"bias of conv_transpose2d: expected \(3,\)"),
+    (ConvTranspose2d(has_residual=True), [(1, 4, 5, 6), (4, 3, 2, 2), (4,)], "residual of conv_transpose2d"),
     (Pool2d("max", (2, 2), (2, 2)), [(3, 5, 6)], "input of max_pool2d"),
     (
         Pool2d("average", (2, 9), (2, 2)),
@@ -114,6 +141,14 @@ REFUSED: list[tuple[Op, list[tuple[int, ...]], str]] = [
         "avg_pool2d: expected at least 9 along axis 3, found 6",
     ),
     (SpatialMean(), [(3, 5, 6)], "spatial_mean"),
+    (AdaptivePool2d("max", (2, 2)), [(3, 5, 6)], "input of adaptive_max_pool2d"),
+    (ChannelShuffle(4), [(1, 6, 5, 6)], "channel_shuffle: expected .* with 4 equal groups"),
+    (PixelShuffle(2), [(1, 6, 5, 6)], r"pixel_shuffle: expected \(batch, a multiple of 4"),
+    (PixelUnshuffle(2), [(1, 6, 5, 6)], r"pixel_unshuffle: expected \(batch, channels, multiples of 2\)"),
+    (Pad("constant", (1,), (1,)), [(3, 4)], "axes of pad: expected 1"),
+    (Pad("reflect", (0, 0), (0, 4)), [(3, 4)], "sizes of reflect_pad: expected at most 3 along axis 1"),
+    (Pad("circular", (5, 0), (0, 0)), [(4, 4)], "sizes of circular_pad: expected at most 4 along axis 0"),
+    (Resize("nearest", (2, 2), (1.0, 1.0)), [(3, 4)], "input of resize"),
     (Softmax(2), [(3, 4)], "axis of softmax: expected 0 to 1, found 2"),
     (Softmax(-1), [(3, 4)], "axis of softmax"),
     (LayerNorm(3, 1e-5), [(3, 4), (4,), (4,)], "axes of layer_norm: expected 1 to 2, found 3"),
@@ -162,6 +197,8 @@ def test_pointwise_functions_are_those_of_the_table(function: str, parameters: t
         lambda: Pool2d("median", (2, 2), (2, 2)),
         lambda: Pool2d("max", (2, 0), (2, 2)),
         lambda: Pool2d("max", (2, 2), (2, 2), excess=(-1, 0)),
+        lambda: ConvTranspose2d((0, 1)),
+        lambda: AdaptivePool2d("median", (2, 2)),
     ],
 )
 def test_impossible_windows(make: Any) -> None:
@@ -253,7 +290,7 @@ def test_pooling_is_pytorchs(
 
 
 def test_unknown_arithmetic() -> None:
-    with pytest.raises(InvalidArgument, match="arithmetic: expected one of add, sub, mul, div, found pow"):
+    with pytest.raises(InvalidArgument, match="arithmetic: expected one of add, sub, mul, div, prelu, found pow"):
         Arithmetic("pow")
 
 
@@ -289,3 +326,39 @@ def test_broadcasting_is_pytorchs(first: list[int], second: list[int]) -> None:
             Arithmetic("add").infer(types)
     else:
         assert Arithmetic("add").infer(types).shape == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Pad("mirror", (1,), (1,)), "mode of pad: expected one of constant, reflect, replicate, circular"),
+        (lambda: Pad("constant", (1,), (-1,)), "sizes of pad"),
+        (lambda: Pad("constant", (1, 2), (1,)), "sizes of pad"),
+        (lambda: Pad("reflect", (1,), (1,), 2.0), "value of pad"),
+        (lambda: ConvTranspose2d(output_padding=(-1, 0)), "groups and output_padding of conv_transpose2d"),
+        (lambda: AdaptivePool2d("max", (0, 2)), "size of adaptive_pool2d"),
+    ],
+)
+def test_impossible_pads_and_sizes(make: Any, message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        make()
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("sizes", [(1, 2, 3, 0), (0, 3, 1, 1)])
+def test_padding_is_pytorchs(mode: str, sizes: tuple[int, int, int, int]) -> None:
+    left, right, top, bottom = sizes
+    x = torch.arange(40.0).reshape(1, 2, 4, 5)
+    result = Pad(mode, (0, 0, top, left), (0, 0, bottom, right)).reference(x)
+    assert torch.equal(result, torch.nn.functional.pad(x, sizes, mode=mode))
+
+
+def test_pads_that_only_put_zeros_around_images() -> None:
+    assert Pad("constant", (0, 0, 1, 2), (0, 0, 3, 4)).zero_sides == (1, 3, 2, 4)
+    for op in (
+        Pad("constant", (0, 0, 1, 2), (0, 0, 3, 4), 1.0),
+        Pad("constant", (0, 1, 1, 2), (0, 0, 3, 4)),
+        Pad("constant", (0, 1, 2), (0, 3, 4)),
+        Pad("replicate", (0, 0, 1, 2), (0, 0, 3, 4)),
+    ):
+        assert op.zero_sides is None

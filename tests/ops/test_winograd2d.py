@@ -35,11 +35,11 @@ def test_it_is_the_convolution(tile: int, shape: tuple[int, ...], outputs: int, 
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "reads"),
+    ("height", "width", "halo"),
     [(8, 8, (1, 1, 1, 1)), (7, 8, (1, 2, 1, 1)), (5, 6, (1, 4, 1, 3))],
 )
-def test_the_last_tiles_reach_into_more_zeros(height: int, width: int, reads: tuple[int, ...]) -> None:
-    assert Winograd2d(4, (1, 1, 1, 1)).reads((1, 3, height, width)) == reads
+def test_the_last_tiles_reach_into_more_zeros(height: int, width: int, halo: tuple[int, ...]) -> None:
+    assert Winograd2d(4, (1, 1, 1, 1)).halo((1, 3, height, width), (8, 3, 6, 6)) == halo
 
 
 def test_a_block_is_a_run_of_rows_of_one_image_or_whole_images() -> None:

@@ -21,6 +21,7 @@ EXPRESSIONS: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {
     "sub": operator.sub,
     "mul": operator.mul,
     "div": operator.truediv,
+    "prelu": lambda x, slope: hl.select(x > hl.f32(0.0), x, slope * x),
 }
 
 

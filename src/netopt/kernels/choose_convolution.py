@@ -69,7 +69,7 @@ def _problem(op: Conv2d | Winograd2d, inputs: tuple[TensorType, ...], output: Te
     halo = op.padding
     if isinstance(op, Winograd2d):
         weight = TensorType((*weight.shape[:2], op.points, op.points))
-        halo = op.reads(x.shape)
+        halo = op.halo(x.shape, weight.shape)
     inner = Layout(True, (1, 1, 1, 1))
     if op.has_residual:
         rest[-1] = dataclasses.replace(rest[-1], layout=inner)

@@ -9,16 +9,21 @@ from typing import Any
 import halide as hl
 
 from netopt.errors import UnsupportedModel
+from netopt.kernels.adaptive_pool2d import AdaptivePool2dKernel
 from netopt.kernels.arithmetic import ArithmeticKernel
 from netopt.kernels.conv2d import Conv2dKernel
+from netopt.kernels.conv_transpose2d import ConvTranspose2dKernel
 from netopt.kernels.copies import ConcatKernel, PermuteKernel, SliceKernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.dense import DenseKernel
 from netopt.kernels.kernel import Array, Kernel, Problem, Schedule
 from netopt.kernels.layer_norm import LayerNormKernel
+from netopt.kernels.pad import PadKernel
 from netopt.kernels.pointwise import PointwiseKernel
 from netopt.kernels.pool2d import Pool2dKernel, SpatialMeanKernel
 from netopt.kernels.relayout import RelayoutKernel
+from netopt.kernels.resize import ResizeKernel
+from netopt.kernels.shuffle import ChannelShuffleKernel, PixelShuffleKernel, PixelUnshuffleKernel
 from netopt.kernels.softmax import SoftmaxKernel
 from netopt.kernels.winograd2d import Winograd2dKernel
 from netopt.ops import Op
@@ -27,15 +32,22 @@ from netopt.ops import Op
 KERNELS: dict[type[Op], Kernel[Any]] = {
     kernel.op: kernel
     for kernel in (
+        AdaptivePool2dKernel(),
         ArithmeticKernel(),
+        ChannelShuffleKernel(),
         ConcatKernel(),
         Conv2dKernel(),
+        ConvTranspose2dKernel(),
         DenseKernel(),
         LayerNormKernel(),
+        PadKernel(),
         PermuteKernel(),
+        PixelShuffleKernel(),
+        PixelUnshuffleKernel(),
         PointwiseKernel(),
         Pool2dKernel(),
         RelayoutKernel(),
+        ResizeKernel(),
         SliceKernel(),
         SoftmaxKernel(),
         SpatialMeanKernel(),

@@ -13,7 +13,9 @@ first three:
     512 x 7 x 7   3 x 3   512                      36      29      37      35
     64 x 56 x 56  1 x 1   256                      41      39      39
 
-Depthwise convolutions have vectors along the channels, and a window of up to 7 x 7 unrolled.
+Depthwise convolutions have vectors along the channels, and a window of up to 7 x 7 unrolled. With a window of one
+pixel (batch normalization that no layer takes) and whole vectors of channels they run at the rate of a copy: 256 x 28 x
+28 with relu in 14.7 us on an AMD EPYC (Zen 5, AVX-512), where PyTorch copies in 14.4.
 """
 
 from __future__ import annotations
@@ -77,7 +79,8 @@ class Conv2dKernel(OnePipeline[TileSchedule]):
     def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[TileSchedule]:
         size = _Size(problem)
         if size.depthwise:
-            vectors = [v for v in (4, 2, 3, 1) if size.groups % (v * cpu.lanes) == 0] or [1]
+            whole = size.groups // cpu.lanes
+            vectors = [v for v in (4, 2, 3, 1) if whole % v == 0] if whole else [1]
             return [TileSchedule(rows, v, 1) for v in vectors for rows in (4, 3, 2) if rows <= size.width] or [
                 TileSchedule(1, vectors[0], 1)
             ]
@@ -207,47 +210,58 @@ def _direct(inputs: dict[str, hl.ImageParam], size: _Size, schedule: TileSchedul
 def _depthwise(
     inputs: dict[str, hl.ImageParam], size: _Size, schedule: TileSchedule, cpu: Cpu, threads: int
 ) -> hl.Func:
-    # --- algorithm
-    lanes, tile = cpu.lanes, schedule.vectors * cpu.lanes
     c, n, out = hl.Var("c"), hl.Var("n"), hl.Func("out")
     out[c, hl.Var("x"), hl.Var("y"), n] = hl.undef(hl.Float(32))
-    top, _, left, _ = size.target
-    bands = bands_of(size.width, schedule)
-    even = size.groups % tile == 0
-    for number, band in enumerate(bands):
-        domain = hl.RDom([(left + band.start, band.rows), (top, size.height)], f"band{number}")
-        x, y = domain.x, domain.y
-        window = hl.RDom([(0, size.kernel_width), (0, size.kernel_height)], f"window{number}")
-        total = hl.Func(f"total_{number}")
-        cc, xx, yy, nn = hl.Var("c"), hl.Var("x"), hl.Var("y"), hl.Var("n")
-        column, row = _source_at(size, xx, yy, window.x, window.y)
-        total[cc, xx, yy, nn] = inputs["bias"][cc] if "bias" in inputs else hl.f32(0.0)
-        total[cc, xx, yy, nn] += inputs["weight"][cc, window.x, window.y] * inputs["x"][cc, column, row, nn]
-        value = total[c, x - left, y - top, n]
-        if size.op.has_residual:
-            shift_y, shift_x = size.residual[0] - top, size.residual[2] - left
-            value += inputs["residual"][c, x + shift_x, y + shift_y, n]
-        out[c, x, y, n] = apply_pointwise(size.op.activation, value)
-        # --- schedule
-        c_out, c_in = hl.Var("c_out"), hl.Var("c_in")
-        x_out, x_in = hl.RVar("x_out"), hl.RVar("x_in")
-        stage = out.update(number)
-        stage.split(c, c_out, c_in, tile, hl.TailStrategy.GuardWithIf).split(x, x_out, x_in, band.tile)
-        stage.reorder(c_in, x_in, x_out, y, c_out, n)
-        total.compute_at(out, x_out)
-        if even:
-            stage.vectorize(c_in, lanes).unroll(c_in).unroll(x_in)
-            total.vectorize(cc, lanes).unroll(cc).unroll(xx)
-            update = total.update().reorder(cc, xx, window.x, window.y)
-            update.vectorize(cc, lanes).unroll(cc).unroll(xx)
-            if size.kernel_width * size.kernel_height <= _UNROLLED_WINDOW:
-                update.unroll(window.x).unroll(window.y)
-        else:
-            # The last vector is shorter, and no memory may be read beyond the channels.
-            stage.vectorize(c_in, lanes, hl.TailStrategy.GuardWithIf)
-            total.vectorize(cc, lanes, hl.TailStrategy.GuardWithIf)
-            total.update().reorder(cc, xx, window.x, window.y).vectorize(cc, lanes, hl.TailStrategy.GuardWithIf)
-        work = band.rows * size.height * size.batch * size.groups * size.kernel_width * size.kernel_height
-        share_tiles(stage, c_out, -(-size.groups // tile), work, threads)
-    zero_halo(out, [c], n, size.target, size.target_shape, len(bands), lanes)
+    # What is left over of the channels is one shorter vector: no memory may be read beyond them.
+    whole = size.groups // cpu.lanes * cpu.lanes
+    parts = [(0, whole, schedule.vectors, cpu.lanes), (whole, size.groups - whole, 1, size.groups - whole)]
+    updates = 0
+    for start, channels, vectors, lanes in parts:
+        for band in bands_of(size.width, schedule) if channels else ():
+            tiles = hl.RDom(
+                [(start, channels), (size.target[2] + band.start, band.rows), (size.target[0], size.height)],
+                f"band{updates}",
+            )
+            total = _depthwise_sum(f"total_{updates}", inputs, size, vectors, lanes)
+            _depthwise_band(out, total, tiles, n, inputs, size)
+            # --- schedule
+            c_out, c_in, x_out, x_in = (hl.RVar(name) for name in ("c_out", "c_in", "x_out", "x_in"))
+            stage = out.update(updates)
+            exact = hl.TailStrategy.GuardWithIf  # without remainders: no guard is needed
+            stage.split(tiles[0], c_out, c_in, vectors * lanes, exact).split(tiles[1], x_out, x_in, band.tile, exact)
+            stage.reorder(c_in, x_in, x_out, tiles[2], c_out, n).vectorize(c_in, lanes).unroll(c_in).unroll(x_in)
+            total.compute_at(out, x_out)
+            work = band.rows * size.height * size.batch * channels * size.kernel_width * size.kernel_height
+            share_tiles(stage, c_out, channels // (vectors * lanes), work, threads)
+            updates += 1
+    zero_halo(out, [c], n, size.target, size.target_shape, updates, cpu.lanes)
     return out
+
+
+def _depthwise_sum(name: str, inputs: dict[str, hl.ImageParam], size: _Size, vectors: int, lanes: int) -> hl.Func:
+    """The sums over the window of a tile, in registers."""
+    # --- algorithm
+    c, x, y, n, total = hl.Var("c"), hl.Var("x"), hl.Var("y"), hl.Var("n"), hl.Func(name)
+    window = hl.RDom([(0, size.kernel_width), (0, size.kernel_height)], f"{name}_window")
+    column, row = _source_at(size, x, y, window.x, window.y)
+    total[c, x, y, n] = inputs["bias"][c] if "bias" in inputs else hl.f32(0.0)
+    total[c, x, y, n] += inputs["weight"][c, window.x, window.y] * inputs["x"][c, column, row, n]
+    # --- schedule
+    total.bound_extent(c, vectors * lanes).vectorize(c, lanes).unroll(c).unroll(x)
+    update = total.update().reorder(c, x, window.x, window.y).vectorize(c, lanes).unroll(c).unroll(x)
+    if size.kernel_width * size.kernel_height <= _UNROLLED_WINDOW:
+        update.unroll(window.x).unroll(window.y)
+    return total
+
+
+def _depthwise_band(
+    out: hl.Func, total: hl.Func, tiles: hl.RDom, n: hl.Var, inputs: dict[str, hl.ImageParam], size: _Size
+) -> None:
+    """The output over (channels, columns, rows) of `tiles`, in coordinates of its memory."""
+    # --- algorithm
+    c, x, y = tiles[0], tiles[1], tiles[2]
+    top, _, left, _ = size.target
+    value = total[c, x - left, y - top, n]
+    if size.op.has_residual:
+        value += inputs["residual"][c, x + (size.residual[2] - left), y + (size.residual[0] - top), n]
+    out[c, x, y, n] = apply_pointwise(size.op.activation, value)

@@ -29,7 +29,7 @@ def image_shapes(problem: Problem) -> tuple[Shape, ...]:
 def build_on_images(problem: Problem, cpu: Cpu, function: Callable[..., hl.Expr]) -> Pipeline:
     """function(*operands) for each element of a channels-last output."""
     # --- algorithm
-    inputs = [SpatialInput(f"x{number}", type_) for number, type_ in enumerate(problem.inputs)]
+    inputs = [SpatialInput(f"x{number}", type_, broadcast=True) for number, type_ in enumerate(problem.inputs)]
     out = SpatialOutput(problem.output)
     stage, _, _ = out.define(lambda c, x, y, n: function(*(operand.at(c, x, y, n) for operand in inputs)))
     # --- schedule

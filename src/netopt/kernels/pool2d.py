@@ -14,19 +14,20 @@ from netopt.numerics import Shape
 from netopt.ops import Pool2d, SpatialMean, TensorType
 
 
-def _as_images(type_: TensorType) -> TensorType:
+def as_images(type_: TensorType) -> TensorType:
+    """The type in channels-last layout, which one pixel a channel is in anyhow."""
     return TensorType(type_.shape, type_.format, channels_last(type_))
 
 
-class _FromImageToImage(PlainKernel):
+class FromImageToImage(PlainKernel):
     """A kernel with one image as input."""
 
     def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
-        types = (_as_images(problem.inputs[0]), _as_images(problem.output))
+        types = (as_images(problem.inputs[0]), as_images(problem.output))
         return tuple(type_.layout.physical(type_.shape) for type_ in types)
 
 
-class Pool2dKernel(_FromImageToImage):
+class Pool2dKernel(FromImageToImage):
     """The window is walked pixel by pixel; an element outside the image counts for nothing."""
 
     op = Pool2d
@@ -35,7 +36,7 @@ class Pool2dKernel(_FromImageToImage):
         assert isinstance(problem.op, Pool2d)
         # --- algorithm
         op, window = problem.op, problem.op.window()
-        source, out = SpatialInput("source", _as_images(problem.inputs[0])), SpatialOutput(problem.output)
+        source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
         _, _, height, width = problem.inputs[0].shape
         c, x, y, n, total = hl.Var("c"), hl.Var("x"), hl.Var("y"), hl.Var("n"), hl.Func("total")
         k = hl.RDom([(0, op.kernel[1]), (0, op.kernel[0])], "window")
@@ -52,10 +53,10 @@ class Pool2dKernel(_FromImageToImage):
             value = hl.select(inside, value, nothing)
         total[c, x, y, n] = nothing
         so_far = hl.Expr(total[c, x, y, n])
-        total[c, x, y, n] = _larger(value, so_far) if op.function == "max" else so_far + value
+        total[c, x, y, n] = larger(value, so_far) if op.function == "max" else so_far + value
 
         def result(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
-            if op.function == "max":
+            if op.function in ("max", "sum"):
                 return total[c, x, y, n]
             return total[c, x, y, n] / hl.f32(_count(op, x, 1, width) * _count(op, y, 0, height))
 
@@ -78,7 +79,7 @@ class Pool2dKernel(_FromImageToImage):
         return Pipeline(out.finish(cpu.lanes), (source.param,))
 
 
-def _larger(value: hl.Expr, so_far: hl.Expr) -> hl.Expr:
+def larger(value: hl.Expr, so_far: hl.Expr) -> hl.Expr:
     """The maximum, and NaN where either is: a NaN so far must stay, and a new one must enter."""
     return hl.strict_float(hl.select(hl.is_nan(so_far), so_far, at_least(value, so_far)))
 
@@ -92,14 +93,14 @@ def _count(op: Pool2d, at: hl.Expr, axis: int, size: int) -> hl.Expr:
     return hl.min(last, size + op.padding[2 * axis + 1]) - first
 
 
-class SpatialMeanKernel(_FromImageToImage):
+class SpatialMeanKernel(FromImageToImage):
     """One sum a channel over all pixels."""
 
     op = SpatialMean
 
     def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
-        source, out = SpatialInput("source", _as_images(problem.inputs[0])), SpatialOutput(problem.output)
+        source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
         _, _, height, width = problem.inputs[0].shape
         c, n, row, total = hl.Var("c"), hl.Var("n"), hl.Func("row"), hl.Func("total")
         y = hl.Var("y")

@@ -21,21 +21,22 @@ def channels_last(type_: TensorType) -> Layout:
 
 
 class SpatialInput:
-    """A (batch, channels, height, width) operand, or one that broadcasts to that, read at (c, x, y, n)."""
+    """A (batch, channels, height, width) operand, or with `broadcast` one that is broadcast, read at (c, x, y, n)."""
 
-    def __init__(self, name: str, type_: TensorType) -> None:
+    def __init__(self, name: str, type_: TensorType, *, broadcast: bool = False) -> None:
         """Make the parameter. Its row-major shape in memory is `shape`."""
+        self.broadcast = broadcast
         self.sizes = (1,) * (4 - len(type_.shape)) + type_.shape
         self.layout = type_.layout
         self.shape = self.layout.physical(self.sizes)
         self.param = float_input(name, self.shape, type_)
 
     def at(self, c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
-        """The element at these logical coordinates; axes of size 1 are broadcast."""
-        batch, channels, height, width = self.sizes
-        c, x, y, n = (
-            hl.Expr(0) if size == 1 else v for v, size in ((c, channels), (x, width), (y, height), (n, batch))
-        )
+        """The element at these logical coordinates; with `broadcast` the only one along an axis of size 1."""
+        if self.broadcast:
+            batch, channels, height, width = self.sizes
+            pairs = ((c, channels), (x, width), (y, height), (n, batch))
+            c, x, y, n = (hl.Expr(0) if size == 1 else v for v, size in pairs)
         if not self.layout.channels_last:
             return self.param[x, y, c, n]
         top, _, left, _ = self.layout.halo

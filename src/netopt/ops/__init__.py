@@ -1,17 +1,23 @@
 """The ops: each one's attributes, reference, shape rule and cost."""
 
+from netopt.ops.adaptive_pool2d import AdaptivePool2d
 from netopt.ops.arithmetic import Arithmetic
 from netopt.ops.batch_norm import BatchNorm
+from netopt.ops.channel_shuffle import ChannelShuffle
 from netopt.ops.concat import Concat
 from netopt.ops.conv2d import Conv2d
+from netopt.ops.conv_transpose2d import ConvTranspose2d
 from netopt.ops.dense import Dense
 from netopt.ops.layer_norm import LayerNorm
 from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Layout, Op, TensorType
+from netopt.ops.pad import Pad
 from netopt.ops.permute import Permute
+from netopt.ops.pixel_shuffle import PixelShuffle, PixelUnshuffle
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.pool2d import Pool2d
 from netopt.ops.relayout import Relayout
 from netopt.ops.reshape import Reshape
+from netopt.ops.resize import Resize
 from netopt.ops.slice import Slice
 from netopt.ops.softmax import Softmax
 from netopt.ops.spatial_mean import SpatialMean
@@ -20,17 +26,24 @@ from netopt.ops.winograd2d import Winograd2d
 OPS: dict[str, type[Op]] = {
     op.name: op
     for op in (
+        AdaptivePool2d,
         Arithmetic,
         BatchNorm,
+        ChannelShuffle,
         Concat,
         Conv2d,
+        ConvTranspose2d,
         Dense,
         LayerNorm,
+        Pad,
         Permute,
+        PixelShuffle,
+        PixelUnshuffle,
         Pointwise,
         Pool2d,
         Relayout,
         Reshape,
+        Resize,
         Slice,
         Softmax,
         SpatialMean,
@@ -42,19 +55,26 @@ __all__ = [
     "CHANNELS_LAST",
     "OPS",
     "ROW_MAJOR",
+    "AdaptivePool2d",
     "Arithmetic",
     "BatchNorm",
+    "ChannelShuffle",
     "Concat",
     "Conv2d",
+    "ConvTranspose2d",
     "Dense",
     "LayerNorm",
     "Layout",
     "Op",
+    "Pad",
     "Permute",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "Pointwise",
     "Pool2d",
     "Relayout",
     "Reshape",
+    "Resize",
     "Slice",
     "Softmax",
     "SpatialMean",

@@ -17,12 +17,13 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "sub": torch.sub,
     "mul": torch.mul,
     "div": torch.div,
+    "prelu": lambda x, slope: torch.where(x > 0, x, slope * x),
 }
 
 
 @dataclass(frozen=True)
 class Arithmetic(Op):
-    """z = x (+, -, *, /) y, elementwise.
+    """z = x (+, -, *, /) y, elementwise; or "prelu": x where x > 0, else y x (He et al., 1502.01852).
 
     Attributes:
         function: a key of `FUNCTIONS`.

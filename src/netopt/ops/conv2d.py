@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
+from netopt.numerics import Shape
 from netopt.ops.fused_end import FusedEnd
 from netopt.ops.op import TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
@@ -68,4 +69,14 @@ class Conv2d(FusedEnd):
         return self.infer(inputs).elements * inputs[1].elements // inputs[1].shape[0]
 
     def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
-        return (self.residual_index,) if self.has_residual else ()
+        residual = (self.residual_index,) if self.has_residual else ()
+        return (0, *residual) if self._scales_channels(inputs[1].shape) else residual
+
+    def halo(self, x: Shape, weight: Shape) -> Sides:
+        """Rows and columns of zeros around x that the window reads: top, bottom, left, right."""
+        return self.padding
+
+    def _scales_channels(self, weight: Shape) -> bool:
+        """Whether each output is made of the input at its place alone: a multiplication and an addition a channel."""
+        one_pixel = weight[2:] == (1, 1) and self.stride == (1, 1) and not any(self.padding)
+        return one_pixel and weight[1] == 1 and weight[0] == self.groups

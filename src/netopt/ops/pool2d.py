@@ -13,12 +13,12 @@ from netopt.errors import InvalidArgument
 from netopt.ops.op import Op, TensorType, expect_inputs
 from netopt.ops.spatial import Pair, Sides, Window
 
-FUNCTIONS = ("max", "average", "average_of_all")
+FUNCTIONS = ("max", "average", "average_of_all", "sum")
 
 
 @dataclass(frozen=True)
 class Pool2d(Op):
-    """y = the maximum, or the average, of x (batch, channels, height, width) over a window.
+    """y = the maximum, the average, or the sum, of x (batch, channels, height, width) over a window.
 
     Padding never wins a maximum. "average" divides by the number of elements that are not padding, "average_of_all" by
     the number of elements of the window within the padded input, as PyTorch's count_include_pad does; what rounding up
@@ -44,7 +44,7 @@ class Pool2d(Op):
 
     @property
     def label(self) -> str:
-        return "max_pool2d" if self.function == "max" else "avg_pool2d"
+        return {"max": "max_pool2d", "sum": "sum_pool2d"}.get(self.function, "avg_pool2d")
 
     def window(self) -> Window:
         """The window over the input with padding and excess."""
@@ -63,6 +63,9 @@ class Pool2d(Op):
         if self.function == "max":
             padded = F.pad(x, (left, right, top, bottom), value=-torch.inf)
             return F.max_pool2d(padded, self.kernel, self.stride, 0, self.dilation)
+        total = F.avg_pool2d(F.pad(x, (left, right, top, bottom)), self.kernel, self.stride, divisor_override=1)
+        if self.function == "sum":
+            return total
         counted = torch.ones_like(x)
         if self.function == "average_of_all":
             inner = self.padding
@@ -70,5 +73,4 @@ class Pool2d(Op):
             counted = F.pad(counted, (0, self.excess[1], 0, self.excess[0]))
         else:
             counted = F.pad(counted, (left, right, top, bottom))
-        total = F.avg_pool2d(F.pad(x, (left, right, top, bottom)), self.kernel, self.stride, divisor_override=1)
         return total / F.avg_pool2d(counted, self.kernel, self.stride, divisor_override=1)

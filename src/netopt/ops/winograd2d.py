@@ -144,7 +144,7 @@ class Winograd2d(FusedEnd):
         """A^T [U * (B^T d B)] A of all tiles, summed over the inputs."""
         x_shape = tuple(x.shape)
         bt, at = x.new_tensor(transform.bt), x.new_tensor(transform.at)
-        top, bottom, left, right = self.reads(x_shape)
+        top, bottom, left, right = self.halo(x_shape, tuple(weight.shape))
         tiles = F.pad(x, (left, right, top, bottom)).unfold(2, self.points, self.tile).unfold(3, self.points, self.tile)
         v = torch.einsum("ij,nctujk,lk->nctuil", bt, tiles, bt)
         products = torch.einsum("ocil,nctuil->notuil", weight, v)
@@ -153,8 +153,8 @@ class Winograd2d(FusedEnd):
         height, width = self.window.outputs(x_shape, self.name)
         return y.reshape(batch, outputs, rows * tile, columns * tile)[:, :, :height, :width]
 
-    def reads(self, x: Shape) -> Sides:
-        """The zeros around the image that the tiles reach into: the padding, and what fills the last tiles."""
+    def halo(self, x: Shape, weight: Shape) -> Sides:
+        """The zeros around x that the tiles reach into (top, bottom, left, right): padding, and what fills the last."""
         height, width = self.window.outputs(x, self.name)
         top, bottom, left, right = self.padding
         return top, bottom + -height % self.tile, left, right + -width % self.tile

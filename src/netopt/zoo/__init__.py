@@ -1,15 +1,18 @@
 """The reference networks that netopt's results are made with, with random weights."""
 
 from netopt.zoo.densenet import densenet121
+from netopt.zoo.efficientnet import efficientnet_b0
 from netopt.zoo.lenet import lenet5, lenet_300_100
 from netopt.zoo.mlp import mlp
 from netopt.zoo.mobilenet_v2 import mobilenet_v2
 from netopt.zoo.resnet import resnet18, resnet23, resnet50
+from netopt.zoo.shufflenet_v2 import shufflenet_v2
 from netopt.zoo.squeezenet import squeezenet1_1
 from netopt.zoo.vgg import vgg19
 
 __all__ = [
     "densenet121",
+    "efficientnet_b0",
     "lenet5",
     "lenet_300_100",
     "mlp",
@@ -17,6 +20,7 @@ __all__ = [
     "resnet18",
     "resnet23",
     "resnet50",
+    "shufflenet_v2",
     "squeezenet1_1",
     "vgg19",
 ]

@@ -7,7 +7,7 @@ from netopt.errors import UnsupportedModel
 from netopt.graph import Graph, Node, interpret, verify
 from netopt.graph.graph import GraphBuilder
 from netopt.graph.passes.fold_batch_norm import fold_batch_norm
-from netopt.ops import Arithmetic, BatchNorm, Dense, Permute, Pointwise, Reshape, TensorType
+from netopt.ops import Arithmetic, BatchNorm, Conv2d, ConvTranspose2d, Dense, Permute, Pointwise, Reshape, TensorType
 
 RELU, ADD = Pointwise("relu"), Arithmetic("add")
 WIDTH = 5
@@ -83,6 +83,15 @@ def test_into_the_dense_layer_after(bias: bool) -> None:
     assert (node.output, node.layer) == ("y", "layer.y")
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_into_the_transposed_convolution_before(groups: int) -> None:
+    b = Builder(2, 4, 3, 3)
+    op = ConvTranspose2d((2, 2), groups=groups)
+    y = b.add_node(op, ("x", b.constant(4, 6 // groups, 2, 2)), "c", "layer.c")
+    (node,) = _folded(b.give(b.norm(y, "y"))).nodes
+    assert node.op == ConvTranspose2d((2, 2), groups=groups, has_bias=True)
+
+
 def test_between_two_dense_layers_the_one_before_takes_it() -> None:
     b = Builder(3, 4)
     first = b.dense("x", "first")
@@ -146,13 +155,20 @@ def test_alone() -> None:
     assert folded.outputs == ("y",)
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 3, 4, 5)])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 1, 4, 5), (2, 3, 4, 5, 2)])
 def test_channels_are_axis_1_of_any_rank(shape: tuple[int, ...]) -> None:
     b = Builder(*shape)
     folded = _folded(b.give(b.norm("x", "y")))
     assert _ops(folded) == ["mul", "add"]
     expected = {(shape[1],) + (1,) * (len(shape) - 2)}
     assert {tuple(value.shape) for value in folded.constants.values()} == expected
+
+
+def test_of_images_is_a_depthwise_convolution() -> None:
+    b = Builder(2, 3, 4, 5)
+    (node,) = _folded(b.give(b.norm("x", "y"))).nodes
+    assert node.op == Conv2d(groups=3, has_bias=True)
+    assert (node.inputs[0], node.output, node.layer) == ("x", "y", "layer.y")
 
 
 def test_not_into_a_dense_layer_of_rank_3_whose_features_are_no_channels() -> None:

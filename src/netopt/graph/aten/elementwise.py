@@ -6,7 +6,7 @@ from typing import Any
 
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer
-from netopt.ops import Arithmetic, Pointwise
+from netopt.ops import Arithmetic, Pointwise, Reshape
 
 
 def _pointwise(function: str, *arguments: str) -> Importer:
@@ -50,7 +50,19 @@ def _clamp(context: Context, args: dict[str, Any]) -> Imported:
     return context.add(Pointwise("hardtanh", (float(args["min"]), float(args["max"]))), args["self"])
 
 
+def _prelu(context: Context, args: dict[str, Any]) -> Imported:
+    """One known slope is that of leaky_relu, which layers take in; else there is one a channel, axis 1."""
+    x, slope = args["self"], args["weight"]
+    known = context.builder.constants.get(slope)
+    if known is not None and known.numel() == 1:
+        return context.add(Pointwise("leaky_relu", (known.item(),)), x)
+    (channels,) = context.shape(slope)
+    along = (channels,) + (1,) * max(0, len(context.shape(x)) - 2)
+    return context.add(Arithmetic("prelu"), x, context.add(Reshape(along), slope))
+
+
 IMPORTERS: dict[str, Importer] = {
+    "prelu.default": _prelu,
     "relu.default": _pointwise("relu"),
     "relu6.default": _fixed_pointwise("hardtanh", 0.0, 6.0),
     "hardtanh.default": _pointwise("hardtanh", "min_val", "max_val"),

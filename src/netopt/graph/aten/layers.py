@@ -8,7 +8,8 @@ import torch
 
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer, both_sides, pair
-from netopt.ops import BatchNorm, Conv2d, Dense, LayerNorm, Reshape, Softmax
+from netopt.graph.aten.images import as_image, as_sequence
+from netopt.ops import BatchNorm, Conv2d, ConvTranspose2d, Dense, LayerNorm, Reshape, Softmax
 
 
 def _linear(context: Context, args: dict[str, Any]) -> Imported:
@@ -44,6 +45,36 @@ def _conv1d(context: Context, args: dict[str, Any]) -> Imported:
     assert isinstance(y, str)
     batch, channels, _, length = context.shape(y)
     return context.add(Reshape((batch, channels, length)), y)
+
+
+def _conv_transpose2d(context: Context, args: dict[str, Any]) -> Imported:
+    if len(context.shape(args["input"])) != 4:
+        raise UnsupportedModel(
+            "transposed convolution",
+            expected="(batch, channels, height, width)",
+            found=context.shape(args["input"]),
+            layer=context.layer,
+        )
+    bias = args["bias"]
+    op = ConvTranspose2d(
+        pair(args["stride"]),
+        both_sides(args["padding"]),
+        pair(args["output_padding"]),
+        pair(args["dilation"]),
+        args["groups"],
+        has_bias=bias is not None,
+    )
+    return context.add(op, args["input"], args["weight"], *([] if bias is None else [bias]))
+
+
+def _conv_transpose1d(context: Context, args: dict[str, Any]) -> Imported:
+    """A transposed convolution of images of height 1."""
+    along_height = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1}
+    pairs = {name: (first, *args[name]) for name, first in along_height.items()}
+    values = {name: as_image(context, args[name]) for name in ("input", "weight")}
+    y = _conv_transpose2d(context, {**args, **pairs, **values})
+    assert isinstance(y, str)
+    return as_sequence(context, y)
 
 
 def _layer_norm(context: Context, args: dict[str, Any]) -> Imported:
@@ -88,6 +119,8 @@ IMPORTERS: dict[str, Importer] = {
     "conv2d.padding": _conv2d,
     "conv1d.default": _conv1d,
     "conv1d.padding": _conv1d,
+    "conv_transpose2d.input": _conv_transpose2d,
+    "conv_transpose1d.default": _conv_transpose1d,
     "softmax.int": _softmax(log=False),
     "_softmax.default": _softmax(log=False),
     "log_softmax.int": _softmax(log=True),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer, both_sides, pair
-from netopt.ops import Pool2d, Reshape, SpatialMean
+from netopt.graph.aten.images import as_image, as_sequence
+from netopt.ops import AdaptivePool2d, Arithmetic, Pool2d, Reshape, SpatialMean
 
 
 def _pool2d(function: str) -> Importer:
@@ -18,43 +20,79 @@ def _pool2d(function: str) -> Importer:
         x, kernel = context.shape(args["self"]), pair(args["kernel_size"])
         if len(x) != 4:
             raise UnsupportedModel("pooling", expected="(batch, channels, height, width)", found=x, layer=context.layer)
-        if args.get("divisor_override") is not None:
-            raise UnsupportedModel("pooling with divisor_override", layer=context.layer, fix="scale the result instead")
         stride, padding = pair(args["stride"] or kernel), pair(args["padding"])
         dilation = pair(args.get("dilation", (1, 1)))
-        excess = [0, 0]
-        if args["ceil_mode"]:
-            for axis in (0, 1):
-                padded = x[2 + axis] + 2 * padding[axis]
-                span = (kernel[axis] - 1) * dilation[axis] + 1
-                windows = -(-(padded - span) // stride[axis]) + 1
-                # A last window that begins beyond the image and its left padding does not count.
-                windows -= (windows - 1) * stride[axis] >= x[2 + axis] + padding[axis]
-                excess[axis] = max(0, (windows - 1) * stride[axis] + span - padded)
-        name = function
+        excess = _excess(x[2:], kernel, stride, padding, dilation) if args["ceil_mode"] else (0, 0)
+        name, divisor = function, args.get("divisor_override")
         if function == "average" and args["count_include_pad"]:
             name = "average_of_all"
-        return context.add(
-            Pool2d(name, kernel, stride, both_sides(padding), dilation, (excess[0], excess[1])), args["self"]
-        )
+        op = Pool2d(name if divisor is None else "sum", kernel, stride, both_sides(padding), dilation, excess)
+        y = context.add(op, args["self"])
+        return y if divisor is None else context.add(Arithmetic("div"), y, context.operand(divisor))
 
     return importer
 
 
-def _adaptive_average(context: Context, args: dict[str, Any]) -> Imported:
-    shape, sizes = context.shape(args["self"]), pair(args["output_size"])
-    if sizes == (1, 1):
-        return context.add(SpatialMean(), args["self"])
-    if shape[2] % sizes[0] or shape[3] % sizes[1]:
-        raise UnsupportedModel(
-            "adaptive average pooling",
-            expected=f"an output size that divides {shape[2:]}",
-            found=sizes,
-            layer=context.layer,
-            fix="choose another input or output size",
-        )
-    kernel = (shape[2] // sizes[0], shape[3] // sizes[1])
-    return context.add(Pool2d("average", kernel, kernel), args["self"])
+def _excess(
+    image: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, int]:
+    """Rows and columns beyond the padding that the windows reach into where their number is rounded up."""
+    result = []
+    for axis, size in enumerate(image):
+        padded = size + 2 * padding[axis]
+        span = (kernel[axis] - 1) * dilation[axis] + 1
+        windows = -(-(padded - span) // stride[axis]) + 1
+        # A last window that begins beyond the image and its left padding does not count.
+        windows -= (windows - 1) * stride[axis] >= size + padding[axis]
+        result.append(max(0, (windows - 1) * stride[axis] + span - padded))
+    return result[0], result[1]
+
+
+def _adaptive(function: str) -> Importer:
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        shape, sizes = context.shape(args["self"]), pair(args["output_size"])
+        if len(shape) != 4:
+            raise UnsupportedModel(
+                "adaptive pooling", expected="(batch, channels, height, width)", found=shape, layer=context.layer
+            )
+        if sizes == (1, 1) and function == "average":
+            return context.add(SpatialMean(), args["self"])
+        if min(sizes) < 1 or shape[2] % sizes[0] or shape[3] % sizes[1]:
+            return context.add(AdaptivePool2d(function, sizes), args["self"])
+        kernel = (shape[2] // sizes[0], shape[3] // sizes[1])
+        return context.add(Pool2d(function, kernel, kernel), args["self"])
+
+    return importer
+
+
+def _with_indices(importer: Importer) -> Importer:
+    """An ATen op that also returns the places of the maxima, which are not lowered."""
+
+    def with_indices(context: Context, args: dict[str, Any]) -> Imported:
+        y = importer(context, args)
+        assert isinstance(y, str)
+        return (y, "")
+
+    return with_indices
+
+
+# What the arguments of a one-dimensional pooling are along the height, which is 1.
+_ALONG_HEIGHT = {"kernel_size": 1, "stride": 1, "padding": 0, "dilation": 1, "output_size": 1}
+
+
+def _pool1d(pool: Importer) -> Importer:
+    """A pooling of sequences as one of images of height 1."""
+
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        x = context.shape(args["self"])
+        if len(x) != 3:
+            raise UnsupportedModel("pooling", expected="(batch, channels, length)", found=x, layer=context.layer)
+        pairs = {name: [first, *args[name]] for name, first in _ALONG_HEIGHT.items() if args.get(name)}
+        y = pool(context, {**args, **pairs, "self": as_image(context, args["self"])})
+        assert isinstance(y, str)
+        return as_sequence(context, y)
+
+    return importer
 
 
 def _mean(context: Context, args: dict[str, Any]) -> Imported:
@@ -73,7 +111,13 @@ def _mean(context: Context, args: dict[str, Any]) -> Imported:
 
 IMPORTERS: dict[str, Importer] = {
     "max_pool2d.default": _pool2d("max"),
+    "max_pool2d_with_indices.default": _with_indices(_pool2d("max")),
+    "max_pool1d.default": _pool1d(_pool2d("max")),
     "avg_pool2d.default": _pool2d("average"),
-    "adaptive_avg_pool2d.default": _adaptive_average,
+    "avg_pool1d.default": _pool1d(_pool2d("average")),
+    "adaptive_avg_pool2d.default": _adaptive("average"),
+    "adaptive_avg_pool1d.default": _pool1d(_adaptive("average")),
+    "adaptive_max_pool2d.default": _with_indices(_adaptive("max")),
+    "adaptive_max_pool1d.default": _with_indices(_pool1d(_adaptive("max"))),
     "mean.dim": _mean,
 }

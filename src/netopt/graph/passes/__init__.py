@@ -12,8 +12,10 @@ from netopt.graph.passes.drop_dead_code import drop_dead_code
 from netopt.graph.passes.drop_identities import drop_identities
 from netopt.graph.passes.fold_batch_norm import fold_batch_norm
 from netopt.graph.passes.fold_constants import fold_constants
+from netopt.graph.passes.fold_pad import fold_pad
 from netopt.graph.passes.fuse_activation import fuse_activation
 from netopt.graph.passes.fuse_residual import fuse_residual
+from netopt.graph.passes.merge_channel_shuffle import merge_channel_shuffle
 from netopt.graph.passes.permute_flattened_weights import permute_flattened_weights
 from netopt.graph.passes.write_concat_in_place import write_concat_in_place
 from netopt.graph.verify import verify
@@ -24,7 +26,9 @@ PASSES: tuple[Pass, ...] = (
     fold_constants,  # weights that are computed from weights become weights
     drop_identities,  # so that the passes below see neighbours as neighbours
     drop_dead_code,  # ... and do not count readers that nobody reads
-    fold_batch_norm,  # leaves none: into a dense layer, or a multiplication and an addition
+    merge_channel_shuffle,  # before the layouts: one op that reads images as they lie, where there were three copies
+    fold_pad,  # a convolution's own padding costs nothing
+    fold_batch_norm,  # leaves none: into a layer beside it, or a convolution of its own, or mul and add
     fold_constants,  # what the folding computed
     fuse_residual,  # before the activation, which comes after the sum in the fused op
     fuse_activation,

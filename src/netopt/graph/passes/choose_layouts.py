@@ -8,22 +8,39 @@ from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.ops import (
     CHANNELS_LAST,
     ROW_MAJOR,
+    AdaptivePool2d,
     Arithmetic,
+    ChannelShuffle,
     Concat,
     Conv2d,
+    ConvTranspose2d,
     Layout,
+    Pad,
     Permute,
+    PixelShuffle,
+    PixelUnshuffle,
     Pointwise,
     Pool2d,
     Relayout,
+    Resize,
     Slice,
     SpatialMean,
     Winograd2d,
 )
 from netopt.ops.spatial import Sides
 
-_IMAGE_OPS = (Conv2d, Pool2d, SpatialMean, Winograd2d)
-_ANY_LAYOUT = (Pointwise, Arithmetic, Concat, Slice)
+_IMAGE_OPS = (
+    AdaptivePool2d,
+    Conv2d,
+    ConvTranspose2d,
+    PixelShuffle,
+    PixelUnshuffle,
+    Pool2d,
+    Resize,
+    SpatialMean,
+    Winograd2d,
+)
+_ANY_LAYOUT = (Pointwise, Arithmetic, ChannelShuffle, Concat, Pad, Slice)
 # Ops whose kernels read and write images wherever they lie, with any halo and pitch.
 ON_IMAGES = (*_IMAGE_OPS, *_ANY_LAYOUT, Relayout)
 
@@ -75,20 +92,16 @@ def _halos(graph: Graph, images: set[str]) -> dict[str, Sides]:
     for node in graph.nodes:
         if node.inputs and node.inputs[0] in images:
             top, bottom, left, right = halos[node.inputs[0]]
-            p = _reach(node, graph)
+            p = _halo_read(node, graph)
             halos[node.inputs[0]] = (max(top, p[0]), max(bottom, p[1]), max(left, p[2]), max(right, p[3]))
     return halos
 
 
-def _reach(node: Node, graph: Graph) -> Sides:
-    """How many zeros around its first input the node reads."""
-    match node.op:
-        case Conv2d():
-            return node.op.padding
-        case Winograd2d():
-            return node.op.reads(graph.types[node.inputs[0]].shape)
-        case _:
-            return (0, 0, 0, 0)
+def _halo_read(node: Node, graph: Graph) -> Sides:
+    """The zeros around its first input that a node reads."""
+    if not isinstance(node.op, Conv2d | ConvTranspose2d | Winograd2d):
+        return (0, 0, 0, 0)
+    return node.op.halo(*(graph.types[name].shape for name in node.inputs[:2]))
 
 
 def _in_layout(
@@ -112,7 +125,7 @@ def _wanted(name: str, node: Node, graph: Graph, builder: GraphBuilder) -> Layou
     """The layout that the node needs `name` in; None if it takes what is there."""
     type_ = builder.types[name]
     if isinstance(node.op, _IMAGE_OPS):
-        halo = _reach(node, graph) if name == node.inputs[0] else (0, 0, 0, 0)
+        halo = _halo_read(node, graph) if name == node.inputs[0] else (0, 0, 0, 0)
         one_pixel = type_.shape[2:] == (1, 1) and not any(halo)
         return None if type_.layout.channels_last or one_pixel else Layout(True, halo)
     if isinstance(node.op, _ANY_LAYOUT) and builder.types[node.output].layout.channels_last:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.ops import Arithmetic, Conv2d, Dense
+from netopt.ops import Arithmetic, Conv2d, ConvTranspose2d, Dense
 
 
 def fuse_residual(graph: Graph) -> Graph:
@@ -23,7 +23,9 @@ def fuse_residual(graph: Graph) -> Graph:
             continue
         for value, other in (node.inputs, node.inputs[::-1]):
             layer = producers.get(value)
-            if layer is None or not isinstance(layer.op, Dense | Conv2d) or value in dropped or value in outputs:
+            if layer is None or not isinstance(layer.op, Dense | Conv2d | ConvTranspose2d):
+                continue
+            if value in dropped or value in outputs:
                 continue
             plain = not layer.op.has_residual and layer.op.activation is None and len(users[value]) == 1
             if plain and graph.types[other] == graph.types[value] and other not in graph.constants:

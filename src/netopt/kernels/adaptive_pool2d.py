@@ -1,0 +1,59 @@
+"""Adaptive pooling over channels-last images: vectors along the channels, windows walked pixel by pixel."""
+
+from __future__ import annotations
+
+import math
+
+import halide as hl
+
+from netopt.kernels.cpu import Cpu
+from netopt.kernels.kernel import Pipeline, Problem, Schedule
+from netopt.kernels.pool2d import FromImageToImage, as_images, larger
+from netopt.kernels.spatial import SpatialInput, SpatialOutput
+from netopt.ops import AdaptivePool2d
+
+
+class AdaptivePool2dKernel(FromImageToImage):
+    """Every window is walked at the size of the longest; what lies beyond its end counts for nothing."""
+
+    op = AdaptivePool2d
+
+    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+        assert isinstance(problem.op, AdaptivePool2d)
+        # --- algorithm
+        op, (_, _, height, width) = problem.op, problem.inputs[0].shape
+        source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
+        c, x, y, n, total = hl.Var("c"), hl.Var("x"), hl.Var("y"), hl.Var("n"), hl.Func("total")
+        k = hl.RDom([(0, op.longest(1, width)), (0, op.longest(0, height))], "window")
+        (left, right), (top, bottom) = (
+            (at * pixels // parts, ((at + 1) * pixels + (parts - 1)) // parts)
+            for at, pixels, parts in ((x, width, op.size[1]), (y, height, op.size[0]))
+        )
+        column, row = left + k.x, top + k.y
+        value = source.at(
+            c, hl.clamp(hl.min(column, right - 1), 0, width - 1), hl.clamp(hl.min(row, bottom - 1), 0, height - 1), n
+        )
+        total[c, x, y, n] = hl.f32(-math.inf if op.function == "max" else 0.0)
+        so_far = hl.Expr(total[c, x, y, n])
+        if op.function == "max":
+            # The last pixel of the window again, which changes no maximum.
+            total[c, x, y, n] = larger(value, so_far)
+        else:
+            total[c, x, y, n] = so_far + hl.select((column < right) & (row < bottom), value, hl.f32(0.0))
+
+        def result(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
+            if op.function == "max":
+                return total[c, x, y, n]
+            across, down = (
+                ((at + 1) * pixels + (parts - 1)) // parts - at * pixels // parts
+                for at, pixels, parts in ((x, width, op.size[1]), (y, height, op.size[0]))
+            )
+            return total[c, x, y, n] / hl.f32(across * down)
+
+        # --- schedule
+        stage, columns, _ = out.define(result)
+        c_out, tail = hl.Var("c_out"), hl.TailStrategy.GuardWithIf
+        stage.split(out.c, c_out, out.c, cpu.lanes, tail).reorder(out.c, c_out, columns).vectorize(out.c)
+        total.compute_at(out.func, c_out).vectorize(c, cpu.lanes, tail)
+        total.update().reorder(c, k.x, k.y).vectorize(c, cpu.lanes, tail)
+        return Pipeline(out.finish(cpu.lanes), (source.param,))

