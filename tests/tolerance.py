@@ -22,7 +22,9 @@ from netopt.ops import (
     Concat,
     Conv2d,
     Dense,
+    Expand,
     LayerNorm,
+    Matmul,
     Permute,
     Pointwise,
     Pool2d,
@@ -31,6 +33,7 @@ from netopt.ops import (
     Slice,
     Softmax,
     SpatialMean,
+    TensorType,
 )
 
 U = 2.0**-24
@@ -103,7 +106,8 @@ def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
         case Pointwise():
             return y, _pointwise(node.op, values[0], errors[0], y)
         case Arithmetic(function):
-            return y, _arithmetic(function, values, errors, y) + U * y.abs()
+            # An infinite result, of a mask, is exact.
+            return y, torch.where(y.isinf(), 0.0, _arithmetic(function, values, errors, y) + U * y.abs())
         case Softmax(axis, log):
             return y, _softmax(values[0], errors[0], y, axis, log)
         case LayerNorm():
@@ -113,7 +117,9 @@ def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
             along = (-1,) + (1,) * (y.dim() - 2)
             size = (values[0] * scale.reshape(along)).abs() + y.abs()
             return y, scale.abs().reshape(along) * errors[0] + gamma(8) * size
-        case Reshape() | Permute() | Slice() | Concat():
+        case Matmul():
+            return y, _matmul(node.op, values, errors)
+        case Expand() | Reshape() | Permute() | Slice() | Concat():
             return y, node.op.reference(*errors)
         case _:
             raise NotImplementedError(node.op.name)
@@ -131,6 +137,15 @@ def _dense(op: Dense, values: list[torch.Tensor], errors: list[torch.Tensor]) ->
         return linear, error
     y = op.activation.reference(linear)
     return y, _pointwise(op.activation, linear, error, y)
+
+
+def _matmul(op: Matmul, values: list[torch.Tensor], errors: list[torch.Tensor]) -> torch.Tensor:
+    plain = dataclasses.replace(op, scale=abs(op.scale))
+    (x, y), (dx, dy) = (values[0].abs(), values[1].abs()), errors
+    carried = plain.reference(dx, y) + plain.reference(x, dy) + plain.reference(dx, dy)
+    terms = op.views([TensorType(tuple(value.shape)) for value in values])[0].shape[-1]
+    # Each product and sum; the scale, and the multiplication by it.
+    return carried + gamma(terms + 2) * plain.reference(x, y)
 
 
 def _conv2d(op: Conv2d, values: list[torch.Tensor], errors: list[torch.Tensor]) -> Bounded:
@@ -173,7 +188,7 @@ def _arithmetic(function: str, values: list[torch.Tensor], errors: list[torch.Te
 def _softmax(x: torch.Tensor, error: torch.Tensor, y: torch.Tensor, axis: int, log: bool) -> torch.Tensor:
     terms = x.shape[axis]
     # x - max is rounded, which the exponential multiplies: relative error |x - max| u.
-    spread = (x.amax(axis, keepdim=True) - x).abs()
+    spread = torch.where(x.isinf(), 0.0, (x.amax(axis, keepdim=True) - x).abs())  # e^-inf is 0, exactly
     worst = error.amax(axis, keepdim=True) + U * spread.amax(axis, keepdim=True)
     relative = 2.0 * (error + worst) + U * spread + gamma(terms) + FUNCTION_UNITS * U
     if log:

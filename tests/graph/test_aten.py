@@ -51,6 +51,11 @@ W, BIAS = _normal(5, 6, seed=1), _normal(5, seed=2)
 MEAN, VARIANCE, SCALE, SHIFT = (_normal(6, seed=3), _normal(6, seed=4).exp(), _normal(6, seed=5), _normal(6, seed=6))
 
 
+ATTENTION, ADDED = "scaled_dot_product_attention.default", ((3,), (4, 6), (6, 3))
+# At least one key for each of 4 queries.
+VISIBLE = (_normal(4, 5, seed=7) > 0) | torch.eye(4, 5, dtype=torch.bool)
+
+
 def _batch_norm(x: torch.Tensor) -> torch.Tensor:
     return F.batch_norm(x, MEAN, VARIANCE, SCALE, SHIFT)
 
@@ -73,6 +78,40 @@ CASES = (
     Case("conv2d.padding", lambda x, w: F.conv2d(x, w, padding="valid"), IMAGE_AND_KERNEL, ulps=28),
     Case("conv1d.default", lambda x, w: F.conv1d(x, w, None, 2, 1, 2), ((2, 3, 9), (4, 3, 3)), ulps=28),
     Case("conv1d.padding", lambda x, w: F.conv1d(x, w, padding="same"), ((2, 3, 9), (4, 3, 2)), ulps=28),
+    # matrix products: sums of at most 8 products
+    Case(
+        "matmul.default",
+        lambda x, y: (x @ y, x @ y[0], x[0, 0, 0] @ y, x @ y[0, :, 0]),
+        ((2, 1, 4, 6), (3, 6, 5)),
+        ulps=8,
+    ),
+    Case("matmul.default", lambda x: (x[0] @ x[1], x @ x[0]), ulps=8),
+    Case("mm.default", torch.mm, ((4, 6), (6, 3)), ulps=8),
+    Case("bmm.default", torch.bmm, ((2, 4, 6), (2, 6, 3)), ulps=8),
+    Case("mv.default", torch.mv, ((4, 6), (6,)), ulps=8),
+    Case("dot.default", torch.dot, ((6,), (6,)), ulps=8),
+    Case("addmm.default", lambda *xs: (torch.addmm(*xs), torch.addmm(*xs, beta=0.5, alpha=-2)), ADDED, ulps=20),
+    Case("addmm.default", lambda *xs: torch.addmm(*xs, beta=0), ADDED, ulps=8),
+    Case("baddbmm.default", torch.baddbmm, ((3,), (2, 4, 6), (2, 6, 3)), ulps=9),
+    Case("outer.default", torch.outer, ((4,), (6,))),
+    Case("einsum.default", lambda x, y: torch.einsum("bhid,bhjd->bhij", x, y), ((2, 3, 4, 6), (2, 3, 5, 6)), ulps=8),
+    Case("einsum.default", lambda x, y: torch.einsum("nkctv, kvw -> nctw", x, y), ((2, 3, 4, 5, 2), (3, 2, 7)), ulps=8),
+    Case("einsum.default", lambda x, y: torch.einsum("ab,c->cab", x, y), ((2, 3), (4,))),
+    # attention: two products and a softmax
+    Case(ATTENTION, F.scaled_dot_product_attention, ((2, 3, 4, 6), (2, 3, 5, 6), (2, 3, 5, 7)), ulps=40),
+    Case(ATTENTION, F.scaled_dot_product_attention, ((3, 4, 6), (3, 5, 6), (3, 5, 6), (4, 5)), ulps=40),
+    Case(
+        ATTENTION,
+        lambda *qkv: F.scaled_dot_product_attention(*qkv, is_causal=True, scale=0.3),
+        ((3, 4, 6),) * 3,
+        ulps=40,
+    ),
+    Case(
+        ATTENTION,
+        lambda *qkv: F.scaled_dot_product_attention(*qkv, attn_mask=VISIBLE),
+        ((2, 3, 4, 6), (2, 3, 5, 6), (2, 3, 5, 6)),
+        ulps=40,
+    ),
     # pooling
     Case(
         "max_pool2d.default",
@@ -141,6 +180,7 @@ CASES = (
     Case("t.default", lambda x, y: (x.t(), y.t()), ((4, 6), (5,))),
     Case("cat.default", lambda x, y: torch.cat([x, y, x], -1), ((4, 6), (4, 1))),
     Case("stack.default", lambda x, y: (torch.stack([x, y]), torch.stack([x, y], -1)), ((4, 6), (4, 6))),
+    Case("expand.default", lambda x, y: (x.expand(3, -1, 2, 6), x.expand_as(y) + y), ((4, 1, 6), (2, 4, 5, 6))),
     Case("slice.Tensor", lambda x: (x[1:-1, -4::2], x.narrow(1, 2, 3))),
     Case("select.int", lambda x: (x[1], x[:, -1], x[-2, 3])),
     Case("split.Tensor", lambda x: (x.split(4, -1), x.chunk(3, 1)[::-1])),
@@ -417,6 +457,18 @@ def test_empty_parts_of_a_split_are_refused() -> None:
             "native_dropout.default",
             (_normal(4), 0.5, True),
             r"dropout that is active in eval mode; use torch.nn.Dropout",
+        ),
+        ("einsum.default", ("ii,ij->j", [_normal(4, 4), _normal(4, 5)]), "einsum: expected two tensors, an output"),
+        ("einsum.default", ("ab,b->", [_normal(4, 5), _normal(5)]), "einsum: expected sums over indices of both"),
+        (
+            "scaled_dot_product_attention.default",
+            (_normal(2, 4, 6), _normal(2, 4, 6), _normal(2, 4, 6), None, 0.1),
+            "attention: expected dropout_p=0, found 0.1",
+        ),
+        (
+            "scaled_dot_product_attention.default",
+            (_normal(4, 4, 6), _normal(2, 4, 6), _normal(2, 4, 6), None, 0.0, False, None, True),
+            "attention with enable_gqa; repeat the heads",
         ),
         (
             "_native_batch_norm_legit.default",

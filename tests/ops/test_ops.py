@@ -18,8 +18,10 @@ from netopt.ops import (
     Concat,
     Conv2d,
     Dense,
+    Expand,
     LayerNorm,
     Layout,
+    Matmul,
     Op,
     Permute,
     Pointwise,
@@ -30,6 +32,7 @@ from netopt.ops import (
     Softmax,
     SpatialMean,
     TensorType,
+    View,
 )
 
 RELU = Pointwise("relu")
@@ -56,6 +59,10 @@ CASES: list[tuple[Op, list[tuple[int, ...]], int, tuple[int, ...]]] = [
     (Pool2d("average", (3, 2), (2, 1), (1, 1, 0, 0), (1, 1), (1, 0)), [(2, 3, 5, 6)], 0, ()),
     (SpatialMean(), [(2, 3, 5, 6)], 0, ()),
     (Relayout(), [(2, 3, 5, 6)], 0, ()),
+    (Matmul(), [(3, 5), (5, 7)], 105, ()),
+    (Matmul(0.5), [(2, 1, 3, 5), (4, 5, 7)], 8 * 105, ()),
+    (Matmul(2.0, None, View((2, 5, 3), (30, 1, 10), 5), (1, 0, 2)), [(2, 4, 5), (2, 3, 10)], 2 * 60, ()),
+    (Expand((4, 2, 3)), [(2, 1)], 0, ()),
     (Softmax(1), [(2, 3)], 0, ()),
     (Softmax(0, True), [(2, 3)], 0, ()),
     (LayerNorm(2, 1e-5), [(4, 2, 3), (2, 3), (2, 3)], 0, ()),
@@ -110,6 +117,13 @@ REFUSED: list[tuple[Op, list[tuple[int, ...]], str]] = [
         "avg_pool2d: expected at least 9 along axis 3, found 6",
     ),
     (SpatialMean(), [(3, 5, 6)], "spatial_mean"),
+    (Matmul(), [(3, 5), (4, 7)], r"matmul: expected x \(..., m, k\) and y \(..., k, n\)"),
+    (Matmul(), [(5,), (5, 7)], "matmul"),
+    (Matmul(), [(2, 3, 5), (3, 5, 7)], "matmul: expected leading axes that broadcast"),
+    (Matmul(axes=(1, 0)), [(2, 3, 5), (5, 7)], "axes of matmul: expected a permutation of 3"),
+    (Matmul(1.0, View((3, 5), (5, 1), 1)), [(3, 5), (5, 7)], "view: expected within 15 elements"),
+    (Expand((2, 3)), [(2, 2)], r"expand: expected a shape that \(2, 2\) broadcasts to"),
+    (Expand((3,)), [(2, 3)], "expand"),
     (Softmax(2), [(3, 4)], "axis of softmax: expected 0 to 1, found 2"),
     (Softmax(-1), [(3, 4)], "axis of softmax"),
     (LayerNorm(3, 1e-5), [(3, 4), (4,), (4,)], "axes of layer_norm: expected 1 to 2, found 3"),
@@ -162,6 +176,21 @@ def test_pointwise_functions_are_those_of_the_table(function: str, parameters: t
 )
 def test_impossible_windows(make: Any) -> None:
     with pytest.raises(InvalidArgument, match="window of|groups of|function of"):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Matmul(float("inf")),
+        lambda: Matmul(axes=(1, 1)),
+        lambda: View((2,), (1, 1)),
+        lambda: View((2,), (-1,)),
+        lambda: View((2,), (1,), -1),
+    ],
+)
+def test_impossible_products(make: Any) -> None:
+    with pytest.raises(InvalidArgument, match="of matmul|view"):
         make()
 
 

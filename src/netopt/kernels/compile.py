@@ -11,11 +11,12 @@ import halide as hl
 from netopt.errors import UnsupportedModel
 from netopt.kernels.arithmetic import ArithmeticKernel
 from netopt.kernels.conv2d import Conv2dKernel
-from netopt.kernels.copies import ConcatKernel, PermuteKernel, SliceKernel
+from netopt.kernels.copies import ConcatKernel, ExpandKernel, PermuteKernel, SliceKernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.dense import DenseKernel
 from netopt.kernels.kernel import Kernel, Problem, Schedule
 from netopt.kernels.layer_norm import LayerNormKernel
+from netopt.kernels.matmul import MatmulKernel
 from netopt.kernels.pointwise import PointwiseKernel
 from netopt.kernels.pool2d import Pool2dKernel, SpatialMeanKernel
 from netopt.kernels.relayout import RelayoutKernel
@@ -30,7 +31,9 @@ KERNELS: dict[type[Op], Kernel[Any]] = {
         ConcatKernel(),
         Conv2dKernel(),
         DenseKernel(),
+        ExpandKernel(),
         LayerNormKernel(),
+        MatmulKernel(),
         PermuteKernel(),
         PointwiseKernel(),
         Pool2dKernel(),

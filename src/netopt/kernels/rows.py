@@ -1,4 +1,4 @@
-"""Reductions over the rows of a matrix, in vectors: shared by softmax and layer_norm."""
+"""Reductions over the rows of a matrix, in vectors: shared by softmax, layer_norm and reduce."""
 
 from __future__ import annotations
 
@@ -14,20 +14,28 @@ class RowReduction:
 
     Attributes:
         result: result[row].
-        partial: partial[lane, row]: what each lane gathers, over the whole vectors of the row; None if there are none.
+        partial: partial[lane, row]: what each lane gathers, first from whole vectors, then from the rest of the row.
+        rest: the loop over that rest, if there is one.
+        halves: each gathers the upper and the lower half of the lanes before it; the last has one lane.
     """
 
     result: hl.Func
-    partial: hl.Func | None
+    partial: hl.Func
+    rest: hl.RVar | None
+    halves: tuple[hl.Func, ...]
 
     def compute_at(self, consumer: hl.Func, row: hl.Var, lanes: int) -> None:
-        """Compute for each row of `consumer`, with both stages in registers or on the stack."""
-        self.result.compute_at(consumer, row)
-        if self.partial is None:
-            return
-        lane = self.partial.args()[0]
-        self.partial.compute_at(consumer, row).vectorize(lane, lanes)
-        self.partial.update().vectorize(lane, lanes)
+        """Compute for each row of `consumer`, with all stages in registers or on the stack."""
+        for number, half in enumerate(self.halves):
+            lane = half.args()[0]
+            half.compute_at(consumer, row).bound(lane, 0, lanes >> number + 1).vectorize(lane)
+        lane, updates = self.partial.args()[0], self.partial.num_update_definitions()
+        self.partial.compute_at(consumer, row).bound(lane, 0, lanes).vectorize(lane)
+        if self.rest is not None:
+            updates -= 1
+            self.partial.update(updates).vectorize(self.rest)
+        if updates:
+            self.partial.update(0).vectorize(lane)
 
 
 def reduce_rows(
@@ -40,21 +48,26 @@ def reduce_rows(
 ) -> RowReduction:
     """Combine value(k, row) for k = 0 .. size - 1.
 
-    Each lane gathers every `lanes`-th element of the whole vectors; then the lanes, then the elements left over, are
-    gathered one by one.
+    Each lane gathers every `lanes`-th element; then one half of the lanes gathers the other, until one is left. So a
+    sum has an error of size / lanes + log2(lanes) roundings, and not of `size`.
     """
     lane, row = hl.Var("lane"), hl.Var("row")
-    whole = size // lanes
-    partial, result = None, hl.Func(name)
-    result[row] = hl.f32(start)
-    if whole:
-        partial = hl.Func(f"{name}_partial")
-        vectors = hl.RDom([(0, whole)], f"{name}_vectors")
-        partial[lane, row] = hl.f32(start)
-        partial[lane, row] = combine(hl.Expr(partial[lane, row]), value(lanes * vectors.x + lane, row))
-        across = hl.RDom([(0, lanes)], f"{name}_lanes")
-        result[row] = combine(hl.Expr(result[row]), hl.Expr(partial[across.x, row]))
+    partial, rest = hl.Func(f"{name}_partial"), None
+    partial[lane, row] = hl.f32(start)
+    if size >= lanes:
+        vectors = hl.RDom([(0, size // lanes)], f"{name}_vectors").x
+        partial[lane, row] = combine(hl.Expr(partial[lane, row]), value(lanes * vectors + lane, row))
     if size % lanes:
-        rest = hl.RDom([(0, size % lanes)], f"{name}_rest")
-        result[row] = combine(hl.Expr(result[row]), value(whole * lanes + rest.x, row))
-    return RowReduction(result, partial)
+        rest = hl.RDom([(0, size % lanes)], f"{name}_rest").x
+        partial[rest, row] = combine(hl.Expr(partial[rest, row]), value(size // lanes * lanes + rest, row))
+    halves: list[hl.Func] = []
+    source, width = partial, lanes
+    while width > 1:
+        width //= 2
+        half = hl.Func(f"{name}_half{width}")
+        half[lane, row] = combine(hl.Expr(source[lane, row]), hl.Expr(source[lane + width, row]))
+        halves.append(half)
+        source = half
+    result = hl.Func(name)
+    result[row] = source[0, row]
+    return RowReduction(result, partial, rest, tuple(halves))

@@ -5,7 +5,9 @@ from netopt.ops.batch_norm import BatchNorm
 from netopt.ops.concat import Concat
 from netopt.ops.conv2d import Conv2d
 from netopt.ops.dense import Dense
+from netopt.ops.expand import Expand
 from netopt.ops.layer_norm import LayerNorm
+from netopt.ops.matmul import Matmul
 from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Layout, Op, TensorType
 from netopt.ops.permute import Permute
 from netopt.ops.pointwise import Pointwise
@@ -15,6 +17,7 @@ from netopt.ops.reshape import Reshape
 from netopt.ops.slice import Slice
 from netopt.ops.softmax import Softmax
 from netopt.ops.spatial_mean import SpatialMean
+from netopt.ops.view import View
 
 OPS: dict[str, type[Op]] = {
     op.name: op
@@ -24,7 +27,9 @@ OPS: dict[str, type[Op]] = {
         Concat,
         Conv2d,
         Dense,
+        Expand,
         LayerNorm,
+        Matmul,
         Permute,
         Pointwise,
         Pool2d,
@@ -45,8 +50,10 @@ __all__ = [
     "Concat",
     "Conv2d",
     "Dense",
+    "Expand",
     "LayerNorm",
     "Layout",
+    "Matmul",
     "Op",
     "Permute",
     "Pointwise",
@@ -57,4 +64,5 @@ __all__ = [
     "Softmax",
     "SpatialMean",
     "TensorType",
+    "View",
 ]

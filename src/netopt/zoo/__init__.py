@@ -6,6 +6,7 @@ from netopt.zoo.mobilenet_v2 import mobilenet_v2
 from netopt.zoo.resnet import resnet18, resnet23, resnet50
 from netopt.zoo.squeezenet import squeezenet1_1
 from netopt.zoo.vgg import vgg19
+from netopt.zoo.vit import vit_tiny
 
 __all__ = [
     "lenet5",
@@ -17,4 +18,5 @@ __all__ = [
     "resnet50",
     "squeezenet1_1",
     "vgg19",
+    "vit_tiny",
 ]

@@ -14,7 +14,11 @@ from netopt.graph.passes.fold_batch_norm import fold_batch_norm
 from netopt.graph.passes.fold_constants import fold_constants
 from netopt.graph.passes.fuse_activation import fuse_activation
 from netopt.graph.passes.fuse_residual import fuse_residual
+from netopt.graph.passes.fuse_scale import fuse_scale
+from netopt.graph.passes.lower_matmul import lower_matmul
 from netopt.graph.passes.permute_flattened_weights import permute_flattened_weights
+from netopt.graph.passes.read_in_place import read_in_place
+from netopt.graph.passes.simplify_views import simplify_views
 from netopt.graph.verify import verify
 
 Pass = Callable[[Graph], Graph]
@@ -22,11 +26,15 @@ Pass = Callable[[Graph], Graph]
 PASSES: tuple[Pass, ...] = (
     fold_constants,  # weights that are computed from weights become weights
     drop_identities,  # so that the passes below see neighbours as neighbours
+    simplify_views,  # neighbours of neighbours, too, and fewer copies
     drop_dead_code,  # ... and do not count readers that nobody reads
+    lower_matmul,  # products with weights are dense layers for the passes below
     fold_batch_norm,  # leaves none: into a dense layer, or a multiplication and an addition
     fold_constants,  # what the folding computed
     fuse_residual,  # before the activation, which comes after the sum in the fused op
     fuse_activation,
+    fuse_scale,
+    read_in_place,  # after the scale, which may stand between a product and a permutation
     permute_flattened_weights,  # before layouts: leaves a view where there would be a copy
     drop_dead_code,  # collects what the others left behind
     choose_layouts,  # last: the passes above know nothing of memory
