@@ -28,6 +28,7 @@ from netopt.ops import (
     Permute,
     Pointwise,
     Pool2d,
+    Reduce,
     Relayout,
     Reshape,
     Slice,
@@ -57,9 +58,24 @@ SLOPES: dict[str, Callable[..., float]] = {
     "hardswish": lambda: 1.5,
     "hardsigmoid": lambda: 1.0 / 6.0,
     "softplus": lambda beta, threshold: 1.0,
+    "logsigmoid": lambda: 1.0,
+    "mish": lambda: 1.1,
+    "erf": lambda: 1.13,
+    "abs": lambda: 1.0,
+    "neg": lambda: 1.0,
+}
+# Of functions without a largest one, the size of the derivative at x; it is monotone on either side of zero.
+DERIVATIVES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "exp": torch.exp,
+    "log": lambda x: 1.0 / x,
+    "sqrt": lambda x: 0.5 / x.sqrt(),
+    "rsqrt": lambda x: 0.5 / (x * x.sqrt()),
+    "reciprocal": lambda x: 1.0 / (x * x),
+    "square": lambda x: 2.0 * x.abs(),
+    "floor": lambda x: torch.zeros_like(x),  # only of exact numbers
 }
 # Functions x * g(x) or log(1 + e^x) whose error is relative to |x|, not to the result, where the result is near zero.
-RELATIVE_TO_INPUT = {"gelu", "gelu_tanh", "silu", "hardswish", "softplus"}
+RELATIVE_TO_INPUT = {"gelu", "gelu_tanh", "silu", "hardswish", "softplus", "logsigmoid", "mish"}
 
 
 def gamma(terms: int) -> float:
@@ -100,6 +116,11 @@ def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
         case Pool2d("max") | Relayout():
             # A maximum moves by no more than the largest error in its window.
             return y, node.op.reference(errors[0])
+        case Reduce("max" | "min", axis, count):
+            return y, errors[0].amax(tuple(range(axis, axis + count)), keepdim=True)
+        case Reduce():
+            terms = values[0].numel() // y.numel()
+            return y, node.op.reference(errors[0]) + gamma(terms + 2) * node.op.reference(values[0].abs())
         case Pool2d() | SpatialMean():
             terms = values[0].shape[2] * values[0].shape[3]
             return y, node.op.reference(errors[0]) + gamma(terms + 2) * node.op.reference(values[0].abs())
@@ -169,6 +190,9 @@ def _conv2d(op: Conv2d, values: list[torch.Tensor], errors: list[torch.Tensor]) 
 
 def _pointwise(op: Pointwise, x: torch.Tensor, error: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     size = torch.maximum(y.abs(), x.abs()) if op.function in RELATIVE_TO_INPUT else y.abs()
+    if op.function in DERIVATIVES:
+        slope = torch.maximum(*(DERIVATIVES[op.function](x + sign * error) for sign in (-1, 1)))
+        return torch.where(error > 0, slope * error, 0.0) + FUNCTION_UNITS * U * size
     if op.function == "softplus":
         size = size + 1.0 / abs(op.parameters[0])
     if op.function == "elu":
@@ -180,6 +204,8 @@ def _arithmetic(function: str, values: list[torch.Tensor], errors: list[torch.Te
     (a, b), (da, db) = values, errors
     if function in ("add", "sub"):
         return da + db + U * (da + db)
+    if function in ("maximum", "minimum"):
+        return torch.maximum(da, db)
     if function == "mul":
         return a.abs() * db + b.abs() * da + da * db
     return (da + y.abs() * db) / (b.abs() - db).clamp(min=1e-300)

@@ -26,6 +26,7 @@ from netopt.ops import (
     Permute,
     Pointwise,
     Pool2d,
+    Reduce,
     Relayout,
     Reshape,
     Slice,
@@ -58,6 +59,8 @@ CASES: list[tuple[Op, list[tuple[int, ...]], int, tuple[int, ...]]] = [
     (Pool2d("max", (2, 2), (2, 2)), [(2, 3, 5, 6)], 0, ()),
     (Pool2d("average", (3, 2), (2, 1), (1, 1, 0, 0), (1, 1), (1, 0)), [(2, 3, 5, 6)], 0, ()),
     (SpatialMean(), [(2, 3, 5, 6)], 0, ()),
+    (Reduce("mean", 1, 2), [(2, 3, 5, 6)], 0, ()),
+    (Reduce("max", 0), [(4,)], 0, ()),
     (Relayout(), [(2, 3, 5, 6)], 0, ()),
     (Matmul(), [(3, 5), (5, 7)], 105, ()),
     (Matmul(0.5), [(2, 1, 3, 5), (4, 5, 7)], 8 * 105, ()),
@@ -124,6 +127,9 @@ REFUSED: list[tuple[Op, list[tuple[int, ...]], str]] = [
     (Matmul(1.0, View((3, 5), (5, 1), 1)), [(3, 5), (5, 7)], "view: expected within 15 elements"),
     (Expand((2, 3)), [(2, 2)], r"expand: expected a shape that \(2, 2\) broadcasts to"),
     (Expand((3,)), [(2, 3)], "expand"),
+    (Reduce("sum", 2), [(3, 4)], "axis of sum: expected 0 to 1, found 2"),
+    (Reduce("sum", 1, 2), [(3, 4)], "axes of sum: expected 1 to 1, found 2"),
+    (Reduce("sum", 0, 0), [(3, 4)], "axes of sum"),
     (Softmax(2), [(3, 4)], "axis of softmax: expected 0 to 1, found 2"),
     (Softmax(-1), [(3, 4)], "axis of softmax"),
     (LayerNorm(3, 1e-5), [(3, 4), (4,), (4,)], "axes of layer_norm: expected 1 to 2, found 3"),
@@ -169,6 +175,7 @@ def test_pointwise_functions_are_those_of_the_table(function: str, parameters: t
         lambda: Conv2d((0, 1)),
         lambda: Conv2d((1, 1), (-1, 0, 0, 0)),
         lambda: Conv2d(groups=0),
+        lambda: Reduce("median", 0),
         lambda: Pool2d("median", (2, 2), (2, 2)),
         lambda: Pool2d("max", (2, 0), (2, 2)),
         lambda: Pool2d("max", (2, 2), (2, 2), excess=(-1, 0)),
@@ -243,7 +250,9 @@ def test_pooling_is_pytorchs(
 
 
 def test_unknown_arithmetic() -> None:
-    with pytest.raises(InvalidArgument, match="arithmetic: expected one of add, sub, mul, div, found pow"):
+    with pytest.raises(
+        InvalidArgument, match="arithmetic: expected one of add, sub, mul, div, maximum, minimum, found pow"
+    ):
         Arithmetic("pow")
 
 

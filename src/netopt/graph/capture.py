@@ -185,7 +185,10 @@ def _import_call(node: torch.fx.Node, values: dict[str, Imported], builder: Grap
     if getattr(node.target, "__name__", "") == "getitem":
         source, index = node.args
         assert isinstance(source, torch.fx.Node) and isinstance(index, int)
-        return values[source.name][index]
+        value = values[source.name][index]
+        if not value:
+            raise UnsupportedModel(f"result {index} of op '{source.target}' is not lowered", layer=layer)
+        return value
     op = str(node.target).removeprefix("aten.")
     importer = IMPORTERS.get(op) if isinstance(node.target, torch._ops.OpOverload) else None
     if importer is None:

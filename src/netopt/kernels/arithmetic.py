@@ -10,6 +10,7 @@ import halide as hl
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.elementwise import build_on_images, image_shapes, is_flat
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.math import maximum, minimum
 from netopt.kernels.parallel import split_rows, vectorize_and_split
 from netopt.numerics import Shape
 from netopt.ops import Arithmetic
@@ -21,6 +22,8 @@ EXPRESSIONS: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {
     "sub": operator.sub,
     "mul": operator.mul,
     "div": operator.truediv,
+    "maximum": maximum,
+    "minimum": minimum,
 }
 
 

@@ -19,6 +19,7 @@ from netopt.kernels.layer_norm import LayerNormKernel
 from netopt.kernels.matmul import MatmulKernel
 from netopt.kernels.pointwise import PointwiseKernel
 from netopt.kernels.pool2d import Pool2dKernel, SpatialMeanKernel
+from netopt.kernels.reduce import ReduceKernel
 from netopt.kernels.relayout import RelayoutKernel
 from netopt.kernels.softmax import SoftmaxKernel
 from netopt.ops import Op
@@ -37,6 +38,7 @@ KERNELS: dict[type[Op], Kernel[Any]] = {
         PermuteKernel(),
         PointwiseKernel(),
         Pool2dKernel(),
+        ReduceKernel(),
         RelayoutKernel(),
         SliceKernel(),
         SoftmaxKernel(),

@@ -12,6 +12,7 @@ from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Layout, Op, TensorType
 from netopt.ops.permute import Permute
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.pool2d import Pool2d
+from netopt.ops.reduce import Reduce
 from netopt.ops.relayout import Relayout
 from netopt.ops.reshape import Reshape
 from netopt.ops.slice import Slice
@@ -33,6 +34,7 @@ OPS: dict[str, type[Op]] = {
         Permute,
         Pointwise,
         Pool2d,
+        Reduce,
         Relayout,
         Reshape,
         Slice,
@@ -58,6 +60,7 @@ __all__ = [
     "Permute",
     "Pointwise",
     "Pool2d",
+    "Reduce",
     "Relayout",
     "Reshape",
     "Slice",

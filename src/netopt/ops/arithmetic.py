@@ -17,12 +17,14 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "sub": torch.sub,
     "mul": torch.mul,
     "div": torch.div,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
 }
 
 
 @dataclass(frozen=True)
 class Arithmetic(Op):
-    """z = x (+, -, *, /) y, elementwise.
+    """z = x (+, -, *, /) y, or the larger or smaller of both, elementwise.
 
     Attributes:
         function: a key of `FUNCTIONS`.

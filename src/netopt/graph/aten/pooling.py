@@ -1,14 +1,12 @@
-"""Pooling and means."""
+"""Pooling."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer, both_sides, pair
-from netopt.ops import Pool2d, Reshape, SpatialMean
+from netopt.ops import Pool2d, SpatialMean
 
 
 def _pool2d(function: str) -> Importer:
@@ -57,23 +55,8 @@ def _adaptive_average(context: Context, args: dict[str, Any]) -> Imported:
     return context.add(Pool2d("average", kernel, kernel), args["self"])
 
 
-def _mean(context: Context, args: dict[str, Any]) -> Imported:
-    shape = context.shape(args["self"])
-    axes = sorted(context.axis(args["self"], axis) for axis in args["dim"] or ())
-    if len(shape) != 4 or axes != [2, 3] or args.get("dtype") not in (None, torch.float32):
-        raise UnsupportedModel(
-            "mean",
-            expected="over the last two of four axes",
-            found=f"over {args['dim']} of {shape}",
-            layer=context.layer,
-        )
-    y = context.add(SpatialMean(), args["self"])
-    return y if args["keepdim"] else context.add(Reshape(shape[:2]), y)
-
-
 IMPORTERS: dict[str, Importer] = {
     "max_pool2d.default": _pool2d("max"),
     "avg_pool2d.default": _pool2d("average"),
     "adaptive_avg_pool2d.default": _adaptive_average,
-    "mean.dim": _mean,
 }
