@@ -72,7 +72,7 @@ DERIVATIVES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "rsqrt": lambda x: 0.5 / (x * x.sqrt()),
     "reciprocal": lambda x: 1.0 / (x * x),
     "square": lambda x: 2.0 * x.abs(),
-    "floor": lambda x: torch.zeros_like(x),  # only of exact numbers
+    "floor": torch.zeros_like,  # only of exact numbers
 }
 # Functions x * g(x) or log(1 + e^x) whose error is relative to |x|, not to the result, where the result is near zero.
 RELATIVE_TO_INPUT = {"gelu", "gelu_tanh", "silu", "hardswish", "softplus", "logsigmoid", "mish"}
@@ -104,7 +104,7 @@ def assert_within(result: torch.Tensor, bounded: Bounded) -> None:
     assert worst <= 0, f"off by {worst:.3g} more than the bound, which is at most {bound.max().item():.3g}"
 
 
-def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
+def _carry(node: Node, inputs: list[Bounded]) -> Bounded:  # noqa: PLR0912  # a row for each op
     values = [value for value, _ in inputs]
     errors = [error for _, error in inputs]
     y = node.op.reference(*values)
@@ -116,13 +116,10 @@ def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
         case Pool2d("max") | Relayout():
             # A maximum moves by no more than the largest error in its window.
             return y, node.op.reference(errors[0])
-        case Reduce("max" | "min", axis, count):
-            return y, errors[0].amax(tuple(range(axis, axis + count)), keepdim=True)
-        case Reduce():
-            terms = values[0].numel() // y.numel()
-            return y, node.op.reference(errors[0]) + gamma(terms + 2) * node.op.reference(values[0].abs())
-        case Pool2d() | SpatialMean():
-            terms = values[0].shape[2] * values[0].shape[3]
+        case Reduce("max" | "min"):
+            return y, errors[0].amax(node.op.axes, keepdim=True)
+        case Pool2d() | SpatialMean() | Reduce():
+            terms = values[0].numel() // (y.numel() if isinstance(node.op, Reduce) else y.shape[0] * y.shape[1])
             return y, node.op.reference(errors[0]) + gamma(terms + 2) * node.op.reference(values[0].abs())
         case Pointwise():
             return y, _pointwise(node.op, values[0], errors[0], y)

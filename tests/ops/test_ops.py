@@ -250,9 +250,7 @@ def test_pooling_is_pytorchs(
 
 
 def test_unknown_arithmetic() -> None:
-    with pytest.raises(
-        InvalidArgument, match="arithmetic: expected one of add, sub, mul, div, maximum, minimum, found pow"
-    ):
+    with pytest.raises(InvalidArgument, match="arithmetic: expected one of add, sub, mul, div, maximum, .*, found pow"):
         Arithmetic("pow")
 
 
