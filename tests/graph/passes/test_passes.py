@@ -41,6 +41,7 @@ ORDER = [
     "fuse_activation",
     "fuse_scale",
     "read_in_place",
+    "slice_early",
     "permute_flattened_weights",
     "drop_dead_code",
     "choose_layouts",

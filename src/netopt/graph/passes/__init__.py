@@ -19,6 +19,7 @@ from netopt.graph.passes.lower_matmul import lower_matmul
 from netopt.graph.passes.permute_flattened_weights import permute_flattened_weights
 from netopt.graph.passes.read_in_place import read_in_place
 from netopt.graph.passes.simplify_views import simplify_views
+from netopt.graph.passes.slice_early import slice_early
 from netopt.graph.verify import verify
 
 Pass = Callable[[Graph], Graph]
@@ -35,6 +36,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_activation,
     fuse_scale,
     read_in_place,  # after the scale, which may stand between a product and a permutation
+    slice_early,  # past all that was fused
     permute_flattened_weights,  # before layouts: leaves a view where there would be a copy
     drop_dead_code,  # collects what the others left behind
     choose_layouts,  # last: the passes above know nothing of memory
