@@ -77,6 +77,27 @@ def test_no_copies_between_layouts(make: Any) -> None:
     assert not any(isinstance(node.op, Relayout) for node in network.graph.nodes)
 
 
+def test_vit_tiny() -> None:
+    """Three blocks on 48 x 48 pixels: 10 tokens. Nothing is copied between the dense layers and the attention."""
+    with torch.device("meta"):
+        full = zoo.vit_tiny()
+    assert sum(p.numel() for p in full.parameters()) == 5_717_416  # as published for DeiT-Tiny
+    model = zoo.vit_tiny(10, image=48, depth=3).eval()
+    x = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    program = netopt.lower(model, x)
+    graph = run_passes(capture(model, x)[0])
+    (bounded,) = judge(graph, [x])
+    assert_within(program(x), bounded)
+    with torch.no_grad():
+        torch.testing.assert_close(program(x), model(x), rtol=1e-4, atol=1e-5)
+    assert program.arena_bytes <= 1.05 * program.memory_plan.lower_bound
+    kernels = [n.op.label for n in graph.nodes if not n.op.is_view(graph.node_types(n), graph.types[n.output])]
+    block = ["layer_norm", "dense", "matmul", "softmax", "matmul", "dense + add", "layer_norm"]
+    block += ["dense + gelu", "dense + add"]
+    last = [*block[:2], "matmul", "softmax", "matmul", "slice", *block[5:]]  # the class token alone, from here on
+    assert kernels == ["conv2d", "concat", "add", *block * 2, *last, "layer_norm", "dense"]
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_vgg19(batch_norm: bool) -> None:
     """Too large to run here at its full size: its plan is made, and its convolutions run on small images."""

@@ -25,19 +25,23 @@ from netopt.ops import (
     Conv2d,
     ConvTranspose2d,
     Dense,
+    Expand,
     LayerNorm,
+    Matmul,
     Pad,
     Permute,
     PixelShuffle,
     PixelUnshuffle,
     Pointwise,
     Pool2d,
+    Reduce,
     Relayout,
     Reshape,
     Resize,
     Slice,
     Softmax,
     SpatialMean,
+    TensorType,
     Winograd2d,
 )
 from netopt.ops.winograd2d import TRANSFORMS, Transform
@@ -63,9 +67,24 @@ SLOPES: dict[str, Callable[..., float]] = {
     "hardswish": lambda: 1.5,
     "hardsigmoid": lambda: 1.0 / 6.0,
     "softplus": lambda beta, threshold: 1.0,
+    "logsigmoid": lambda: 1.0,
+    "mish": lambda: 1.1,
+    "erf": lambda: 1.13,
+    "abs": lambda: 1.0,
+    "neg": lambda: 1.0,
+}
+# Of functions without a largest one, the size of the derivative at x; it is monotone on either side of zero.
+DERIVATIVES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "exp": torch.exp,
+    "log": lambda x: 1.0 / x,
+    "sqrt": lambda x: 0.5 / x.sqrt(),
+    "rsqrt": lambda x: 0.5 / (x * x.sqrt()),
+    "reciprocal": lambda x: 1.0 / (x * x),
+    "square": lambda x: 2.0 * x.abs(),
+    "floor": torch.zeros_like,  # only of exact numbers
 }
 # Functions x * g(x) or log(1 + e^x) whose error is relative to |x|, not to the result, where the result is near zero.
-RELATIVE_TO_INPUT = {"gelu", "gelu_tanh", "silu", "hardswish", "softplus"}
+RELATIVE_TO_INPUT = {"gelu", "gelu_tanh", "silu", "hardswish", "softplus", "logsigmoid", "mish"}
 
 
 def gamma(terms: int) -> float:
@@ -94,7 +113,7 @@ def assert_within(result: torch.Tensor, bounded: Bounded) -> None:
     assert worst <= 0, f"off by {worst:.3g} more than the bound, which is at most {bound.max().item():.3g}"
 
 
-def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
+def _carry(node: Node, inputs: list[Bounded]) -> Bounded:  # a row for each op
     values = [value for value, _ in inputs]
     errors = [error for _, error in inputs]
     y = node.op.reference(*values)
@@ -108,14 +127,18 @@ def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
         case Pool2d("max") | AdaptivePool2d("max") | Relayout():
             # A maximum moves by no more than the largest error in its window.
             return y, node.op.reference(errors[0])
-        case Pool2d() | AdaptivePool2d() | SpatialMean() | Resize():
+        case Reduce("max" | "min"):
+            return y, errors[0].amax(node.op.axes, keepdim=True)
+        case Pool2d() | AdaptivePool2d() | SpatialMean() | Resize() | Reduce():
             # To resize takes two stages, each a weight 1 - w, two products and a sum.
-            terms = max(6, values[0].shape[2] * values[0].shape[3])
+            terms = values[0].numel() // (y.numel() if isinstance(node.op, Reduce) else y.shape[0] * y.shape[1])
+            terms = max(6, terms)
             return y, node.op.reference(errors[0]) + gamma(terms + 2) * node.op.reference(values[0].abs())
         case Pointwise():
             return y, _pointwise(node.op, values[0], errors[0], y)
         case Arithmetic(function):
-            return y, _arithmetic(function, values, errors, y) + U * y.abs()
+            # An infinite result, of a mask, is exact.
+            return y, torch.where(y.isinf(), 0.0, _arithmetic(function, values, errors, y) + U * y.abs())
         case Softmax(axis, log):
             return y, _softmax(values[0], errors[0], y, axis, log)
         case LayerNorm():
@@ -125,9 +148,13 @@ def _carry(node: Node, inputs: list[Bounded]) -> Bounded:
             along = (-1,) + (1,) * (y.dim() - 2)
             size = (values[0] * scale.reshape(along)).abs() + y.abs()
             return y, scale.abs().reshape(along) * errors[0] + gamma(8) * size
+        case Matmul():
+            return y, _matmul(node.op, values, errors)
         case Pad():
             return y, dataclasses.replace(node.op, value=0.0).reference(errors[0])
-        case Reshape() | Permute() | Slice() | Concat() | ChannelShuffle() | PixelShuffle() | PixelUnshuffle():
+        case ChannelShuffle() | PixelShuffle() | PixelUnshuffle() | Reshape() | Permute():
+            return y, node.op.reference(*errors)
+        case Expand() | Slice() | Concat():
             return y, node.op.reference(*errors)
         case _:
             raise NotImplementedError(node.op.name)
@@ -145,6 +172,15 @@ def _dense(op: Dense, values: list[torch.Tensor], errors: list[torch.Tensor]) ->
         return linear, error
     y = op.activation.reference(linear)
     return y, _pointwise(op.activation, linear, error, y)
+
+
+def _matmul(op: Matmul, values: list[torch.Tensor], errors: list[torch.Tensor]) -> torch.Tensor:
+    plain = dataclasses.replace(op, scale=abs(op.scale))
+    (x, y), (dx, dy) = (values[0].abs(), values[1].abs()), errors
+    carried = plain.reference(dx, y) + plain.reference(x, dy) + plain.reference(dx, dy)
+    terms = op.views([TensorType(tuple(value.shape)) for value in values])[0].shape[-1]
+    # Each product and sum; the scale, and the multiplication by it.
+    return carried + gamma(terms + 2) * plain.reference(x, y)
 
 
 def _conv2d(op: Conv2d | ConvTranspose2d, values: list[torch.Tensor], errors: list[torch.Tensor]) -> Bounded:
@@ -190,6 +226,9 @@ def _end(
 
 def _pointwise(op: Pointwise, x: torch.Tensor, error: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     size = torch.maximum(y.abs(), x.abs()) if op.function in RELATIVE_TO_INPUT else y.abs()
+    if op.function in DERIVATIVES:
+        slope = torch.maximum(*(DERIVATIVES[op.function](x + sign * error) for sign in (-1, 1)))
+        return torch.where(error > 0, slope * error, 0.0) + FUNCTION_UNITS * U * size
     if op.function == "softplus":
         size = size + 1.0 / abs(op.parameters[0])
     if op.function == "elu":
@@ -201,6 +240,8 @@ def _arithmetic(function: str, values: list[torch.Tensor], errors: list[torch.Te
     (a, b), (da, db) = values, errors
     if function in ("add", "sub"):
         return da + db + U * (da + db)
+    if function in ("maximum", "minimum"):
+        return torch.maximum(da, db)
     if function == "prelu":
         slope = torch.where(a > 0, 1.0, b.abs()).maximum(torch.where(a.abs() > da, 0.0, b.abs().clamp(min=1.0)))
         return slope * da + a.abs() * db + da * db
@@ -212,7 +253,7 @@ def _arithmetic(function: str, values: list[torch.Tensor], errors: list[torch.Te
 def _softmax(x: torch.Tensor, error: torch.Tensor, y: torch.Tensor, axis: int, log: bool) -> torch.Tensor:
     terms = x.shape[axis]
     # x - max is rounded, which the exponential multiplies: relative error |x - max| u.
-    spread = (x.amax(axis, keepdim=True) - x).abs()
+    spread = torch.where(x.isinf(), 0.0, (x.amax(axis, keepdim=True) - x).abs())  # e^-inf is 0, exactly
     worst = error.amax(axis, keepdim=True) + U * spread.amax(axis, keepdim=True)
     relative = 2.0 * (error + worst) + U * spread + gamma(terms) + FUNCTION_UNITS * U
     if log:

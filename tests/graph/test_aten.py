@@ -53,6 +53,11 @@ W, BIAS = _normal(5, 6, seed=1), _normal(5, seed=2)
 MEAN, VARIANCE, SCALE, SHIFT = (_normal(6, seed=3), _normal(6, seed=4).exp(), _normal(6, seed=5), _normal(6, seed=6))
 
 
+ATTENTION, ADDED = "scaled_dot_product_attention.default", ((3,), (4, 6), (6, 3))
+# At least one key for each of 4 queries.
+VISIBLE = (_normal(4, 5, seed=7) > 0) | torch.eye(4, 5, dtype=torch.bool)
+
+
 def _batch_norm(x: torch.Tensor) -> torch.Tensor:
     return F.batch_norm(x, MEAN, VARIANCE, SCALE, SHIFT)
 
@@ -87,6 +92,40 @@ CASES = (
         lambda x, w: F.conv_transpose1d(x, w, None, 2, 1, 1, 1, 3),
         ((2, 3, 9), (3, 4, 3)),
         ulps=28,
+    ),
+    # matrix products: sums of at most 8 products
+    Case(
+        "matmul.default",
+        lambda x, y: (x @ y, x @ y[0], x[0, 0, 0] @ y, x @ y[0, :, 0]),
+        ((2, 1, 4, 6), (3, 6, 5)),
+        ulps=8,
+    ),
+    Case("matmul.default", lambda x: (x[0] @ x[1], x @ x[0]), ulps=8),
+    Case("mm.default", torch.mm, ((4, 6), (6, 3)), ulps=8),
+    Case("bmm.default", torch.bmm, ((2, 4, 6), (2, 6, 3)), ulps=8),
+    Case("mv.default", torch.mv, ((4, 6), (6,)), ulps=8),
+    Case("dot.default", torch.dot, ((6,), (6,)), ulps=8),
+    Case("addmm.default", lambda *xs: (torch.addmm(*xs), torch.addmm(*xs, beta=0.5, alpha=-2)), ADDED, ulps=20),
+    Case("addmm.default", lambda *xs: torch.addmm(*xs, beta=0), ADDED, ulps=8),
+    Case("baddbmm.default", torch.baddbmm, ((3,), (2, 4, 6), (2, 6, 3)), ulps=9),
+    Case("outer.default", torch.outer, ((4,), (6,))),
+    Case("einsum.default", lambda x, y: torch.einsum("bhid,bhjd->bhij", x, y), ((2, 3, 4, 6), (2, 3, 5, 6)), ulps=8),
+    Case("einsum.default", lambda x, y: torch.einsum("nkctv, kvw -> nctw", x, y), ((2, 3, 4, 5, 2), (3, 2, 7)), ulps=8),
+    Case("einsum.default", lambda x, y: torch.einsum("ab,c->cab", x, y), ((2, 3), (4,))),
+    # attention: two products and a softmax
+    Case(ATTENTION, F.scaled_dot_product_attention, ((2, 3, 4, 6), (2, 3, 5, 6), (2, 3, 5, 7)), ulps=40),
+    Case(ATTENTION, F.scaled_dot_product_attention, ((3, 4, 6), (3, 5, 6), (3, 5, 6), (4, 5)), ulps=40),
+    Case(
+        ATTENTION,
+        lambda *qkv: F.scaled_dot_product_attention(*qkv, is_causal=True, scale=0.3),
+        ((3, 4, 6),) * 3,
+        ulps=40,
+    ),
+    Case(
+        ATTENTION,
+        lambda *qkv: F.scaled_dot_product_attention(*qkv, attn_mask=VISIBLE),
+        ((2, 3, 4, 6), (2, 3, 5, 6), (2, 3, 5, 6)),
+        ulps=40,
     ),
     # pooling
     Case(
@@ -164,6 +203,48 @@ CASES = (
     Case("hardswish.default", lambda x: F.hardswish(3 * x)),
     Case("hardsigmoid.default", lambda x: F.hardsigmoid(3 * x)),
     Case("softplus.default", lambda x: (F.softplus(x), F.softplus(x, 2.0, 0.5))),
+    Case("glu.default", lambda x: (F.glu(x), F.glu(x, 0))),
+    Case("log_sigmoid.default", lambda x: F.logsigmoid(4 * x)),
+    Case("mish.default", F.mish),
+    Case("exp.default", torch.exp),
+    Case("log.default", lambda x: x.abs().log()),
+    Case("sqrt.default", lambda x: x.abs().sqrt()),
+    Case("rsqrt.default", lambda x: x.abs().rsqrt()),
+    Case("reciprocal.default", lambda x: (1 / x, 3 / x, x.reciprocal())),
+    Case("erf.default", torch.erf),
+    Case("abs.default", torch.abs),
+    Case("neg.default", lambda x: -x),
+    Case("square.default", torch.square),
+    Case("floor.default", torch.floor),
+    # Products of up to three factors, each rounded, where PyTorch has a power function.
+    Case("pow.Tensor_Scalar", lambda x: (x**2, x**3, x**-1, x**-2, x**7 / 8), ulps=256),
+    Case("pow.Tensor_Scalar", lambda x: (x.abs() ** 0.5, x.abs() ** -0.5, x.abs() ** 2.5), ulps=32),
+    Case("clamp.default", lambda x: (x.clamp(min=0.1), x.clamp(max=0.2))),
+    Case("clamp_min.default", lambda x: x.clamp_min(0.1)),
+    Case("clamp_max.default", lambda x: x.clamp_max(0.1)),
+    Case("maximum.default", torch.maximum, ((4, 6), (6,))),
+    Case("minimum.default", torch.minimum, ((4, 6), (6,))),
+    Case("max.other", torch.max, ((4, 6), (6,))),
+    Case("min.other", torch.min, ((4, 6), (6,))),
+    # reductions: sums of at most 24 terms
+    Case("sum.default", torch.sum, ulps=50),
+    Case("sum.dim_IntList", lambda x: (x.sum(-1), x.sum((0, 2), keepdim=True), x.sum((1, 2))), ((2, 3, 4),), ulps=20),
+    Case("mean.default", torch.mean, ulps=24),
+    Case("mean.dim", lambda x: (x.mean(1), x.mean((0, -1)), x.mean((0, 2, 3))), IMAGE, ulps=70),
+    Case("amax.default", lambda x: (x.amax(0), x.amax((0, -1), keepdim=True), x.amax()), ((2, 3, 4),)),
+    Case("amin.default", lambda x: x.amin(-1)),
+    Case("max.default", torch.max),
+    Case("min.default", torch.min),
+    Case("max.dim", lambda x: x.max(1, keepdim=True)[0]),
+    Case("min.dim", lambda x: x.min(0).values),
+    Case("var.dim", lambda x: (x.var(1), x.var((0, 1), unbiased=False, keepdim=True)), ulps=30),
+    Case("var.correction", lambda x: (x.var(), x.var(0, correction=2)), ulps=30),
+    Case("std.dim", lambda x: x.std(1), ulps=10),
+    Case("std.correction", lambda x: x.std(), ulps=30),
+    Case("linalg_vector_norm.default", lambda x: (x.norm(), x.norm(dim=1), F.normalize(x)), ulps=30),
+    Case("rms_norm.default", lambda x: (F.rms_norm(x, (6,), SCALE), F.rms_norm(x, (4, 6), eps=0.1)), ulps=20),
+    Case("group_norm.default", lambda x: F.group_norm(x, 2, SCALE, SHIFT), ((3, 6, 2, 2),), ulps=20),
+    Case("group_norm.default", lambda x: F.group_norm(x, 3), ((3, 6),), ulps=10),
     # normalization
     Case("softmax.int", lambda x: (F.softmax(x, -1), F.softmax(x, 0, dtype=torch.float32))),
     Case("_softmax.default", lambda x: ATEN._softmax(x, -2, False)),
@@ -201,6 +282,7 @@ CASES = (
     Case("t.default", lambda x, y: (x.t(), y.t()), ((4, 6), (5,))),
     Case("cat.default", lambda x, y: torch.cat([x, y, x], -1), ((4, 6), (4, 1))),
     Case("stack.default", lambda x, y: (torch.stack([x, y]), torch.stack([x, y], -1)), ((4, 6), (4, 6))),
+    Case("expand.default", lambda x, y: (x.expand(3, -1, 2, 6), x.expand_as(y) + y), ((4, 1, 6), (2, 4, 5, 6))),
     Case("slice.Tensor", lambda x: (x[1:-1, -4::2], x.narrow(1, 2, 3))),
     Case("select.int", lambda x: (x[1], x[:, -1], x[-2, 3])),
     Case("split.Tensor", lambda x: (x.split(4, -1), x.chunk(3, 1)[::-1])),
@@ -477,6 +559,24 @@ def test_empty_parts_of_a_split_are_refused() -> None:
             "native_dropout.default",
             (_normal(4), 0.5, True),
             r"dropout that is active in eval mode; use torch.nn.Dropout",
+        ),
+        ("clamp.default", (_normal(4),), "clamp: expected a minimum or a maximum, found neither"),
+        ("pow.Tensor_Scalar", (_normal(4), 2.3), "power: expected an exponent that is a multiple of 1/2"),
+        ("pow.Tensor_Scalar", (_normal(4), 0), "power"),
+        ("var.dim", (_normal(1, 4), [0]), "variance: expected more than 1 elements, found 1"),
+        ("linalg_vector_norm.default", (_normal(4), 1), "vector norm: expected order 2 in float32, found 1"),
+        ("sum.default", (_normal(4), torch.float64), "sum: expected dtype float32, found torch.float64"),
+        ("einsum.default", ("ii,ij->j", [_normal(4, 4), _normal(4, 5)]), "einsum: expected two tensors, an output"),
+        ("einsum.default", ("ab,b->", [_normal(4, 5), _normal(5)]), "einsum: expected sums over indices of both"),
+        (
+            "scaled_dot_product_attention.default",
+            (_normal(2, 4, 6), _normal(2, 4, 6), _normal(2, 4, 6), None, 0.1),
+            "attention: expected dropout_p=0, found 0.1",
+        ),
+        (
+            "scaled_dot_product_attention.default",
+            (_normal(4, 4, 6), _normal(2, 4, 6), _normal(2, 4, 6), None, 0.0, False, None, True),
+            "attention with enable_gqa; repeat the heads",
         ),
         (
             "_native_batch_norm_legit.default",

@@ -26,6 +26,8 @@ PARAMETERS: dict[str, tuple[float, ...]] = {
     "elu": (1.5, 1.1, 0.7),
     "softplus": (2.0, 20.0),
 }
+# Functions that need numbers above zero.
+POSITIVE = {"log", "sqrt", "rsqrt", "reciprocal"}
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
 quick = settings(max_examples=12, derandomize=True, deadline=None)
 
@@ -58,18 +60,34 @@ def test_tables_of_functions_agree_with_the_ops() -> None:
 @pytest.mark.parametrize("size", [1, 7, 8, 1003])
 def test_pointwise(function: str, size: int) -> None:
     op = Pointwise(function, PARAMETERS.get(function, ()))
-    assert_matches(op, [randn(size, scale=4.0)])
-    assert_matches(op, [torch.linspace(-30.0, 30.0, size)])
+    for x in (randn(size, scale=4.0), torch.linspace(-30.0, 30.0, size)):
+        assert_matches(op, [x.abs() + 1e-3 if function in POSITIVE else x])
 
 
 @pytest.mark.parametrize("function", sorted(pointwise_op.FUNCTIONS))
 def test_pointwise_in_place_and_nan(function: str) -> None:
     op = Pointwise(function, PARAMETERS.get(function, ()))
-    x = randn(21)
+    x = randn(21).abs() if function in POSITIVE else randn(21)
     x[[0, 8, 20]] = math.nan
     apart, in_place = run_kernel(op, [x]), run_kernel(op, [x], in_place=0)
     assert torch.equal(apart.isnan(), x.isnan())
     assert torch.equal(apart.nan_to_num(7.0), in_place.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("function", ["log", "sqrt", "rsqrt", "reciprocal", "exp", "abs", "neg", "floor", "square"])
+def test_ends_of_the_range_are_pytorchs(function: str) -> None:
+    x = torch.tensor([-math.inf, -2.0, -0.0, 0.0, 1.0, math.inf])
+    y, expected = run_kernel(Pointwise(function), [x]), Pointwise(function).reference(x)
+    torch.testing.assert_close(y, expected, rtol=1e-6, atol=0.0, equal_nan=True)
+    assert torch.equal(y.signbit()[~y.isnan()], expected.signbit()[~y.isnan()])
+
+
+@pytest.mark.parametrize("function", ["maximum", "minimum"])
+def test_nan_wins_over_every_number(function: str) -> None:
+    a = torch.tensor([1.0, math.nan, math.nan, -math.inf, 2.0] * 7)
+    b = torch.tensor([math.nan, 1.0, math.nan, 3.0, -math.inf] * 7)
+    y, expected = run_kernel(Arithmetic(function), [a, b]), Arithmetic(function).reference(a, b)
+    torch.testing.assert_close(y, expected, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 @pytest.mark.parametrize("function", ["relu", "hardtanh"])

@@ -17,6 +17,7 @@ from netopt.kernels.kernel import fix_output, float_input
 FUNCTIONS: list[
     tuple[str, Callable[[hl.Expr], hl.Expr], Callable[[torch.Tensor], torch.Tensor], float, float, float]
 ] = [
+    ("log", kernel_math.log, torch.log, 1e-30, 80.0, 4.0),
     ("exp", kernel_math.exp, torch.exp, -80.0, 80.0, 6.0),
     ("erf", kernel_math.erf, torch.erf, -6.0, 6.0, 8.0),
     ("tanh", kernel_math.tanh, torch.tanh, -20.0, 20.0, 4.0),
@@ -76,6 +77,16 @@ def test_clamp_keeps_nan_and_bounds() -> None:
     result = evaluate(lambda v: kernel_math.clamp(v, -1.0, 1.0), x)
     assert torch.equal(result[1:-1], torch.tensor([-1.0, -1.0, -1.0, 0.5, 1.0, 1.0, 1.0]))
     assert result[[0, -1]].isnan().all()
+
+
+def test_log_of_numbers_below_the_smallest_normal_one_and_the_largest() -> None:
+    x = torch.tensor([1e-45, 1e-42, 1e-39, 1.2e-38, 3.4e38, 1e20, 1.0])
+    torch.testing.assert_close(evaluate(kernel_math.log, x).double(), x.double().log(), rtol=2.0**-22, atol=0.0)
+
+
+def test_exp_near_the_ends_of_its_range() -> None:
+    x = torch.tensor([-math.inf, -104.0, -86.9, 88.0, 88.7, 89.0, 1e30, math.inf])
+    torch.testing.assert_close(evaluate(kernel_math.exp, x), x.exp(), rtol=2.0**-20, atol=1e-37)
 
 
 def test_tanh_and_sigmoid_saturate() -> None:

@@ -21,8 +21,10 @@ from netopt.ops import (
     Conv2d,
     ConvTranspose2d,
     Dense,
+    Expand,
     LayerNorm,
     Layout,
+    Matmul,
     Op,
     Pad,
     Permute,
@@ -30,6 +32,7 @@ from netopt.ops import (
     PixelUnshuffle,
     Pointwise,
     Pool2d,
+    Reduce,
     Relayout,
     Reshape,
     Resize,
@@ -37,6 +40,7 @@ from netopt.ops import (
     Softmax,
     SpatialMean,
     TensorType,
+    View,
     Winograd2d,
 )
 
@@ -82,7 +86,13 @@ CASES: list[tuple[Op, list[tuple[int, ...]], int, tuple[int, ...]]] = [
     (Resize("bilinear", (3, 8), (0.5, 2.0)), [(2, 3, 5, 6)], 0, ()),
     (Resize("nearest", (3, 8), (0.5, 2.0)), [(2, 3, 5, 6)], 0, ()),
     (SpatialMean(), [(2, 3, 5, 6)], 0, ()),
+    (Reduce("mean", 1, 2), [(2, 3, 5, 6)], 0, ()),
+    (Reduce("max", 0), [(4,)], 0, ()),
     (Relayout(), [(2, 3, 5, 6)], 0, ()),
+    (Matmul(), [(3, 5), (5, 7)], 105, ()),
+    (Matmul(0.5), [(2, 1, 3, 5), (4, 5, 7)], 8 * 105, ()),
+    (Matmul(2.0, None, View((2, 5, 3), (30, 1, 10), 5), (1, 0, 2)), [(2, 4, 5), (2, 3, 10)], 2 * 60, ()),
+    (Expand((4, 2, 3)), [(2, 1)], 0, ()),
     (Softmax(1), [(2, 3)], 0, ()),
     (Softmax(0, True), [(2, 3)], 0, ()),
     (LayerNorm(2, 1e-5), [(4, 2, 3), (2, 3), (2, 3)], 0, ()),
@@ -149,6 +159,16 @@ REFUSED: list[tuple[Op, list[tuple[int, ...]], str]] = [
     (Pad("reflect", (0, 0), (0, 4)), [(3, 4)], "sizes of reflect_pad: expected at most 3 along axis 1"),
     (Pad("circular", (5, 0), (0, 0)), [(4, 4)], "sizes of circular_pad: expected at most 4 along axis 0"),
     (Resize("nearest", (2, 2), (1.0, 1.0)), [(3, 4)], "input of resize"),
+    (Matmul(), [(3, 5), (4, 7)], r"matmul: expected x \(..., m, k\) and y \(..., k, n\)"),
+    (Matmul(), [(5,), (5, 7)], "matmul"),
+    (Matmul(), [(2, 3, 5), (3, 5, 7)], "matmul: expected leading axes that broadcast"),
+    (Matmul(axes=(1, 0)), [(2, 3, 5), (5, 7)], "axes of matmul: expected a permutation of 3"),
+    (Matmul(1.0, View((3, 5), (5, 1), 1)), [(3, 5), (5, 7)], "view: expected within 15 elements"),
+    (Expand((2, 3)), [(2, 2)], r"expand: expected a shape that \(2, 2\) broadcasts to"),
+    (Expand((3,)), [(2, 3)], "expand"),
+    (Reduce("sum", 2), [(3, 4)], "axis of sum: expected 0 to 1, found 2"),
+    (Reduce("sum", 1, 2), [(3, 4)], "axes of sum: expected 1 to 1, found 2"),
+    (Reduce("sum", 0, 0), [(3, 4)], "axes of sum"),
     (Softmax(2), [(3, 4)], "axis of softmax: expected 0 to 1, found 2"),
     (Softmax(-1), [(3, 4)], "axis of softmax"),
     (LayerNorm(3, 1e-5), [(3, 4), (4,), (4,)], "axes of layer_norm: expected 1 to 2, found 3"),
@@ -194,6 +214,7 @@ def test_pointwise_functions_are_those_of_the_table(function: str, parameters: t
         lambda: Conv2d((0, 1)),
         lambda: Conv2d((1, 1), (-1, 0, 0, 0)),
         lambda: Conv2d(groups=0),
+        lambda: Reduce("median", 0),
         lambda: Pool2d("median", (2, 2), (2, 2)),
         lambda: Pool2d("max", (2, 0), (2, 2)),
         lambda: Pool2d("max", (2, 2), (2, 2), excess=(-1, 0)),
@@ -239,6 +260,21 @@ def test_where_views_lie() -> None:
     assert Slice(0, 2, 5, in_place=True).view_offsets([TensorType((5, 4))], rows[1]) == (-32,)
     for op in (Concat(1), Slice(1, 0, 5)):
         assert not op.is_view([whole], whole)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Matmul(float("inf")),
+        lambda: Matmul(axes=(1, 1)),
+        lambda: View((2,), (1, 1)),
+        lambda: View((2,), (-1,)),
+        lambda: View((2,), (1,), -1),
+    ],
+)
+def test_impossible_products(make: Any) -> None:
+    with pytest.raises(InvalidArgument, match="of matmul|view"):
+        make()
 
 
 @pytest.mark.parametrize(("channels_last", "halo"), [(False, (1, 0, 0, 0)), (True, (0, -1, 0, 0)), (True, (1, 1))])
@@ -290,7 +326,7 @@ def test_pooling_is_pytorchs(
 
 
 def test_unknown_arithmetic() -> None:
-    with pytest.raises(InvalidArgument, match="arithmetic: expected one of add, sub, mul, div, prelu, found pow"):
+    with pytest.raises(InvalidArgument, match="arithmetic: expected one of add, sub, mul, .*, maximum, .*, found pow"):
         Arithmetic("pow")
 
 

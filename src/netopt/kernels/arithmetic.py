@@ -10,6 +10,7 @@ import halide as hl
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.elementwise import build_on_images, image_shapes, is_flat
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.math import maximum, minimum
 from netopt.kernels.parallel import split_rows, vectorize_and_split
 from netopt.numerics import Shape
 from netopt.ops import Arithmetic
@@ -22,6 +23,8 @@ EXPRESSIONS: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {
     "mul": operator.mul,
     "div": operator.truediv,
     "prelu": lambda x, slope: hl.select(x > hl.f32(0.0), x, slope * x),
+    "maximum": maximum,
+    "minimum": minimum,
 }
 
 

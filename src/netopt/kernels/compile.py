@@ -13,14 +13,16 @@ from netopt.kernels.adaptive_pool2d import AdaptivePool2dKernel
 from netopt.kernels.arithmetic import ArithmeticKernel
 from netopt.kernels.conv2d import Conv2dKernel
 from netopt.kernels.conv_transpose2d import ConvTranspose2dKernel
-from netopt.kernels.copies import ConcatKernel, PermuteKernel, SliceKernel
+from netopt.kernels.copies import ConcatKernel, ExpandKernel, PermuteKernel, SliceKernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.dense import DenseKernel
 from netopt.kernels.kernel import Array, Kernel, Problem, Schedule
 from netopt.kernels.layer_norm import LayerNormKernel
+from netopt.kernels.matmul import MatmulKernel
 from netopt.kernels.pad import PadKernel
 from netopt.kernels.pointwise import PointwiseKernel
 from netopt.kernels.pool2d import Pool2dKernel, SpatialMeanKernel
+from netopt.kernels.reduce import ReduceKernel
 from netopt.kernels.relayout import RelayoutKernel
 from netopt.kernels.resize import ResizeKernel
 from netopt.kernels.shuffle import ChannelShuffleKernel, PixelShuffleKernel, PixelUnshuffleKernel
@@ -39,13 +41,16 @@ KERNELS: dict[type[Op], Kernel[Any]] = {
         Conv2dKernel(),
         ConvTranspose2dKernel(),
         DenseKernel(),
+        ExpandKernel(),
         LayerNormKernel(),
+        MatmulKernel(),
         PadKernel(),
         PermuteKernel(),
         PixelShuffleKernel(),
         PixelUnshuffleKernel(),
         PointwiseKernel(),
         Pool2dKernel(),
+        ReduceKernel(),
         RelayoutKernel(),
         ResizeKernel(),
         SliceKernel(),

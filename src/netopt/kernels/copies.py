@@ -1,4 +1,4 @@
-"""The ops that move elements and compute nothing: permute, slice, concat."""
+"""The ops that move elements and compute nothing: permute, expand, slice, concat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, arou
 from netopt.kernels.parallel import vectorize_and_split
 from netopt.kernels.spatial import SpatialInput, SpatialOutput
 from netopt.numerics import Shape
-from netopt.ops import Concat, Permute, Slice
+from netopt.ops import Concat, Expand, Permute, Slice
 
 
 class PermuteKernel(PlainKernel):
@@ -32,6 +32,28 @@ class PermuteKernel(PlainKernel):
         # --- schedule
         fix_output(out, shape)
         vectorize_and_split(out, by_axis[-1], shape[-1], cpu.lanes, 1)
+        return Pipeline(out, (source,))
+
+
+class ExpandKernel(PlainKernel):
+    """Vectors along the last axis of the output: copied, or one number repeated."""
+
+    op = Expand
+
+    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+        shape = problem.inputs[0].shape
+        return (1,) * (len(problem.output.shape) - len(shape)) + shape or (1,), problem.output.shape or (1,)
+
+    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+        # --- algorithm
+        source_shape, shape = self.argument_shapes(problem, schedule, cpu)
+        source, out = float_input("source", source_shape), hl.Func("out")
+        axes = [hl.Var(f"i{axis}") for axis in range(len(shape))]
+        read = [hl.Expr(0) if size == 1 else axis for axis, size in zip(axes, source_shape, strict=True)]
+        out[axes[::-1]] = source[read[::-1]]
+        # --- schedule
+        fix_output(out, shape)
+        vectorize_and_split(out, axes[-1], shape[-1], cpu.lanes, 1)
         return Pipeline(out, (source,))
 
 

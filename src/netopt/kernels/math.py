@@ -6,6 +6,8 @@ Halide compiles with fast-math flags, so what relies on NaN or on the order of a
 
 from __future__ import annotations
 
+import math
+
 import halide as hl
 
 
@@ -29,9 +31,51 @@ def at_most(x: hl.Expr, high: hl.Expr) -> hl.Expr:
     return hl.strict_float(hl.select(x > high, high, x))
 
 
+def maximum(a: hl.Expr, b: hl.Expr) -> hl.Expr:
+    """The larger number, and NaN where either is NaN."""
+    return hl.strict_float(hl.select(hl.is_nan(a) | (a > b), a, b))
+
+
+def minimum(a: hl.Expr, b: hl.Expr) -> hl.Expr:
+    """The smaller number, and NaN where either is NaN."""
+    return hl.strict_float(hl.select(hl.is_nan(a) | (a < b), a, b))
+
+
+def log(x: hl.Expr) -> hl.Expr:
+    """The natural logarithm: n ln(2) + 2 artanh(s), s = (f - 1) / (f + 1), of x = 2^n f with f from 0.71 to 1.42.
+
+    -inf of 0, and NaN below it. Halide's own gives a number for NaN.
+    """
+    # Numbers below the smallest normal one are taken as that times 2^-24 of what they are.
+    tiny = x < f32(2.0**-126)
+    bits = hl.reinterpret(hl.Int(32), hl.select(tiny, x * f32(2.0**24), x))
+    # The exponent of x / sqrt(1/2), rounded down: f is then around 1.
+    n = (bits - 0x3F3504F3) >> 23
+    f = hl.reinterpret(hl.Float(32), bits - (n << 23))
+    s = (f - f32(1.0)) / (f + f32(1.0))
+    square = s * s
+    tail = square * _horner(square, *(1.0 / k for k in (13, 11, 9, 7, 5, 3)))
+    exponent = hl.f32(n) - hl.select(tiny, f32(24.0), f32(0.0))
+    # ln(2) in two parts: the exponent times the first is exact.
+    low = f32(2.0) * s * tail + exponent * f32(math.log(2.0) - 0.693359375)
+    y = exponent * f32(0.693359375) + (f32(2.0) * s + low)
+    special = hl.select(x == f32(0.0), f32(-math.inf), hl.select(x < f32(0.0), f32(math.nan), x))
+    return hl.strict_float(hl.select((x > f32(0.0)) & (x < f32(math.inf)), y, special))
+
+
 def exp(x: hl.Expr) -> hl.Expr:
-    """e^x. Halide's own gives a number for NaN."""
-    return hl.strict_float(hl.select(hl.is_nan(x), x, hl.exp(x)))
+    """e^x = 2^n e^r with |r| <= ln(2) / 2, by the Taylor series of e^r.
+
+    0 where it is below the smallest normal numbers. Halide's own gives a number for NaN, and takes longer.
+    """
+    n = hl.round(x * f32(1.0 / math.log(2.0)))
+    # ln(2) in two parts: n times the first is exact.
+    r = hl.strict_float(x - n * f32(0.693359375)) - n * f32(math.log(2.0) - 0.693359375)
+    series = _horner(r, *(1.0 / math.factorial(power) for power in range(7, -1, -1)))
+    # 2^n as 2 * 2^(n - 1), since 2^128 is too large; n is between -126 and 128 where the result is used.
+    power = hl.reinterpret(hl.Float(32), (hl.i32(n) + 126) << 23)
+    y = (series + series) * power
+    return hl.strict_float(hl.select(x < f32(-87.0), f32(0.0), hl.select(x > f32(88.72), f32(math.inf), y)))
 
 
 def erf(x: hl.Expr) -> hl.Expr:

@@ -11,7 +11,19 @@ import halide as hl
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.elementwise import build_on_images, image_shapes, is_flat
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
-from netopt.kernels.math import at_least, clamp, erf, exp, expm1_of_negative, f32, log1p_of_unit, sigmoid, tanh
+from netopt.kernels.math import (
+    at_least,
+    at_most,
+    clamp,
+    erf,
+    exp,
+    expm1_of_negative,
+    f32,
+    log,
+    log1p_of_unit,
+    sigmoid,
+    tanh,
+)
 from netopt.kernels.parallel import vectorize_and_split
 from netopt.numerics import Shape
 from netopt.ops import Pointwise
@@ -34,6 +46,17 @@ def _softplus(x: hl.Expr, beta: float, threshold: float) -> hl.Expr:
     return hl.select(z > f32(threshold), x, soft * f32(1.0 / beta))
 
 
+def _mish(x: hl.Expr) -> hl.Expr:
+    """x tanh(ln(1 + e^x)) = x n / (n + 2) with n = e^x (e^x + 2); from 20 on the quotient is 1."""
+    e = exp(at_most(x, f32(20.0)))
+    n = e * (e + f32(2.0))
+    return x * (n / (n + f32(2.0)))
+
+
+def _sqrt(x: hl.Expr) -> hl.Expr:
+    return hl.strict_float(hl.sqrt(x))
+
+
 def _hardsigmoid(x: hl.Expr) -> hl.Expr:
     return clamp(x + f32(3.0), 0.0, 6.0) * f32(1.0 / 6.0)
 
@@ -52,6 +75,18 @@ EXPRESSIONS: dict[str, Callable[..., hl.Expr]] = {
     "hardswish": lambda x: x * _hardsigmoid(x),
     "hardsigmoid": _hardsigmoid,
     "softplus": _softplus,
+    "logsigmoid": lambda x: at_most(x, f32(0.0)) - log1p_of_unit(exp(-hl.abs(x))),
+    "mish": _mish,
+    "exp": exp,
+    "log": log,
+    "sqrt": _sqrt,
+    "rsqrt": lambda x: hl.strict_float(f32(1.0) / _sqrt(x)),
+    "reciprocal": lambda x: hl.strict_float(f32(1.0) / x),
+    "erf": erf,
+    "abs": hl.abs,
+    "neg": lambda x: -x,
+    "square": lambda x: x * x,
+    "floor": hl.floor,
 }
 
 

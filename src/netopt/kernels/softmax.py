@@ -14,6 +14,9 @@ from netopt.kernels.rows import reduce_rows
 from netopt.numerics import Shape
 from netopt.ops import Softmax
 
+# A row up to this size stays in the first-level cache while its sum is taken.
+_ROW_BYTES = 16 * 1024
+
 
 class SoftmaxKernel(PlainKernel):
     """Along the last axis with vectors along it; along another axis with vectors across it."""
@@ -43,12 +46,22 @@ def _along_last_axis(source: hl.ImageParam, shape: Shape, problem: Problem, cpu:
     # --- algorithm
     assert isinstance(problem.op, Softmax)
     rows, size = shape
+    k, row, out, terms = hl.Var("k"), hl.Var("row"), hl.Func("out"), hl.Func("terms")
     maximum = reduce_rows("maximum", size, cpu.lanes, lambda k, row: source[k, row], at_least, -math.inf)
-    total = reduce_rows(
-        "total", size, cpu.lanes, lambda k, row: exp(source[k, row] - maximum.result[row]), lambda a, b: a + b, 0.0
-    )
-    k, row, out = hl.Var("k"), hl.Var("row"), hl.Func("out")
-    out[k, row] = _end(source[k, row], maximum.result[row], total.result[row], problem.op.log)
+    terms[k, row] = exp(source[k, row] - maximum.result[row])
+    total = reduce_rows("total", size, cpu.lanes, lambda k, row: terms[k, row], lambda a, b: a + b, 0.0)
+    if problem.op.log:
+        out[k, row] = source[k, row] - maximum.result[row] - hl.log(total.result[row])
+    else:
+        factor = hl.Func("factor")
+        factor[row] = hl.strict_float(hl.f32(1.0) / total.result[row])
+        out[k, row] = terms[k, row] * factor[row]
+        # One exponential an element: they wait in the first-level cache for their sum. Of a long row they are
+        # computed twice.
+        if size * 4 <= _ROW_BYTES:
+            terms.compute_at(out, row).bound(k, 0, size).store_in(hl.MemoryType.Stack)
+            terms.vectorize(k, cpu.lanes, hl.TailStrategy.GuardWithIf)
+        factor.compute_at(out, row)
     # --- schedule
     split_rows(out, row, rows, problem.output.elements, problem.threads)
     out.vectorize(k, cpu.lanes, hl.TailStrategy.GuardWithIf)

@@ -90,7 +90,7 @@ def _cost(rows: int, outputs: int, tile: tuple[int, int], cpu: Cpu) -> float:
     )
 
 
-def share_tiles(stage: hl.Stage, tile: hl.Var | hl.RVar, tiles: int, work: int, threads: int) -> None:
+def share_tiles(stage: hl.Stage | hl.Func, tile: hl.Var | hl.RVar, tiles: int, work: int, threads: int) -> None:
     """Give each thread one run of the loop over `tiles` tiles of outputs, where `work` multiply-adds are worth it."""
     if threads > 1 and tiles > 1 and work >= _SMALLEST_SHARE * threads:
         chunk = hl.RVar("chunk") if isinstance(tile, hl.RVar) else hl.Var("chunk")

@@ -8,19 +8,23 @@ from netopt.ops.concat import Concat
 from netopt.ops.conv2d import Conv2d
 from netopt.ops.conv_transpose2d import ConvTranspose2d
 from netopt.ops.dense import Dense
+from netopt.ops.expand import Expand
 from netopt.ops.layer_norm import LayerNorm
+from netopt.ops.matmul import Matmul
 from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Layout, Op, TensorType
 from netopt.ops.pad import Pad
 from netopt.ops.permute import Permute
 from netopt.ops.pixel_shuffle import PixelShuffle, PixelUnshuffle
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.pool2d import Pool2d
+from netopt.ops.reduce import Reduce
 from netopt.ops.relayout import Relayout
 from netopt.ops.reshape import Reshape
 from netopt.ops.resize import Resize
 from netopt.ops.slice import Slice
 from netopt.ops.softmax import Softmax
 from netopt.ops.spatial_mean import SpatialMean
+from netopt.ops.view import View
 from netopt.ops.winograd2d import Winograd2d
 
 OPS: dict[str, type[Op]] = {
@@ -34,13 +38,16 @@ OPS: dict[str, type[Op]] = {
         Conv2d,
         ConvTranspose2d,
         Dense,
+        Expand,
         LayerNorm,
+        Matmul,
         Pad,
         Permute,
         PixelShuffle,
         PixelUnshuffle,
         Pointwise,
         Pool2d,
+        Reduce,
         Relayout,
         Reshape,
         Resize,
@@ -63,8 +70,10 @@ __all__ = [
     "Conv2d",
     "ConvTranspose2d",
     "Dense",
+    "Expand",
     "LayerNorm",
     "Layout",
+    "Matmul",
     "Op",
     "Pad",
     "Permute",
@@ -72,6 +81,7 @@ __all__ = [
     "PixelUnshuffle",
     "Pointwise",
     "Pool2d",
+    "Reduce",
     "Relayout",
     "Reshape",
     "Resize",
@@ -79,5 +89,6 @@ __all__ = [
     "Softmax",
     "SpatialMean",
     "TensorType",
+    "View",
     "Winograd2d",
 ]

@@ -18,12 +18,16 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "mul": torch.mul,
     "div": torch.div,
     "prelu": lambda x, slope: torch.where(x > 0, x, slope * x),
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
 }
 
 
 @dataclass(frozen=True)
 class Arithmetic(Op):
-    """z = x (+, -, *, /) y, elementwise; or "prelu": x where x > 0, else y x (He et al., 1502.01852).
+    """z = x (+, -, *, /) y, or the larger or smaller of both, elementwise; or "prelu": x where x > 0, else y x.
+
+    Source of "prelu": He et al., 1502.01852.
 
     Attributes:
         function: a key of `FUNCTIONS`.

@@ -1,4 +1,4 @@
-"""Pointwise functions of one input: the activations of torch.nn.
+"""Pointwise functions of one input: the activations of torch.nn, and elementary functions.
 
 `FUNCTIONS` is the table of them. `kernels/pointwise.py` has a row for each of the same name.
 """
@@ -43,6 +43,18 @@ FUNCTIONS: dict[str, PointwiseFunction] = {
     "hardswish": PointwiseFunction((), F.hardswish),
     "hardsigmoid": PointwiseFunction((), F.hardsigmoid),
     "softplus": PointwiseFunction(("beta", "threshold"), F.softplus),
+    "logsigmoid": PointwiseFunction((), F.logsigmoid),
+    "mish": PointwiseFunction((), F.mish),
+    "exp": PointwiseFunction((), torch.exp),
+    "log": PointwiseFunction((), torch.log),
+    "sqrt": PointwiseFunction((), torch.sqrt),
+    "rsqrt": PointwiseFunction((), torch.rsqrt),
+    "reciprocal": PointwiseFunction((), torch.reciprocal),
+    "erf": PointwiseFunction((), torch.erf),
+    "abs": PointwiseFunction((), torch.abs),
+    "neg": PointwiseFunction((), torch.neg),
+    "square": PointwiseFunction((), torch.square),
+    "floor": PointwiseFunction((), torch.floor),
 }
 
 

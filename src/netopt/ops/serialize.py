@@ -7,9 +7,11 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from typing import Any
 
 from netopt.errors import InvalidArgument
 from netopt.ops.op import Op
+from netopt.ops.view import View
 
 
 def op_to_json(op: Op) -> dict[str, object]:
@@ -17,8 +19,14 @@ def op_to_json(op: Op) -> dict[str, object]:
     data: dict[str, object] = {"op": op.name}
     for field in dataclasses.fields(op):
         value = getattr(op, field.name)
-        data[field.name] = op_to_json(value) if isinstance(value, Op) else value
+        data[field.name] = _encode(value)
     return data
+
+
+def _encode(value: object) -> object:
+    if isinstance(value, Op):
+        return op_to_json(value)
+    return dataclasses.asdict(value) if isinstance(value, View) else value
 
 
 def op_from_json(data: object, ops: Mapping[str, type[Op]]) -> Op:
@@ -37,16 +45,24 @@ def op_from_json(data: object, ops: Mapping[str, type[Op]]) -> Op:
     return kind(**{name: _decode(hints[name], data[name], ops, f"{kind.name}.{name}") for name in wanted})
 
 
+def _decode_view(data: object, ops: Mapping[str, type[Op]], where: str) -> View:
+    hints = typing.get_type_hints(View)
+    if not isinstance(data, dict) or set(data) != set(hints):
+        raise InvalidArgument(where, expected=f"a view with {', '.join(hints)}", found=data)
+    fields: dict[str, Any] = {name: _decode(hints[name], data[name], ops, f"{where}.{name}") for name in hints}
+    return View(**fields)
+
+
 def _decode(hint: object, value: object, ops: Mapping[str, type[Op]], where: str) -> object:
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         arguments = typing.get_args(hint)
         if value is None and type(None) in arguments:
             return None
         (hint,) = (a for a in arguments if a is not type(None))
-    if isinstance(hint, type) and issubclass(hint, Op):
-        op = op_from_json(value, ops)
-        if isinstance(op, hint):
-            return op
+    if isinstance(hint, type) and issubclass(hint, Op | View):
+        part = op_from_json(value, ops) if issubclass(hint, Op) else _decode_view(value, ops, where)
+        if isinstance(part, hint):
+            return part
     elif typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
         (element, *_) = typing.get_args(hint)
         return tuple(_decode(element, item, ops, where) for item in value)

@@ -9,6 +9,7 @@ from netopt.zoo.resnet import resnet18, resnet23, resnet50
 from netopt.zoo.shufflenet_v2 import shufflenet_v2
 from netopt.zoo.squeezenet import squeezenet1_1
 from netopt.zoo.vgg import vgg19
+from netopt.zoo.vit import vit_tiny
 
 __all__ = [
     "densenet121",
@@ -23,4 +24,5 @@ __all__ = [
     "shufflenet_v2",
     "squeezenet1_1",
     "vgg19",
+    "vit_tiny",
 ]

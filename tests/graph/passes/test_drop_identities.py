@@ -7,7 +7,7 @@ from netopt.graph import Graph, interpret, verify
 from netopt.graph.graph import GraphBuilder
 from netopt.graph.passes.drop_dead_code import drop_dead_code
 from netopt.graph.passes.drop_identities import drop_identities
-from netopt.ops import Arithmetic, Concat, Op, Permute, Pointwise, Reshape, Slice, TensorType
+from netopt.ops import Arithmetic, Concat, Expand, Op, Permute, Pointwise, Reshape, Slice, TensorType
 
 RELU = Pointwise("relu")
 X = torch.arange(24.0).reshape(2, 3, 4) - 12
@@ -124,3 +124,16 @@ def test_a_reshape_that_is_also_read_by_others_stays() -> None:
 def test_reshapes_are_merged_across_an_identity(between: Op) -> None:
     dropped = drop_dead_code(_dropped(_chain(Reshape((6, 4)), between, Reshape((24,)))))
     assert [(node.op, node.inputs) for node in dropped.nodes] == [(Reshape((24,)), ("x",))]
+
+
+def test_arithmetic_broadcasts_by_itself() -> None:
+    builder = GraphBuilder()
+    builder.inputs = ("x", "y")
+    builder.types |= {"x": TensorType((4, 6)), "y": TensorType((4, 1))}
+    wide = builder.add_node(Expand((4, 6)), ("y",), "wide", "")
+    product = builder.add_node(Arithmetic("mul"), ("x", wide), "product", "")
+    alone = builder.add_node(Arithmetic("add"), (wide, wide), "alone", "")  # nothing else makes this one wide
+    builder.outputs = (product, alone)
+    result = drop_identities(builder.finish())
+    verify(result)
+    assert [node.inputs for node in result.nodes[1:]] == [("x", "y"), (wide, wide)]

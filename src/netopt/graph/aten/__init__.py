@@ -5,13 +5,15 @@ filled in, tensors as names of graph values. It returns the name of the value th
 names where the ATen op has several results.
 """
 
-from netopt.graph.aten import elementwise, identities, images, layers, pooling, shapes
+from netopt.graph.aten import elementwise, identities, images, layers, pooling, products, reductions, shapes
 from netopt.graph.aten.context import Context, Imported, Importer
 
 IMPORTERS: dict[str, Importer] = {
     **layers.IMPORTERS,
+    **products.IMPORTERS,
     **pooling.IMPORTERS,
     **images.IMPORTERS,
+    **reductions.IMPORTERS,
     **elementwise.IMPORTERS,
     **shapes.IMPORTERS,
     **identities.IMPORTERS,

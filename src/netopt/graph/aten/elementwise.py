@@ -6,7 +6,7 @@ from typing import Any
 
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer
-from netopt.ops import Arithmetic, Pointwise, Reshape
+from netopt.ops import Arithmetic, Pointwise, Reshape, Slice
 
 
 def _pointwise(function: str, *arguments: str) -> Importer:
@@ -45,9 +45,50 @@ def _arithmetic(function: str, *, swapped: bool = False) -> Importer:
 
 
 def _clamp(context: Context, args: dict[str, Any]) -> Imported:
-    if args["min"] is None or args["max"] is None:
-        raise UnsupportedModel("clamp", expected="a minimum and a maximum", found="one of them", layer=context.layer)
-    return context.add(Pointwise("hardtanh", (float(args["min"]), float(args["max"]))), args["self"])
+    low, high, x = args.get("min"), args.get("max"), args["self"]
+    if low is not None and high is not None:
+        return context.add(Pointwise("hardtanh", (float(low), float(high))), x)
+    for function, bound in (("maximum", low), ("minimum", high)):
+        if bound is not None:
+            return context.add(Arithmetic(function), x, context.operand(bound))
+    raise UnsupportedModel("clamp", expected="a minimum or a maximum", found="neither", layer=context.layer)
+
+
+def _power(context: Context, args: dict[str, Any]) -> Imported:
+    """x^n for n a multiple of 1/2, of at most 8 in magnitude, as products, a square root and a reciprocal."""
+    x, exponent = args["self"], float(args["exponent"])
+    if exponent == 0 or abs(exponent) > 8 or (2 * exponent) % 1:
+        raise UnsupportedModel(
+            "power",
+            expected="an exponent that is a multiple of 1/2, from -8 to 8 without 0",
+            found=exponent,
+            layer=context.layer,
+        )
+    whole, half = divmod(abs(exponent), 1)
+    if half and not whole:
+        return context.add(Pointwise("sqrt" if exponent > 0 else "rsqrt"), x)
+    factors = [context.add(Pointwise("sqrt"), x)] if half else []
+    square = x
+    for bit in range(int(whole).bit_length()):
+        if bit:
+            square = context.add(Pointwise("square"), square)
+        if int(whole) >> bit & 1:
+            factors.append(square)
+    result = factors[0]
+    for factor in factors[1:]:
+        result = context.add(Arithmetic("mul"), result, factor)
+    return result if exponent > 0 else context.add(Pointwise("reciprocal"), result)
+
+
+def _glu(context: Context, args: dict[str, Any]) -> Imported:
+    """The first half times the sigmoid of the second.
+
+    Source: Dauphin et al., 1612.08083.
+    """
+    axis = context.axis(args["self"], args["dim"])
+    size = context.shape(args["self"])[axis]
+    first, second = (context.add(Slice(axis, at, at + size // 2), args["self"]) for at in (0, size // 2))
+    return context.add(Arithmetic("mul"), first, context.add(Pointwise("sigmoid"), second))
 
 
 def _prelu(context: Context, args: dict[str, Any]) -> Imported:
@@ -67,6 +108,26 @@ IMPORTERS: dict[str, Importer] = {
     "relu6.default": _fixed_pointwise("hardtanh", 0.0, 6.0),
     "hardtanh.default": _pointwise("hardtanh", "min_val", "max_val"),
     "clamp.default": _clamp,
+    "clamp_min.default": _clamp,
+    "clamp_max.default": _clamp,
+    "maximum.default": _arithmetic("maximum"),
+    "minimum.default": _arithmetic("minimum"),
+    "max.other": _arithmetic("maximum"),
+    "min.other": _arithmetic("minimum"),
+    "pow.Tensor_Scalar": _power,
+    "glu.default": _glu,
+    "log_sigmoid.default": _pointwise("logsigmoid"),
+    "mish.default": _pointwise("mish"),
+    "exp.default": _pointwise("exp"),
+    "log.default": _pointwise("log"),
+    "sqrt.default": _pointwise("sqrt"),
+    "rsqrt.default": _pointwise("rsqrt"),
+    "reciprocal.default": _pointwise("reciprocal"),
+    "erf.default": _pointwise("erf"),
+    "abs.default": _pointwise("abs"),
+    "neg.default": _pointwise("neg"),
+    "square.default": _pointwise("square"),
+    "floor.default": _pointwise("floor"),
     "leaky_relu.default": _pointwise("leaky_relu", "negative_slope"),
     "elu.default": _pointwise("elu", "alpha", "scale", "input_scale"),
     "selu.default": _fixed_pointwise("elu", 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0),

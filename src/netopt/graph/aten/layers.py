@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,7 +10,18 @@ import torch
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer, both_sides, pair
 from netopt.graph.aten.images import as_image, as_sequence
-from netopt.ops import BatchNorm, Conv2d, ConvTranspose2d, Dense, LayerNorm, Reshape, Softmax
+from netopt.graph.aten.reductions import reduce
+from netopt.ops import (
+    Arithmetic,
+    BatchNorm,
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    LayerNorm,
+    Pointwise,
+    Reshape,
+    Softmax,
+)
 
 
 def _linear(context: Context, args: dict[str, Any]) -> Imported:
@@ -84,6 +96,36 @@ def _layer_norm(context: Context, args: dict[str, Any]) -> Imported:
     return context.add(LayerNorm(len(shape), args["eps"]), args["input"], weight, bias)
 
 
+def _rms_norm(context: Context, args: dict[str, Any]) -> Imported:
+    """x / sqrt(mean(x^2) + eps) * weight, over the last axes.
+
+    Source: Zhang and Sennrich, 1910.07467.
+    """
+    x, axes = args["input"], list(range(-len(args["normalized_shape"]), 0))
+    epsilon = torch.finfo(torch.float32).eps if args["eps"] is None else args["eps"]
+    mean = reduce(context, "mean", context.add(Pointwise("square"), x), axes, keepdim=True)
+    factor = context.add(Pointwise("rsqrt"), context.add(Arithmetic("add"), mean, context.operand(epsilon)))
+    y = context.add(Arithmetic("mul"), x, factor)
+    return y if args["weight"] is None else context.add(Arithmetic("mul"), y, args["weight"])
+
+
+def _group_norm(context: Context, args: dict[str, Any]) -> Imported:
+    """Layer normalization of each group of channels, then a weight and a bias for each channel.
+
+    Source: Wu and He, 1803.08494.
+    """
+    x, groups, shape = args["input"], args["num_groups"], context.shape(args["input"])
+    size = (math.prod(shape[1:]) // groups,)
+    y = context.add(Reshape((shape[0] * groups, *size)), x)
+    weight, bias = context.filled(None, size, 1.0, "ones"), context.filled(None, size, 0.0, "zeros")
+    y = context.add(Reshape(shape), context.add(LayerNorm(1, args["eps"]), y, weight, bias))
+    for function, parameter in (("mul", args["weight"]), ("add", args["bias"])):
+        if parameter is not None:
+            along = context.add(Reshape((shape[1], *[1] * (len(shape) - 2))), parameter)
+            y = context.add(Arithmetic(function), y, along)
+    return y
+
+
 def _batch_norm(context: Context, args: dict[str, Any]) -> Imported:
     if args.get("training", False) or args.get("running_mean") is None:
         raise UnsupportedModel(
@@ -126,6 +168,8 @@ IMPORTERS: dict[str, Importer] = {
     "log_softmax.int": _softmax(log=True),
     "_log_softmax.default": _softmax(log=True),
     "layer_norm.default": _layer_norm,
+    "rms_norm.default": _rms_norm,
+    "group_norm.default": _group_norm,
     "batch_norm.default": _batch_norm_alone,
     "_native_batch_norm_legit_no_training.default": _batch_norm,
     "_native_batch_norm_legit.default": _batch_norm,

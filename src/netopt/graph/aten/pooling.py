@@ -1,16 +1,14 @@
-"""Pooling and means."""
+"""Pooling."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer, both_sides, pair
 from netopt.graph.aten.images import as_image, as_sequence
-from netopt.ops import AdaptivePool2d, Arithmetic, Pool2d, Reshape, SpatialMean
+from netopt.ops import AdaptivePool2d, Arithmetic, Pool2d, SpatialMean
 
 
 def _pool2d(function: str) -> Importer:
@@ -95,20 +93,6 @@ def _pool1d(pool: Importer) -> Importer:
     return importer
 
 
-def _mean(context: Context, args: dict[str, Any]) -> Imported:
-    shape = context.shape(args["self"])
-    axes = sorted(context.axis(args["self"], axis) for axis in args["dim"] or ())
-    if len(shape) != 4 or axes != [2, 3] or args.get("dtype") not in (None, torch.float32):
-        raise UnsupportedModel(
-            "mean",
-            expected="over the last two of four axes",
-            found=f"over {args['dim']} of {shape}",
-            layer=context.layer,
-        )
-    y = context.add(SpatialMean(), args["self"])
-    return y if args["keepdim"] else context.add(Reshape(shape[:2]), y)
-
-
 IMPORTERS: dict[str, Importer] = {
     "max_pool2d.default": _pool2d("max"),
     "max_pool2d_with_indices.default": _with_indices(_pool2d("max")),
@@ -119,5 +103,4 @@ IMPORTERS: dict[str, Importer] = {
     "adaptive_avg_pool1d.default": _pool1d(_adaptive("average")),
     "adaptive_max_pool2d.default": _with_indices(_adaptive("max")),
     "adaptive_max_pool1d.default": _with_indices(_pool1d(_adaptive("max"))),
-    "mean.dim": _mean,
 }

@@ -9,7 +9,7 @@ from typing import Any
 from netopt.graph.aten.context import Context, Imported, Importer
 from netopt.graph.aten.identities import same
 from netopt.numerics import Shape
-from netopt.ops import Concat, Permute, Reshape, Slice
+from netopt.ops import Concat, Expand, Permute, Reshape, Slice
 
 
 def _reshape(shape_of: Callable[[Shape, dict[str, Any]], Sequence[int]]) -> Importer:
@@ -108,6 +108,14 @@ def _running_sum(lengths: Sequence[int]) -> list[int]:
     return [sum(lengths[:i]) for i in range(len(lengths))]
 
 
+def _expand(context: Context, args: dict[str, Any]) -> Imported:
+    shape, target = context.shape(args["self"]), args["size"]
+    kept = (1,) * (len(target) - len(shape)) + shape
+    return context.add(
+        Expand(tuple(old if new == -1 else new for old, new in zip(kept, target, strict=True))), args["self"]
+    )
+
+
 def _unbind(context: Context, args: dict[str, Any]) -> Imported:
     axis = context.axis(args["self"], args["dim"])
     shape = context.shape(args["self"])
@@ -128,6 +136,7 @@ IMPORTERS: dict[str, Importer] = {
     "permute.default": _permute,
     "transpose.int": _transpose,
     "t.default": _t,
+    "expand.default": _expand,
     "cat.default": _concat,
     "stack.default": _stack,
     "slice.Tensor": _slice,

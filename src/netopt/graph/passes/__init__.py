@@ -15,8 +15,13 @@ from netopt.graph.passes.fold_constants import fold_constants
 from netopt.graph.passes.fold_pad import fold_pad
 from netopt.graph.passes.fuse_activation import fuse_activation
 from netopt.graph.passes.fuse_residual import fuse_residual
+from netopt.graph.passes.fuse_scale import fuse_scale
+from netopt.graph.passes.lower_matmul import lower_matmul
 from netopt.graph.passes.merge_channel_shuffle import merge_channel_shuffle
 from netopt.graph.passes.permute_flattened_weights import permute_flattened_weights
+from netopt.graph.passes.read_in_place import read_in_place
+from netopt.graph.passes.simplify_views import simplify_views
+from netopt.graph.passes.slice_early import slice_early
 from netopt.graph.passes.write_concat_in_place import write_concat_in_place
 from netopt.graph.verify import verify
 
@@ -25,13 +30,18 @@ Pass = Callable[[Graph], Graph]
 PASSES: tuple[Pass, ...] = (
     fold_constants,  # weights that are computed from weights become weights
     drop_identities,  # so that the passes below see neighbours as neighbours
+    merge_channel_shuffle,  # one op that reads images as they lie, where simplify_views would leave copies
+    simplify_views,  # neighbours of neighbours, too, and fewer copies
     drop_dead_code,  # ... and do not count readers that nobody reads
-    merge_channel_shuffle,  # before the layouts: one op that reads images as they lie, where there were three copies
+    lower_matmul,  # products with weights are dense layers for the passes below
     fold_pad,  # a convolution's own padding costs nothing
     fold_batch_norm,  # leaves none: into a layer beside it, or a convolution of its own, or mul and add
     fold_constants,  # what the folding computed
     fuse_residual,  # before the activation, which comes after the sum in the fused op
     fuse_activation,
+    fuse_scale,
+    read_in_place,  # after the scale, which may stand between a product and a permutation
+    slice_early,  # past all that was fused
     permute_flattened_weights,  # before layouts: leaves a view where there would be a copy
     drop_dead_code,  # collects what the others left behind
     choose_layouts,  # after all that changes ops: the passes above know nothing of memory

@@ -1,16 +1,16 @@
-"""Remove ops that change nothing, and make a reshape of a reshape one."""
+"""Remove ops that change nothing, make a reshape of a reshape one, and leave broadcasts to arithmetic."""
 
 from __future__ import annotations
 
 from netopt.graph.graph import Graph, GraphBuilder, Node, replace_values
-from netopt.ops import Concat, Permute, Reshape, Slice
+from netopt.ops import Arithmetic, Concat, Expand, Permute, Reshape, Slice
 
 
 def drop_identities(graph: Graph) -> Graph:
-    """Read past each reshape, slice, permute or concat that keeps its input as it is."""
+    """Read past each reshape, slice, permute or concat that keeps its input as it is, and past needless broadcasts."""
     # Each may make work for the other: (6, 4) -> identity -> (24,) becomes one reshape, which may be an identity.
     while True:
-        merged = _merge_reshapes(_read_past_identities(graph))
+        merged = _merge_reshapes(_read_past_expands(_read_past_identities(graph)))
         if merged.nodes == graph.nodes:
             return merged
         graph = merged
@@ -33,6 +33,22 @@ def _is_identity(graph: Graph, node: Node) -> bool:
             return axes == tuple(range(len(axes)))
         case _:
             return False
+
+
+def _read_past_expands(graph: Graph) -> Graph:
+    """Let arithmetic broadcast what was broadcast for it, where its result is as large without that."""
+    producers = graph.producers()
+    builder = GraphBuilder(graph)
+    for node in graph.nodes:
+        if isinstance(node.op, Arithmetic):
+            sources = tuple(
+                producers[name].inputs[0] if name in producers and isinstance(producers[name].op, Expand) else name
+                for name in node.inputs
+            )
+            if node.op.infer([graph.types[name] for name in sources]) == graph.types[node.output]:
+                node = Node(node.op, sources, node.output, node.layer)
+        builder.nodes.append(node)
+    return builder.finish()
 
 
 def _merge_reshapes(graph: Graph) -> Graph:

@@ -1,0 +1,156 @@
+"""Matrix products and attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from netopt.errors import UnsupportedModel
+from netopt.graph.aten.context import Context, Imported, Importer
+from netopt.ops import Arithmetic, Matmul, Permute, Reshape, Softmax
+
+
+def _matmul(first: str, second: str) -> Importer:
+    """The product of two ATen arguments; a vector is a row on the left, and a column on the right."""
+
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        return multiply(context, args[first], args[second])
+
+    return importer
+
+
+def multiply(context: Context, x: str, y: str) -> str:
+    """x @ y, as PyTorch defines it for any numbers of axes."""
+    a, b = context.shape(x), context.shape(y)
+    if len(a) == 1:
+        x = context.add(Reshape((1, *a)), x)
+    if len(b) == 1:
+        y = context.add(Reshape((*b, 1)), y)
+    product = context.add(Matmul(), x, y)
+    shape = context.shape(product)
+    if len(b) == 1:
+        shape = shape[:-1]
+    if len(a) == 1:
+        shape = shape[:-2] + shape[len(shape) - 1 + (len(b) == 1) :]
+    return product if shape == context.shape(product) else context.add(Reshape(shape), product)
+
+
+def _add_product(first: str, second: str) -> Importer:
+    """beta * self + alpha * first @ second."""
+
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        terms = [multiply(context, args[first], args[second]), args["self"]]
+        for index, role in enumerate(("alpha", "beta")):
+            if args[role] != 1:
+                terms[index] = context.add(Arithmetic("mul"), terms[index], context.operand(args[role]))
+        return context.add(Arithmetic("add"), *terms) if args["beta"] else terms[0]
+
+    return importer
+
+
+def _outer(context: Context, args: dict[str, Any]) -> Imported:
+    column = context.add(Reshape((*context.shape(args["self"]), 1)), args["self"])
+    return context.add(Arithmetic("mul"), column, args["vec2"])
+
+
+# --- einsum
+
+
+def _einsum(context: Context, args: dict[str, Any]) -> Imported:
+    """Of two tensors: batch axes, axes of one alone, and axes that are summed over."""
+    inputs, _, output = args["equation"].replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    simple = len(terms) == 2 and "->" in args["equation"] and "." not in inputs
+    if not simple or any(len(set(term)) != len(term) for term in (*terms, output)):
+        raise UnsupportedModel(
+            "einsum",
+            expected="two tensors, an output, no '...' and no repeated index",
+            found=args["equation"],
+            layer=context.layer,
+            fix="write it with @, permute and sum",
+        )
+    (a, b), (x, y) = terms, args["tensors"]
+    batch = [index for index in a if index in b and index in output]
+    summed = [index for index in a if index in b and index not in output]
+    left, right = ([i for i in term if i not in batch and i not in summed] for term in (a, b))
+    if not set(left) | set(right) <= set(output):
+        raise UnsupportedModel(
+            "einsum", expected="sums over indices of both tensors", found=args["equation"], layer=context.layer
+        )
+    sizes = dict(zip(a, context.shape(x), strict=True)) | dict(zip(b, context.shape(y), strict=True))
+    groups = [math.prod(sizes[i] for i in group) for group in (left, summed, right)]
+    leading = [sizes[i] for i in batch]
+    x = context.add(Permute(tuple(a.index(i) for i in (*batch, *left, *summed))), x)
+    y = context.add(Permute(tuple(b.index(i) for i in (*batch, *summed, *right))), y)
+    x = context.add(Reshape((*leading, groups[0], groups[1])), x)
+    y = context.add(Reshape((*leading, groups[1], groups[2])), y)
+    z = context.add(Matmul(), x, y)
+    order = [*batch, *left, *right]
+    z = context.add(Reshape(tuple(sizes[i] for i in order)), z)
+    return context.add(Permute(tuple(order.index(i) for i in output)), z)
+
+
+# --- attention
+
+
+def _attention(context: Context, args: dict[str, Any]) -> Imported:
+    """softmax(q k^T * scale + mask) v.
+
+    Source: Vaswani et al., 1706.03762, equation 1.
+    """
+    q, k, v = args["query"], args["key"], args["value"]
+    if args["dropout_p"]:
+        raise UnsupportedModel("attention", expected="dropout_p=0", found=args["dropout_p"], layer=context.layer)
+    if args.get("enable_gqa"):
+        raise UnsupportedModel(
+            "attention with enable_gqa", layer=context.layer, fix="repeat the heads of key and value instead"
+        )
+    rows, columns = context.shape(q)[-2], context.shape(k)[-2]
+    scale = args["scale"]
+    scale = 1.0 / math.sqrt(context.shape(q)[-1]) if scale is None else float(scale)
+    rank = len(context.shape(k))
+    transposed = context.add(Permute((*range(rank - 2), rank - 1, rank - 2)), k)
+    scores = context.add(Matmul(scale=scale), q, transposed)
+    mask = args["attn_mask"]
+    if args["is_causal"]:
+        visible = torch.ones(rows, columns, dtype=torch.bool).tril()
+        mask = context.builder.add_constant(f"{context.wish}_causal", _additive(visible))
+    elif mask is not None:
+        mask = _mask(context, mask)
+    if mask is not None:
+        scores = context.add(Arithmetic("add"), scores, mask)
+    weights = context.add(Softmax(len(context.shape(scores)) - 1), scores)
+    return context.add(Matmul(), weights, v)
+
+
+def _mask(context: Context, mask: str) -> str:
+    """A mask to be added to the scores."""
+    value = context.builder.constants.get(mask)
+    if value is None or value.dtype != torch.bool:
+        return mask
+    if not value.any(-1).all():
+        raise UnsupportedModel(
+            "attention mask", expected="at least one key for each query", found="none", layer=context.layer
+        )
+    return context.builder.add_constant(f"{mask}_added", _additive(value))
+
+
+def _additive(visible: torch.Tensor) -> torch.Tensor:
+    """0 where a key is visible, -inf where it is not."""
+    return torch.zeros(visible.shape).masked_fill(~visible, -math.inf)
+
+
+IMPORTERS: dict[str, Importer] = {
+    "matmul.default": _matmul("self", "other"),
+    "mm.default": _matmul("self", "mat2"),
+    "bmm.default": _matmul("self", "mat2"),
+    "mv.default": _matmul("self", "vec"),
+    "dot.default": _matmul("self", "tensor"),
+    "addmm.default": _add_product("mat1", "mat2"),
+    "baddbmm.default": _add_product("batch1", "batch2"),
+    "outer.default": _outer,
+    "einsum.default": _einsum,
+    "scaled_dot_product_attention.default": _attention,
+}

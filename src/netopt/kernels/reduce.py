@@ -1,0 +1,67 @@
+"""Reductions: over the last axis with vectors along it, over other axes with vectors across them."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+
+import halide as hl
+
+from netopt.kernels.cpu import Cpu
+from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.math import maximum, minimum
+from netopt.kernels.parallel import split_rows
+from netopt.kernels.rows import reduce_rows
+from netopt.numerics import Shape
+from netopt.ops import Reduce
+
+# How two numbers become one, and what to begin with.
+COMBINE: dict[str, tuple[Callable[[hl.Expr, hl.Expr], hl.Expr], float]] = {
+    "sum": (operator.add, 0.0),
+    "mean": (operator.add, 0.0),
+    "max": (maximum, -math.inf),
+    "min": (minimum, math.inf),
+}
+
+
+class ReduceKernel(PlainKernel):
+    """Bound by reading its input. A mean is a sum multiplied by 1 / size."""
+
+    op = Reduce
+
+    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+        assert isinstance(problem.op, Reduce)
+        shape, axes = problem.inputs[0].shape, problem.op.axes
+        size, inner = math.prod(shape[axis] for axis in axes), math.prod(shape[axes[-1] + 1 :])
+        outer = problem.inputs[0].elements // (size * inner)
+        return ((outer, size), (outer,)) if inner == 1 else ((outer, size, inner), (outer, inner))
+
+    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+        assert isinstance(problem.op, Reduce)
+        # --- algorithm
+        shape, output = self.argument_shapes(problem, schedule, cpu)
+        source, out, row, i = float_input("source", shape), hl.Func("out"), hl.Var("row"), hl.Var("i")
+        combine, start = COMBINE[problem.op.function]
+
+        def end(x: hl.Expr) -> hl.Expr:
+            return x * hl.f32(1.0 / shape[1]) if isinstance(problem.op, Reduce) and problem.op.function == "mean" else x
+
+        if len(shape) == 2:
+            rows = reduce_rows("total", shape[1], cpu.lanes, lambda k, row: source[k, row], combine, start)
+            out[row] = end(rows.result[row])
+            # --- schedule
+            split_rows(out, row, shape[0], problem.inputs[0].elements, problem.threads)
+            rows.compute_at(out, row, cpu.lanes)
+        else:
+            along, total, i_out = hl.RDom([(0, shape[1])], "along").x, hl.Func("total"), hl.Var("i_out")
+            total[i, row] = hl.f32(start)
+            total[i, row] = combine(hl.Expr(total[i, row]), source[i, along, row])
+            out[i, row] = end(hl.Expr(total[i, row]))
+            # --- schedule
+            out.split(i, i_out, i, cpu.lanes, hl.TailStrategy.GuardWithIf).reorder(i, i_out, row).vectorize(i)
+            split_rows(out, row, shape[0], problem.inputs[0].elements, problem.threads)
+            total.compute_at(out, i_out).vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
+            total.update().vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
+        fix_output(out, output)
+        return Pipeline(out, (source,))

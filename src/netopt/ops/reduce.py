@@ -1,0 +1,57 @@
+"""Sum, mean, maximum and minimum over neighbouring axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from netopt.errors import InvalidArgument
+from netopt.ops.op import Op, TensorType, expect_axis, expect_inputs
+
+FUNCTIONS: dict[str, Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]] = {
+    "sum": lambda x, axes: x.sum(axes, keepdim=True),
+    "mean": lambda x, axes: x.mean(axes, keepdim=True),
+    "max": lambda x, axes: x.amax(axes, keepdim=True),
+    "min": lambda x, axes: x.amin(axes, keepdim=True),
+}
+
+
+@dataclass(frozen=True)
+class Reduce(Op):
+    """y is x with `count` axes from `axis` on reduced to size 1. NaN wins over every maximum and minimum.
+
+    Attributes:
+        function: a key of `FUNCTIONS`.
+    """
+
+    function: str
+    axis: int
+    count: int = 1
+    name: ClassVar[str] = "reduce"
+
+    def __post_init__(self) -> None:
+        if self.function not in FUNCTIONS:
+            raise InvalidArgument("function of reduce", expected=f"one of {', '.join(FUNCTIONS)}", found=self.function)
+
+    @property
+    def label(self) -> str:
+        return self.function
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes that are reduced."""
+        return tuple(range(self.axis, self.axis + self.count))
+
+    def infer(self, inputs: Sequence[TensorType]) -> TensorType:
+        expect_inputs(self, inputs, 1)
+        shape = inputs[0].shape
+        expect_axis(self, self.axis, len(shape))
+        if not 1 <= self.count <= len(shape) - self.axis:
+            raise InvalidArgument(f"axes of {self.label}", expected=f"1 to {len(shape) - self.axis}", found=self.count)
+        return TensorType(tuple(1 if axis in self.axes else size for axis, size in enumerate(shape)))
+
+    def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return FUNCTIONS[self.function](inputs[0], self.axes)
