@@ -11,7 +11,9 @@ from netopt.memory import check_plan, plan_memory
 from netopt.program import Program, check_kernels, check_threads
 
 
-def lower(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = False) -> Program:
+def lower(
+    model: nn.Module, example: Example, *, threads: int = 1, tune: bool = False, fallback: bool = False
+) -> Program:
     """Compile a trained model into native code for this machine.
 
     The program computes what the model computes in eval mode. It shares nothing with the model, which is not changed.
@@ -22,22 +24,24 @@ def lower(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = 
         threads: the most threads that a kernel uses.
         tune: measure each kernel's schedules on this machine, remember the winners on disk, and use them. Without it,
             what was remembered is used, and defaults for the rest.
+        fallback: let PyTorch run the parts that cannot be lowered; `Program.summary` and `Program.fallbacks` name them.
 
     Raises:
-        UnsupportedModel: torch.export cannot trace the model, or an op has no kernel; names the layer.
+        UnsupportedModel: torch.export cannot trace the model, or an op cannot be lowered and `fallback` is not set;
+            names the layer.
         InvalidArgument, InvalidType: the example or an option cannot be used.
     """
     check_threads(threads)
-    return Program(prepare(model, example), threads=threads, tune=tune)
+    return Program(prepare(model, example, fallback=fallback), threads=threads, tune=tune)
 
 
-def prepare(model: nn.Module, example: Example) -> Network:
+def prepare(model: nn.Module, example: Example, *, fallback: bool = False) -> Network:
     """All of lowering that needs no machine: capture, passes, and a memory plan with its proof.
 
     Raises:
         UnsupportedModel, InvalidArgument, InvalidType: as `lower`.
     """
-    graph, signature = capture(model, example)
+    graph, signature = capture(model, example, fallback=fallback)
     graph = run_passes(graph)
     check_kernels(graph)
     plan = plan_memory(graph)

@@ -15,7 +15,9 @@ from netopt.ops.reshape import Reshape
 from netopt.ops.slice import Slice
 from netopt.ops.softmax import Softmax
 from netopt.ops.spatial_mean import SpatialMean
+from netopt.ops.torch_region import TorchRegion
 
+# The ops of files: TorchRegion is none, since it holds code.
 OPS: dict[str, type[Op]] = {
     op.name: op
     for op in (
@@ -57,4 +59,5 @@ __all__ = [
     "Softmax",
     "SpatialMean",
     "TensorType",
+    "TorchRegion",
 ]
