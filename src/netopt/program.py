@@ -17,6 +17,7 @@ from netopt.errors import InvalidArgument, InvalidType, UnsupportedModel, name_o
 from netopt.format import Network, read_network, write_network
 from netopt.graph import Graph, Node
 from netopt.graph.capture import split_example
+from netopt.graph.check_layouts import check_layouts
 from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at
 from netopt.kernels.compile import KERNELS, compile_kernel, kernel_of
 from netopt.kernels.cpu import host_cpu
@@ -56,11 +57,12 @@ class Program:
             tune: measure schedules that have not been measured on this machine yet.
 
         Raises:
-            InvalidArgument: `threads` is below 1.
+            InvalidArgument: `threads` is below 1, or an op would read a layout that it does not know.
             UnsupportedModel: an op has no kernel.
         """
         check_threads(threads)
         check_kernels(network.graph)
+        check_layouts(network.graph)
         self._graph = dataclasses.replace(network.graph, constants={})
         self._constant_names = tuple(network.graph.constants)
         self._signature = network.signature
@@ -294,6 +296,7 @@ def load(path: str | Path, *, threads: int = 1, tune: bool = False) -> Program:
 
     Raises:
         FileFormatError: the file is foreign, truncated, damaged or of another version.
+        InvalidArgument, UnsupportedModel: the file is whole, but what it holds cannot be run.
         OSError: the file cannot be read.
     """
     return Program(read_network(path), threads=threads, tune=tune)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.ops import (
@@ -18,10 +19,11 @@ from netopt.ops import (
     Relayout,
     Slice,
     SpatialMean,
+    TensorType,
 )
 
-_IMAGE_OPS = (Conv2d, Pool2d, SpatialMean)
-_ANY_LAYOUT = (Pointwise, Arithmetic, Concat, Slice)
+IMAGE_OPS = (Conv2d, Pool2d, SpatialMean)
+ANY_LAYOUT = (Pointwise, Arithmetic, Concat, Slice)
 
 
 def choose_layouts(graph: Graph) -> Graph:
@@ -47,14 +49,14 @@ def _images(graph: Graph) -> set[str]:
     """The values that are to be channels last: what image ops read and write, and what lies between such values."""
     images: set[str] = set()
     for node in graph.nodes:
-        if isinstance(node.op, _IMAGE_OPS):
+        if isinstance(node.op, IMAGE_OPS):
             images |= {node.output, *(name for name in node.inputs if len(graph.types[name].shape) == 4)}
     changed = bool(images)
     while changed:
         before = len(images)
         for node in graph.nodes:
             values = [name for name in (*node.inputs, node.output) if len(graph.types[name].shape) == 4]
-            if isinstance(node.op, _ANY_LAYOUT) and node.output in values and images & set(values):
+            if isinstance(node.op, ANY_LAYOUT) and node.output in values and images & set(values):
                 images |= set(values)
         changed = len(images) > before
     return images - set(graph.constants) - _written_row_major(graph)
@@ -62,7 +64,7 @@ def _images(graph: Graph) -> set[str]:
 
 def _written_row_major(graph: Graph) -> set[str]:
     """Values that an op with a layout of its own writes: they are copied for those who want images."""
-    return {node.output for node in graph.nodes if not isinstance(node.op, (*_IMAGE_OPS, *_ANY_LAYOUT))}
+    return {node.output for node in graph.nodes if not isinstance(node.op, (*IMAGE_OPS, *ANY_LAYOUT))}
 
 
 def _halos(graph: Graph, images: set[str]) -> dict[str, tuple[int, int, int, int]]:
@@ -83,7 +85,7 @@ def _in_layout(
     if name in graph.constants:
         return name
     type_ = builder.types[name]
-    wanted = _wanted(name, node, graph, builder)
+    wanted = wanted_layout(name, node, builder.types)
     if wanted is None or wanted == type_.layout:
         return name
     if (name, wanted) not in copies:
@@ -93,14 +95,16 @@ def _in_layout(
     return copies[name, wanted]
 
 
-def _wanted(name: str, node: Node, graph: Graph, builder: GraphBuilder) -> Layout | None:
+def wanted_layout(name: str, node: Node, types: Mapping[str, TensorType]) -> Layout | None:
     """The layout that the node needs `name` in; None if it takes what is there."""
-    type_ = builder.types[name]
-    if isinstance(node.op, _IMAGE_OPS):
+    type_ = types[name]
+    if isinstance(node.op, Relayout):
+        return None
+    if isinstance(node.op, IMAGE_OPS):
         halo = node.op.padding if isinstance(node.op, Conv2d) and name == node.inputs[0] else (0, 0, 0, 0)
         one_pixel = type_.shape[2:] == (1, 1) and not any(halo)
         return None if type_.layout.channels_last or one_pixel else Layout(True, halo)
-    if isinstance(node.op, _ANY_LAYOUT) and builder.types[node.output].layout.channels_last:
+    if isinstance(node.op, ANY_LAYOUT) and types[node.output].layout.channels_last:
         return None  # read by logical coordinates, whatever the layout
     if isinstance(node.op, Permute) and node.op.axes == (0, 2, 3, 1) and type_.layout == CHANNELS_LAST:
         return None
