@@ -1,4 +1,4 @@
-"""Denormal numbers are zero while kernels run: on many CPUs arithmetic on them is a hundred times slower.
+"""Denormal numbers are zero while kernels run: on many CPUs arithmetic on them is far slower.
 
 The switch belongs to the thread (MXCSR on x86, FPCR on Arm), and a new thread inherits it from the one that starts it.
 Halide's pool starts its threads at a parallel call, within a run of kernels, so that they flush, too, and go on to. All

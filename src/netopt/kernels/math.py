@@ -30,7 +30,7 @@ def at_most(x: hl.Expr, high: hl.Expr) -> hl.Expr:
 
 
 def is_nan(x: hl.Expr) -> hl.Expr:
-    """Whether x is NaN, by its bits: of the result of a sum, the compiler takes a comparison for decided (fast math)."""
+    """Whether x is NaN, by its bits: fast math takes it for decided that the result of a sum is not."""
     magnitude = hl.reinterpret(hl.UInt(32), x) & hl.u32(0x7FFFFFFF)
     return magnitude > hl.u32(0x7F800000)
 

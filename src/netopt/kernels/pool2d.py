@@ -8,7 +8,7 @@ import halide as hl
 
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule
-from netopt.kernels.math import at_least, is_nan
+from netopt.kernels.math import at_least
 from netopt.kernels.spatial import SpatialInput, SpatialOutput, channels_last
 from netopt.numerics import Shape
 from netopt.ops import Pool2d, SpatialMean, TensorType
@@ -80,7 +80,7 @@ class Pool2dKernel(_FromImageToImage):
 
 def _larger(value: hl.Expr, so_far: hl.Expr) -> hl.Expr:
     """The maximum, and NaN where either is: a NaN so far must stay, and a new one must enter."""
-    return hl.strict_float(hl.select(is_nan(so_far), so_far, at_least(value, so_far)))
+    return hl.strict_float(hl.select(hl.is_nan(so_far), so_far, at_least(value, so_far)))
 
 
 def _count(op: Pool2d, at: hl.Expr, axis: int, size: int) -> hl.Expr:
