@@ -38,14 +38,17 @@ from netopt.ops import (
     Conv2d,
     ConvTranspose2d,
     Dense,
+    Expand,
     LayerNorm,
     Layout,
+    Matmul,
     Pad,
     Permute,
     PixelShuffle,
     PixelUnshuffle,
     Pointwise,
     Pool2d,
+    Reduce,
     Relayout,
     Reshape,
     Resize,
@@ -53,6 +56,7 @@ from netopt.ops import (
     Softmax,
     SpatialMean,
     TensorType,
+    View,
     Winograd2d,
 )
 
@@ -96,6 +100,10 @@ def _of_all_ops() -> Network:
     t = b.add_node(Permute((1, 0)), (s,), "t", "")
     part = b.add_node(Slice(0, 1, 6, 2), (t,), "part", "")
     both = b.add_node(Concat(1), (part, part), "both", "")
+    matmul = Matmul(0.5, View((3, 2), (1, 6), 3), View((2, 4), (6, 1), 2), (1, 0))
+    product = b.add_node(matmul, ("x", "r"), "product", "attention")
+    most = b.add_node(Reduce("max", 1), (product,), "most", "")
+    b.add_node(Expand((2, 4, 1)), (most,), "wide", "")
     flat = b.add_node(Reshape((1, 12)), (both,), "flat", "")
     image = b.add_node(Reshape((1, 1, 3, 4)), (flat,), "image", "")
     _add_image_ops(b, image, elu)

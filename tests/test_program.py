@@ -7,6 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 import netopt
+from netopt import zoo
 from netopt.format import read_network
 from netopt.graph import capture, interpret, run_passes
 from netopt.memory import check_plan
@@ -174,6 +176,60 @@ def test_calls_from_several_threads() -> None:
     for worker in workers:
         worker.join()
     assert wrong == []
+
+
+class Sorted(nn.Module):
+    """Needs a part in PyTorch between convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.back = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 2, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.back(self.conv(x).relu().sort(3).values)
+        return y
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_calls_of_images_and_parts_in_pytorch_from_several_threads(threads: int) -> None:
+    """The input's halo, the arena and PyTorch's parts are all shared."""
+    program = netopt.lower(Sorted(), torch.zeros(2, 3, 9, 8), threads=threads, fallback=True)
+    inputs = [torch.full((2, 3, 9, 8), float(i)) for i in range(6)]
+    expected = [program(x) for x in inputs]
+
+    def wrong(index: int) -> int:
+        return sum(not torch.equal(program(inputs[index]), expected[index]) for _ in range(100))
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(wrong, range(6))) == [0] * 6
+
+
+def test_a_pixel_that_is_nan_makes_all_outputs_of_its_image_nan() -> None:
+    program = netopt.lower(zoo.lenet5(), torch.zeros(2, 1, 28, 28))
+    x = torch.rand(2, 1, 28, 28)
+    clean = program(x)
+    x[1, 0, 14, 13] = torch.nan
+    result = program(x)
+    assert result[1].isnan().all()
+    assert torch.equal(result[0], clean[0])
+    x[1, 0, 14, 13] = 0.5
+    assert not program(x).isnan().any()  # nothing of it is left in the arena
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", ["images", "lenet5", "mlp", "residual", "conv1d", "activations"])
+def test_nan_and_infinity_go_where_they_go_in_pytorch(name: str, value: float) -> None:
+    """NaN, infinity or a finite number, in each place of the output: a sum of infinities is the same in any order."""
+    model, example = NETWORKS[name]()
+    program, x = netopt.lower(model, example), torch.randn(example.shape)
+    x.view(-1)[x.numel() // 2] = value
+    with torch.no_grad():
+        expected = copy.deepcopy(model).eval()(x)
+    result = program(x)
+    assert not expected.isfinite().all()
+    assert torch.equal(result.isnan(), expected.isnan())
+    assert torch.equal(result.isposinf(), expected.isposinf())
+    assert torch.equal(result.isneginf(), expected.isneginf())
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -4,13 +4,15 @@
  - adds a sum of n terms in any order: at most gamma(n) x the sum of the terms' magnitudes
    (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.1 and 4.2),
  - rounds each elementary operation, at most u = 2^-24 relative, and
- - evaluates the functions of kernels/math.py to `FUNCTION_UNITS` units of 2^-24 relative.
+ - evaluates the functions of kernels/math.py to `FUNCTION_UNITS` units of 2^-24 relative, and
+ - takes denormals for zero: an operand or a result below 2^-126 may be off by as much as that.
 Errors of inputs are carried through by the derivative's bound of each op.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -49,6 +51,7 @@ from netopt.ops.winograd2d import TRANSFORMS, Transform
 U = 2.0**-24
 # exp, tanh, erf ...: at most 8, measured in tests/kernels/test_math.py; a few sums and products on top.
 FUNCTION_UNITS = 12.0
+SMALLEST_NORMAL = 2.0**-126
 TINY = 1e-37  # below the smallest normal number relative errors mean nothing: exponentials may flush to zero
 
 Bounded = tuple[torch.Tensor, torch.Tensor]  # value, bound on its error
@@ -94,14 +97,24 @@ def gamma(terms: int) -> float:
 
 def judge(graph: Graph, inputs: Sequence[torch.Tensor]) -> list[Bounded]:
     """For each output of the graph: the float64 value, and how far a float32 result may be from it."""
-    exact = {
-        name: (value.double(), torch.zeros_like(value, dtype=torch.float64)) for name, value in graph.constants.items()
-    }
-    for name, value in zip(graph.inputs, inputs, strict=True):
-        exact[name] = (value.double(), torch.zeros_like(value, dtype=torch.float64))
+    given = {**graph.constants, **dict(zip(graph.inputs, inputs, strict=True))}
+    exact = {name: (value.double(), _flushed(value.double())) for name, value in given.items()}
     for node in graph.nodes:
-        exact[node.output] = _carry(node, [exact[name] for name in node.inputs])
+        value, error = _carry(node, [exact[name] for name in node.inputs])
+        exact[node.output] = value, error + _terms(node, graph) * SMALLEST_NORMAL
     return [exact[name] for name in graph.outputs]
+
+
+def _flushed(value: torch.Tensor) -> torch.Tensor:
+    """What is lost where the value is denormal and taken for zero."""
+    return torch.where(value.abs() < SMALLEST_NORMAL, value.abs(), 0.0)
+
+
+def _terms(node: Node, graph: Graph) -> int:
+    """How many results of elementary operations, each of which may be flushed, add up in one number of the output."""
+    if isinstance(node.op, Dense | Conv2d):
+        return math.prod(graph.types[node.inputs[1]].shape[1:]) + len(node.inputs) + 8
+    return 0 if isinstance(node.op, Reshape | Permute | Slice | Concat | Relayout) else 8
 
 
 def assert_within(result: torch.Tensor, bounded: Bounded) -> None:

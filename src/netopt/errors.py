@@ -41,6 +41,7 @@ class NetoptError(Exception):
             message += f"; {fix}"
         super().__init__(message)
         self.layer = layer
+        self.fix = fix
 
 
 class InvalidArgument(NetoptError, ValueError):

@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from netopt.errors import FileFormatError, InvalidArgument, NetoptError
+from netopt.errors import FileFormatError, InvalidArgument, NetoptError, UnsupportedModel
 from netopt.files import write_atomically
 from netopt.graph import Graph, Node, Signature, Structure, verify
 from netopt.graph.graph import DTYPES
 from netopt.memory import MemoryPlan, check_plan
 from netopt.memory.chart import timeline_of
 from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat, number_format_from_json
-from netopt.ops import OPS, Layout, TensorType
+from netopt.ops import OPS, Layout, TensorType, TorchRegion
 from netopt.ops.serialize import op_from_json, op_to_json
 
 MAGIC = b"\x89NOPT\r\n\x1a"
@@ -56,8 +56,16 @@ def write_network(path: str | Path, network: Network) -> None:
     """Write a .nopt file, atomically.
 
     Raises:
+        UnsupportedModel: a part of the network runs in PyTorch; names its layers.
         OSError: the file cannot be written; what was there before is intact.
     """
+    for node in network.graph.nodes:
+        if isinstance(node.op, TorchRegion):
+            raise UnsupportedModel(
+                f"{', '.join(node.op.aten)} runs in PyTorch, and a .nopt file holds no code",
+                layer=node.layer,
+                fix="write the layer with the ops that docs/ops.md lists, or lower the model where it is to run",
+            )
     metadata = _metadata(network)
     sections: list[bytes | memoryview] = [metadata, *(_bytes_of(value) for value in network.graph.constants.values())]
     checksum = 0

@@ -18,7 +18,15 @@ from netopt.memory import check_plan, order_for_memory, plan_memory
 from netopt.program import Program, check_kernels, check_threads
 
 
-def lower(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = False, exact: bool = True) -> Program:
+def lower(
+    model: nn.Module,
+    example: Example,
+    *,
+    threads: int = 1,
+    tune: bool = False,
+    exact: bool = True,
+    fallback: bool = False,
+) -> Program:
     """Compile a trained model into native code for this machine.
 
     The program computes what the model computes in eval mode. It shares nothing with the model, which is not changed.
@@ -32,17 +40,27 @@ def lower(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = 
         exact: with False, 3 x 3 convolutions may be computed by Winograd's algorithm, where that is faster: about three
             times at best. Rounding errors then grow to about ten times those of a direct convolution, and the weights
             of these layers take up to four times the bytes.
+        fallback: let PyTorch run the parts that cannot be lowered; `Program.summary` and `Program.fallbacks` name them.
 
     Raises:
-        UnsupportedModel: torch.export cannot trace the model, or an op has no kernel; names the layer.
+        UnsupportedModel: torch.export cannot trace the model, or an op cannot be lowered and `fallback` is not set;
+            names the layer.
         InvalidArgument, InvalidType: the example or an option cannot be used.
     """
     check_threads(threads)
-    network = prepare(model, example, threads=threads, tune=tune, exact=exact)
+    network = prepare(model, example, threads=threads, tune=tune, exact=exact, fallback=fallback)
     return Program(network, threads=threads, tune=tune)
 
 
-def prepare(model: nn.Module, example: Example, *, threads: int = 1, tune: bool = False, exact: bool = True) -> Network:
+def prepare(
+    model: nn.Module,
+    example: Example,
+    *,
+    threads: int = 1,
+    tune: bool = False,
+    exact: bool = True,
+    fallback: bool = False,
+) -> Network:
     """All of lowering but the kernels: capture, passes, order of execution, and a memory plan with its proof.
 
     With `exact=False` the way to compute a convolution is chosen for this machine, and with `tune` measured.
@@ -50,7 +68,7 @@ def prepare(model: nn.Module, example: Example, *, threads: int = 1, tune: bool 
     Raises:
         UnsupportedModel, InvalidArgument, InvalidType: as `lower`.
     """
-    graph, signature = capture(model, example)
+    graph, signature = capture(model, example, fallback=fallback)
     wanted: dict[str, Pass] = {}
     if not exact:
         wanted["use_winograd"] = lambda graph: use_winograd(graph, _chooser(graph, threads, tune))

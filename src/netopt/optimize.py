@@ -39,6 +39,7 @@ def optimize(
     example: Example | None = None,
     threads: int = 1,
     tune: bool = False,
+    fallback: bool = False,
 ) -> Optimized:
     """Transform a model, then retrain and lower it if asked. The caller's model is not changed.
 
@@ -50,6 +51,7 @@ def optimize(
         example: one input: a tensor, a tuple of positional arguments or a dict of keyword arguments.
         threads: for the program; see `netopt.lower`.
         tune: for the program; see `netopt.lower`.
+        fallback: let PyTorch run what cannot be lowered; see `netopt.lower`.
 
     Raises:
         InvalidArgument: `lower` without `example`.
@@ -66,7 +68,7 @@ def optimize(
     transformed, report = transform(model, techniques)
     if train is not None and lower and example is not None:
         # What cannot be lowered should be known before the hours of training, not after.
-        prepare(transformed, example)
+        prepare(transformed, example, fallback=fallback)
     if train is not None:
         trained: object = train(transformed)
         if isinstance(trained, nn.Module):
@@ -77,5 +79,5 @@ def optimize(
             )
     program = None
     if lower and example is not None:
-        program = lower_model(transformed, example, threads=threads, tune=tune)
+        program = lower_model(transformed, example, threads=threads, tune=tune, fallback=fallback)
     return Optimized(transformed, program, report)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,21 @@ import halide as hl
 import torch
 
 from netopt.console import count, render_table
-from netopt.errors import InvalidArgument, InvalidType, UnsupportedModel
+from netopt.errors import InvalidArgument, InvalidType, UnsupportedModel, name_of_layer
 from netopt.format import Network, read_network, write_network
 from netopt.graph import Graph, Node
 from netopt.graph.capture import split_example
+from netopt.graph.check_layouts import check_layouts
 from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at, strides_of
 from netopt.kernels.compile import KERNELS, bind_kernel, kernel_of
 from netopt.kernels.cpu import host_cpu
+from netopt.kernels.denormals import run_of_kernels
 from netopt.kernels.kernel import Array, Problem, Schedule
+from netopt.kernels.torch_region import run_of_torch
 from netopt.kernels.tune import Workload, choose_schedules, streams, tune
 from netopt.memory import MemoryPlan, scratch_name
 from netopt.numerics import FLOAT32, Shape
-from netopt.ops import Conv2d, ConvTranspose2d, Dense, Winograd2d
+from netopt.ops import Conv2d, ConvTranspose2d, Dense, TorchRegion, Winograd2d
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +56,12 @@ class Program:
             tune: measure schedules that have not been measured on this machine yet.
 
         Raises:
-            InvalidArgument: `threads` is below 1.
+            InvalidArgument: `threads` is below 1, or an op would read a layout that it does not know.
             UnsupportedModel: an op has no kernel.
         """
         check_threads(threads)
         check_kernels(network.graph)
+        check_layouts(network.graph)
         self._graph = dataclasses.replace(network.graph, constants={})
         self._constant_names = tuple(network.graph.constants)
         self._signature = network.signature
@@ -69,7 +74,7 @@ class Program:
         self._halos = [self._halo(name) for name in network.graph.inputs]
         self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
         self._outputs = [self._output(name, network.graph) for name in network.graph.outputs]
-        self._calls = [call for step in self._steps for call in step.calls]
+        self._runs = self._runs_of(network.graph)
         self._is_single = network.signature.positional.is_single() and not network.signature.keyword.parts
         self._returns_tensor = network.signature.output.kind == "tensor"
 
@@ -95,8 +100,8 @@ class Program:
                 if halo is not None:
                     halo.zero_()
                 place.copy_(tensor.detach() if tensor.requires_grad else tensor)
-            for function, arguments in self._calls:
-                function(*arguments)
+            for run in self._runs:
+                run()
             results = [place.clone(memory_format=torch.contiguous_format) for place in self._outputs]
         return results[0] if self._returns_tensor else self._signature.output.unflatten(iter(results))
 
@@ -118,12 +123,18 @@ class Program:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the constants as they are held: packed, with padding."""
-        return sum(array.nbytes for array in self._packed.values())
+        in_torch = sum(node.op.constant_bytes for node in self._graph.nodes if isinstance(node.op, TorchRegion))
+        return in_torch + sum(array.nbytes for array in self._packed.values())
 
     @property
     def multiply_adds(self) -> int:
         """Multiply-adds of one run."""
         return self._graph.multiply_adds()
+
+    @property
+    def fallbacks(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The parts that PyTorch runs, in order: of each the layer, or layers, and its ATen ops."""
+        return tuple((node.layer, node.op.aten) for node in self._graph.nodes if isinstance(node.op, TorchRegion))
 
     @property
     def memory_plan(self) -> MemoryPlan:
@@ -139,13 +150,16 @@ class Program:
             output = self._graph.types[node.output]
             step = by_output.get(node.output)
             constants = sum(self._graph.types[name].bytes for name in node.inputs if name in self._constant_names)
+            in_torch = isinstance(node.op, TorchRegion)
+            if isinstance(node.op, TorchRegion):
+                constants += node.op.constant_bytes
             rows.append(
                 (
                     node.op.label,
                     node.layer,
-                    _shape(types[0].shape),
+                    _shape(types[0].shape) if types else "none",
                     _shape(output.shape),
-                    str(step.schedule).strip() if step else "a view, no code",
+                    str(step.schedule).strip() if step else "runs in PyTorch" if in_torch else "a view, no code",
                     self._plan.offsets[node.output],
                     count(output.bytes),
                     count(constants),
@@ -159,12 +173,20 @@ class Program:
             f"weights {count(self.weight_bytes)} bytes, multiply-adds {count(self.multiply_adds)}, "
             f"for {host_cpu().target}"
         )
-        return f"{table}\n{totals}"
+        return "\n".join([table, totals, *self._notes()])
+
+    def _notes(self) -> list[str]:
+        """What a reader of the totals must know: the parts that are not lowered."""
+        if not self.fallbacks:
+            return []
+        parts = "; ".join(f"{name_of_layer(layer)}: {', '.join(ops)}" for layer, ops in self.fallbacks)
+        return [f"in PyTorch: {parts}. The arena does not include the memory that PyTorch allocates there."]
 
     def save(self, path: str | Path) -> None:
         """Write the network to a .nopt file, atomically; `netopt.load` reads it.
 
         Raises:
+            UnsupportedModel: a part of the network runs in PyTorch.
             OSError: the file cannot be written.
         """
         write_network(path, Network(self._whole_graph(), self._plan, self._signature))
@@ -173,7 +195,7 @@ class Program:
 
     def _prepare(self, graph: Graph, threads: int, tuned: bool) -> list[_Step]:
         cpu = host_cpu()
-        nodes = [n for n in graph.nodes if not n.op.is_view(graph.node_types(n), graph.types[n.output])]
+        nodes = [n for n in graph.nodes if _has_kernel(n, graph)]
         streamed = streams(graph)
         workloads = []
         for node in nodes:
@@ -189,6 +211,22 @@ class Program:
             calls = tuple((function, tuple(hl.Buffer(array) for array in each)) for function, each in bound)
             steps.append(_Step(node, workload.problem, schedule, calls))
         return steps
+
+    def _runs_of(self, graph: Graph) -> list[Callable[[], None]]:
+        """What a call does, in order: kernels one after the other, and between them parts in PyTorch."""
+        steps = {step.node.output: step for step in self._steps}
+        runs: list[Callable[[], None]] = []
+        running = [n for n in graph.nodes if n.output in steps or isinstance(n.op, TorchRegion)]
+        for in_torch, nodes in groupby(running, key=lambda node: isinstance(node.op, TorchRegion)):
+            if not in_torch:
+                own = [steps[node.output] for node in nodes]
+                runs.append(run_of_kernels([call for step in own for call in step.calls]))
+                continue
+            for node in nodes:
+                assert isinstance(node.op, TorchRegion)
+                inputs = [self._output(name, graph) for name in node.inputs]
+                runs.append(run_of_torch(node.op, inputs, self._view(node.output)))
+        return runs
 
     def _scratch(self, graph: Graph, node: Node) -> Array | None:
         """The memory that the node's kernel has for itself."""
@@ -268,6 +306,7 @@ def load(path: str | Path, *, threads: int = 1, tune: bool = False) -> Program:
 
     Raises:
         FileFormatError: the file is foreign, truncated, damaged or of another version.
+        InvalidArgument, UnsupportedModel: the file is whole, but what it holds cannot be run.
         OSError: the file cannot be read.
     """
     return Program(read_network(path), threads=threads, tune=tune)
@@ -285,9 +324,15 @@ def check_kernels(graph: Graph) -> None:
         if graph.types[name].format != FLOAT32:
             raise UnsupportedModel(f"value '{name}'", expected="float32", found=graph.types[name].format.name)
     for node in graph.nodes:
-        if not node.op.is_view(graph.node_types(node), graph.types[node.output]):
+        if _has_kernel(node, graph):
             kernel_of(node.op, node.layer)
             _check_weights(graph, node)
+
+
+def _has_kernel(node: Node, graph: Graph) -> bool:
+    """Whether the node is code of ours: neither a view nor a part in PyTorch."""
+    is_view = node.op.is_view(graph.node_types(node), graph.types[node.output])
+    return not is_view and not isinstance(node.op, TorchRegion)
 
 
 def _check_weights(graph: Graph, node: Node) -> None:
@@ -298,7 +343,7 @@ def _check_weights(graph: Graph, node: Node) -> None:
         raise UnsupportedModel(
             "a layer whose weight or bias is computed from the input",
             layer=node.layer,
-            fix="keep this layer in PyTorch",
+            fix="lower with fallback=True, which runs this layer in PyTorch",
         )
 
 

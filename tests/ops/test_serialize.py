@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from netopt import InvalidArgument
-from netopt.ops import OPS, Dense, LayerNorm, Op, Pointwise
+from netopt.ops import OPS, Dense, LayerNorm, Op, Pointwise, Pool2d
 from netopt.ops.serialize import op_from_json, op_to_json
 from tests.ops.test_ops import CASES
 
@@ -49,3 +49,20 @@ GOOD: dict[str, Any] = op_to_json(Dense(True, False, Pointwise("relu")))
 def test_what_is_no_op_is_refused(data: Any) -> None:
     with pytest.raises(InvalidArgument):
         op_from_json(data, OPS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("excess", [1]),
+        ("stride", [1, 1, 1]),
+        ("padding", []),
+        ("dilation", [1, 2**64]),
+        ("kernel", [2, 2**31]),
+    ],
+)
+def test_tuples_of_another_length_and_integers_beyond_32_bits_are_refused(name: str, value: list[int]) -> None:
+    data = op_to_json(Pool2d("max", (2, 2), (1, 1)))
+    assert op_from_json(json.loads(json.dumps(data)), OPS) == Pool2d("max", (2, 2), (1, 1))
+    with pytest.raises(InvalidArgument, match=rf"^pool2d\.{name}: expected"):
+        op_from_json({**data, name: value}, OPS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,13 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 
-from netopt.errors import InvalidArgument, InvalidType, UnsupportedModel
-from netopt.graph.aten import IMPORTERS, Context, Imported
+from netopt.errors import InvalidArgument, InvalidType, NetoptError, UnsupportedModel
+from netopt.graph.aten import Imported
+from netopt.graph.export_error import explain, quiet_torch
+from netopt.graph.fallback import Region, can_leave, import_region, plan_fallback
 from netopt.graph.graph import Graph, GraphBuilder
+from netopt.graph.import_call import FALLBACK, import_call, layer_of
+from netopt.graph.side_effects import unchanged_attributes
 from netopt.graph.structure import Structure
 from netopt.graph.verify import verify
 from netopt.ops import TensorType
@@ -38,16 +42,17 @@ class Signature:
     output: Structure
 
 
-def capture(model: nn.Module, example: Example) -> tuple[Graph, Signature]:
+def capture(model: nn.Module, example: Example, *, fallback: bool = False) -> tuple[Graph, Signature]:
     """Trace `model` in eval mode.
 
     Args:
         model: float32, on the CPU; it is not changed.
         example: one input: a tensor, a tuple of positional arguments or a dict of keyword arguments.
+        fallback: put what cannot be imported into the graph as parts that PyTorch runs.
 
     Raises:
         InvalidType, InvalidArgument: the example cannot be used.
-        UnsupportedModel: torch.export cannot trace the model, or an op has no importer.
+        UnsupportedModel: torch.export cannot trace the model, or an op has no importer and `fallback` is not set.
     """
     if not isinstance(model, nn.Module):
         raise InvalidType("model", expected="a torch.nn.Module", found=repr(model))
@@ -59,7 +64,7 @@ def capture(model: nn.Module, example: Example) -> tuple[Graph, Signature]:
     args = positional.unflatten(t.detach().clone() for t in positional.flatten(args, "example"))
     kwargs = keyword.unflatten(t.detach().clone() for t in keyword.flatten(kwargs, "example"))
     exported = _export(_in_eval_mode(model), args, kwargs)
-    return _import(exported, positional, keyword)
+    return _import(exported, positional, keyword, fallback)
 
 
 def split_example(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -107,7 +112,7 @@ def _in_eval_mode(model: nn.Module) -> nn.Module:
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), quiet_torch(), unchanged_attributes(model):
         # Deprecations inside torch.export are none of the caller's.
         warnings.simplefilter("ignore")
         try:
@@ -115,33 +120,66 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             # An empty table makes the graph functional and leaves linear, layer_norm ... whole.
             functional: ExportedProgram = exported.run_decompositions({})
             return functional
+        except NetoptError:
+            raise
         except Exception as error:  # torch.export raises errors of many unrelated types for what the model does
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UnsupportedModel(
-                f"torch.export cannot trace the model: {reason[0]}",
-                fix="the example must fit forward; shapes and control flow must not depend on values of tensors",
-            ) from error
+            raise explain(error, model) from error
 
 
-def _import(exported: ExportedProgram, positional: Structure, keyword: Structure) -> tuple[Graph, Signature]:
+def _import(
+    exported: ExportedProgram, positional: Structure, keyword: Structure, fallback: bool
+) -> tuple[Graph, Signature]:
+    _check_writes(exported)
     builder = GraphBuilder()
     values: dict[str, Imported] = {}
-    specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
-    tensors: dict[tuple[object, ...], str] = {}
-    for node in exported.graph.nodes:
-        if node.op == "placeholder":
-            values[node.name] = _import_placeholder(node, specs[node.name], exported, builder, tensors)
-        elif node.op == "call_function":
-            values[node.name] = _import_call(node, values, builder)
-        elif node.op == "output":
-            builder.outputs = _import_outputs(exported, node, values)
+    nodes = list(exported.graph.nodes)
+    state = _import_placeholders(exported, values, builder)
+    for part in _parts(nodes, state, builder, values, fallback):
+        if isinstance(part, Region):
+            import_region(part, values, builder)
         else:
-            raise UnsupportedModel(f"torch.export node '{node.name}' of kind '{node.op}'", layer=_layer(node))
+            values[part.name] = import_call(part, values, builder)
+    builder.outputs = _import_outputs(nodes[-1], values)
     graph = builder.finish()
     _check_constants(graph)
     verify(graph)
     tree = torch.utils._pytree.tree_unflatten([torch.empty(0)] * len(graph.outputs), exported.call_spec.out_spec)
     return graph, Signature(positional, keyword, Structure.of(tree, "output of the model"))
+
+
+def _parts(
+    nodes: list[torch.fx.Node],
+    state: dict[torch.fx.Node, Any],
+    builder: GraphBuilder,
+    values: dict[str, Imported],
+    fallback: bool,
+) -> Sequence[torch.fx.Node | Region]:
+    """What is to be imported, in order: all calls, or with `fallback` those that can be, and regions of the others."""
+    if not fallback:
+        return [node for node in nodes if node.op == "call_function"]
+    _check_outputs(nodes[-1])
+    plan = plan_fallback(nodes, state)
+    for node, value in plan.computed.items():
+        values[node.name] = builder.add_constant(builder.fresh_name(node.name), value)
+    return plan.parts
+
+
+def _import_placeholders(
+    exported: ExportedProgram, values: dict[str, Imported], builder: GraphBuilder
+) -> dict[torch.fx.Node, Any]:
+    """Import inputs and state; what of it is known when lowering, by its node."""
+    specs = {spec.arg.name: spec for spec in exported.graph_signature.input_specs}
+    tensors: dict[tuple[object, ...], str] = {}
+    state: dict[torch.fx.Node, Any] = {}
+    for node in exported.graph.nodes:
+        if node.op == "placeholder":
+            name = _import_placeholder(node, specs[node.name], exported, builder, tensors)
+            values[node.name] = name
+            if name in builder.constants:
+                state[node] = builder.constants[name]
+        elif node.op == "get_attr":  # a part that torch.cond, for example, may or may not call
+            state[node] = getattr(exported.graph_module, str(node.target))
+    return state
 
 
 def _import_placeholder(
@@ -176,55 +214,13 @@ def _check_constants(graph: Graph) -> None:
                     expected="float32 where an op reads it",
                     found=graph.constants[name].dtype,
                     layer=node.layer,
-                    fix="convert it when building the model",
+                    fix=f"convert it when building the model, or {FALLBACK}",
                 )
 
 
-def _import_call(node: torch.fx.Node, values: dict[str, Imported], builder: GraphBuilder) -> Imported:
-    layer = _layer(node)
-    if getattr(node.target, "__name__", "") == "getitem":
-        source, index = node.args
-        assert isinstance(source, torch.fx.Node) and isinstance(index, int)
-        result = values[source.name][index]
-        if not result and node.users:
-            raise UnsupportedModel(f"result {index} of '{source.target}'", fix="use the others alone", layer=layer)
-        return result
-    op = str(node.target).removeprefix("aten.")
-    importer = IMPORTERS.get(op) if isinstance(node.target, torch._ops.OpOverload) else None
-    if importer is None:
-        raise UnsupportedModel(
-            f"op '{node.target}' is not lowered",
-            layer=layer,
-            fix="write the layer with the ops that docs/ops.md lists, or keep this part of the model in PyTorch",
-        )
-    try:
-        return importer(Context(builder, node.name, layer), _arguments(node, values))
-    except (InvalidArgument, InvalidType) as error:
-        raise UnsupportedModel(f"op '{node.target}': {error}", layer=layer) from error
-
-
-def _arguments(node: torch.fx.Node, values: dict[str, Imported]) -> dict[str, Any]:
-    """The call's arguments by name, with defaults, and names of graph values in place of nodes."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    result: dict[str, Any] = {}
-    for index, argument in enumerate(node.target._schema.arguments):
-        if index < len(node.args):
-            value = node.args[index]
-        elif argument.name in node.kwargs:
-            value = node.kwargs[argument.name]
-        else:
-            value = argument.default_value
-        result[argument.name] = torch.fx.map_arg(value, lambda source: values[source.name])
-    return result
-
-
-def _import_outputs(exported: ExportedProgram, node: torch.fx.Node, values: dict[str, Imported]) -> tuple[str, ...]:
+def _import_outputs(node: torch.fx.Node, values: dict[str, Imported]) -> tuple[str, ...]:
     names: list[str] = []
-    for spec, result in zip(exported.graph_signature.output_specs, node.args[0], strict=True):  # type: ignore[arg-type]
-        if spec.kind is not OutputKind.USER_OUTPUT:
-            raise UnsupportedModel(
-                f"the model writes to '{spec.target}' in forward", fix="return it as an output instead"
-            )
+    for result in node.args[0]:  # type: ignore[union-attr]
         if not isinstance(result, torch.fx.Node):
             raise UnsupportedModel("output of the model", expected="tensors only", found=repr(result))
         name = values[result.name]
@@ -235,8 +231,25 @@ def _import_outputs(exported: ExportedProgram, node: torch.fx.Node, values: dict
     return tuple(names)
 
 
-def _layer(node: torch.fx.Node) -> str:
-    """Qualified name of the innermost module that the node was traced in."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = [name for name, _ in stack.values()]
-    return str(path[-1]) if path else ""
+def _check_writes(exported: ExportedProgram) -> None:
+    for spec in exported.graph_signature.output_specs:
+        if spec.kind is not OutputKind.USER_OUTPUT:
+            raise UnsupportedModel(
+                f"the model writes to '{spec.target}' in forward", fix="return it as an output instead"
+            )
+
+
+def _check_outputs(node: torch.fx.Node) -> None:
+    """What comes out of a part in PyTorch may be anything; what comes out of a program may not."""
+    results: Sequence[object] = node.args[0]  # type: ignore[assignment]
+    for number, result in enumerate(results):
+        if isinstance(result, torch.fx.Node) and not can_leave(result):
+            value = result.meta.get("val")
+            found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
+            raise UnsupportedModel(
+                f"output {number} of the model",
+                expected="float32, of a shape that does not depend on values, and not empty",
+                found=found,
+                layer=layer_of(result),
+                fix="convert it in forward, as with .float(), or compute it from the program's output",
+            )

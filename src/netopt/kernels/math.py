@@ -31,14 +31,20 @@ def at_most(x: hl.Expr, high: hl.Expr) -> hl.Expr:
     return hl.strict_float(hl.select(x > high, high, x))
 
 
+def is_nan(x: hl.Expr) -> hl.Expr:
+    """Whether x is NaN, by its bits: fast math takes it for decided that the result of a sum is not."""
+    magnitude = hl.reinterpret(hl.UInt(32), x) & hl.u32(0x7FFFFFFF)
+    return magnitude > hl.u32(0x7F800000)
+
+
 def maximum(a: hl.Expr, b: hl.Expr) -> hl.Expr:
     """The larger number, and NaN where either is NaN."""
-    return hl.strict_float(hl.select(hl.is_nan(a) | (a > b), a, b))
+    return hl.strict_float(hl.select(is_nan(a) | (a > b), a, b))
 
 
 def minimum(a: hl.Expr, b: hl.Expr) -> hl.Expr:
     """The smaller number, and NaN where either is NaN."""
-    return hl.strict_float(hl.select(hl.is_nan(a) | (a < b), a, b))
+    return hl.strict_float(hl.select(is_nan(a) | (a < b), a, b))
 
 
 def log(x: hl.Expr) -> hl.Expr:

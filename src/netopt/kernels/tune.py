@@ -26,6 +26,7 @@ from netopt.graph import Graph
 from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at, strides_of
 from netopt.kernels.compile import KERNELS, bind_kernel
 from netopt.kernels.cpu import Cpu
+from netopt.kernels.denormals import denormals_flushed
 from netopt.kernels.kernel import Problem, Schedule
 from netopt.timing import interleaved
 
@@ -90,7 +91,9 @@ def tune(workloads: Iterable[Workload], cpu: Cpu) -> None:
         for key, workload in pending.items():
             shapes = " x ".join(str(list(t.shape)) for t in workload.problem.inputs[:2])
             bar.update(TaskID(0), description=f"tuning {workload.problem.op.label} {shapes}")
-            _remember(key, _measure(workload, cpu))
+            with denormals_flushed():
+                winner = _measure(workload, cpu)
+            _remember(key, winner)
             bar.advance(TaskID(0))
 
 

@@ -24,9 +24,11 @@ from netopt.ops.resize import Resize
 from netopt.ops.slice import Slice
 from netopt.ops.softmax import Softmax
 from netopt.ops.spatial_mean import SpatialMean
+from netopt.ops.torch_region import TorchRegion
 from netopt.ops.view import View
 from netopt.ops.winograd2d import Winograd2d
 
+# The ops of files: TorchRegion is none, since it holds code.
 OPS: dict[str, type[Op]] = {
     op.name: op
     for op in (
@@ -89,6 +91,7 @@ __all__ = [
     "Softmax",
     "SpatialMean",
     "TensorType",
+    "TorchRegion",
     "View",
     "Winograd2d",
 ]

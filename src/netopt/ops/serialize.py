@@ -13,6 +13,9 @@ from netopt.errors import InvalidArgument
 from netopt.ops.op import Op
 from netopt.ops.view import View
 
+# Kernels compute coordinates in 32 bits.
+_COORDINATES = 2**31
+
 
 def op_to_json(op: Op) -> dict[str, object]:
     """The op's name and attributes as JSON data."""
@@ -64,13 +67,14 @@ def _decode(hint: object, value: object, ops: Mapping[str, type[Op]], where: str
         if isinstance(part, hint):
             return part
     elif typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
-        (element, *_) = typing.get_args(hint)
-        return tuple(_decode(element, item, ops, where) for item in value)
+        elements = typing.get_args(hint)
+        if elements[-1] is Ellipsis or len(elements) == len(value):
+            return tuple(_decode(elements[0], item, ops, where) for item in value)
     elif hint is float and type(value) in (int, float):
         try:
             return float(typing.cast(float, value))
         except OverflowError:  # an integer larger than any float; JSON has such numbers
             return math.inf
-    elif type(value) is hint:
+    elif type(value) is hint and not (type(value) is int and abs(value) >= _COORDINATES):
         return value
     raise InvalidArgument(where, expected=str(getattr(hint, "__name__", hint)), found=value)

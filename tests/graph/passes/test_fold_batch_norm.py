@@ -257,7 +257,8 @@ def test_computed_statistics_are_refused(after_dense: bool) -> None:
     ones = b.add_constant("ones", torch.ones(16))
     y = b.add_node(BatchNorm(1e-3), (wide, ones, ones, mean, ones), "y", "features.1")
     with pytest.raises(
-        UnsupportedModel, match=r"^layer 'features.1': batch normalization with computed statistics; keep"
+        UnsupportedModel,
+        match=r"^layer 'features.1': batch normalization with computed statistics; lower with fallback=True",
     ):
         fold_batch_norm(b.give(y))
 

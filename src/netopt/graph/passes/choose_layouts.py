@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.ops import (
@@ -25,11 +26,12 @@ from netopt.ops import (
     Resize,
     Slice,
     SpatialMean,
+    TensorType,
     Winograd2d,
 )
 from netopt.ops.spatial import Sides
 
-_IMAGE_OPS = (
+IMAGE_OPS = (
     AdaptivePool2d,
     Conv2d,
     ConvTranspose2d,
@@ -40,9 +42,9 @@ _IMAGE_OPS = (
     SpatialMean,
     Winograd2d,
 )
-_ANY_LAYOUT = (Pointwise, Arithmetic, ChannelShuffle, Concat, Pad, Slice)
+ANY_LAYOUT = (Pointwise, Arithmetic, ChannelShuffle, Concat, Pad, Slice)
 # Ops whose kernels read and write images wherever they lie, with any halo and pitch.
-ON_IMAGES = (*_IMAGE_OPS, *_ANY_LAYOUT, Relayout)
+ON_IMAGES = (*IMAGE_OPS, *ANY_LAYOUT, Relayout)
 
 
 def choose_layouts(graph: Graph) -> Graph:
@@ -68,14 +70,14 @@ def _images(graph: Graph) -> set[str]:
     """The values that are to be channels last: what image ops read and write, and what lies between such values."""
     images: set[str] = set()
     for node in graph.nodes:
-        if isinstance(node.op, _IMAGE_OPS):
+        if isinstance(node.op, IMAGE_OPS):
             images |= {node.output, *(name for name in node.inputs if len(graph.types[name].shape) == 4)}
     changed = bool(images)
     while changed:
         before = len(images)
         for node in graph.nodes:
             values = [name for name in (*node.inputs, node.output) if len(graph.types[name].shape) == 4]
-            if isinstance(node.op, _ANY_LAYOUT) and node.output in values and images & set(values):
+            if isinstance(node.op, ANY_LAYOUT) and node.output in values and images & set(values):
                 images |= set(values)
         changed = len(images) > before
     return images - set(graph.constants) - _written_row_major(graph)
@@ -83,7 +85,7 @@ def _images(graph: Graph) -> set[str]:
 
 def _written_row_major(graph: Graph) -> set[str]:
     """Values that an op with a layout of its own writes: they are copied for those who want images."""
-    return {node.output for node in graph.nodes if not isinstance(node.op, (*_IMAGE_OPS, *_ANY_LAYOUT))}
+    return {node.output for node in graph.nodes if not isinstance(node.op, (*IMAGE_OPS, *ANY_LAYOUT))}
 
 
 def _halos(graph: Graph, images: set[str]) -> dict[str, Sides]:
@@ -92,16 +94,16 @@ def _halos(graph: Graph, images: set[str]) -> dict[str, Sides]:
     for node in graph.nodes:
         if node.inputs and node.inputs[0] in images:
             top, bottom, left, right = halos[node.inputs[0]]
-            p = _halo_read(node, graph)
+            p = halo_read(node, graph.types)
             halos[node.inputs[0]] = (max(top, p[0]), max(bottom, p[1]), max(left, p[2]), max(right, p[3]))
     return halos
 
 
-def _halo_read(node: Node, graph: Graph) -> Sides:
+def halo_read(node: Node, types: Mapping[str, TensorType]) -> Sides:
     """The zeros around its first input that a node reads."""
     if not isinstance(node.op, Conv2d | ConvTranspose2d | Winograd2d):
         return (0, 0, 0, 0)
-    return node.op.halo(*(graph.types[name].shape for name in node.inputs[:2]))
+    return node.op.halo(*(types[name].shape for name in node.inputs[:2]))
 
 
 def _in_layout(
@@ -111,7 +113,7 @@ def _in_layout(
     if name in graph.constants:
         return name
     type_ = builder.types[name]
-    wanted = _wanted(name, node, graph, builder)
+    wanted = wanted_layout(name, node, builder.types)
     if wanted is None or wanted == type_.layout:
         return name
     if (name, wanted) not in copies:
@@ -121,14 +123,16 @@ def _in_layout(
     return copies[name, wanted]
 
 
-def _wanted(name: str, node: Node, graph: Graph, builder: GraphBuilder) -> Layout | None:
+def wanted_layout(name: str, node: Node, types: Mapping[str, TensorType]) -> Layout | None:
     """The layout that the node needs `name` in; None if it takes what is there."""
-    type_ = builder.types[name]
-    if isinstance(node.op, _IMAGE_OPS):
-        halo = _halo_read(node, graph) if name == node.inputs[0] else (0, 0, 0, 0)
+    type_ = types[name]
+    if isinstance(node.op, Relayout):
+        return None
+    if isinstance(node.op, IMAGE_OPS):
+        halo = halo_read(node, types) if name == node.inputs[0] else (0, 0, 0, 0)
         one_pixel = type_.shape[2:] == (1, 1) and not any(halo)
         return None if type_.layout.channels_last or one_pixel else Layout(True, halo)
-    if isinstance(node.op, _ANY_LAYOUT) and builder.types[node.output].layout.channels_last:
+    if isinstance(node.op, ANY_LAYOUT) and types[node.output].layout.channels_last:
         return None  # read by logical coordinates, whatever the layout
     if isinstance(node.op, Permute) and node.op.axes == (0, 2, 3, 1) and type_.layout == CHANNELS_LAST:
         return None

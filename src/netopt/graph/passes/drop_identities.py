@@ -22,7 +22,7 @@ def _read_past_identities(graph: Graph) -> Graph:
 
 
 def _is_identity(graph: Graph, node: Node) -> bool:
-    if graph.types[node.inputs[0]] != graph.types[node.output]:
+    if not node.inputs or graph.types[node.inputs[0]] != graph.types[node.output]:
         return False
     match node.op:
         case Reshape() | Slice():

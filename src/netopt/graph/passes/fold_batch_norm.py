@@ -39,7 +39,9 @@ def _scale_and_shift(graph: Graph, node: Node) -> tuple[torch.Tensor, torch.Tens
     assert isinstance(node.op, BatchNorm)
     if not all(name in graph.constants for name in node.inputs[1:]):
         raise UnsupportedModel(
-            "batch normalization with computed statistics", layer=node.layer, fix="keep this layer in PyTorch"
+            "batch normalization with computed statistics",
+            layer=node.layer,
+            fix="lower with fallback=True, which runs this layer in PyTorch",
         )
     weight, bias, mean, variance = (graph.constants[name].double() for name in node.inputs[1:])
     return node.op.scale_and_shift(weight, bias, mean, variance)
