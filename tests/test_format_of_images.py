@@ -90,8 +90,8 @@ def test_metadata_changed_at_random(seed: int, tmp_path: Path, images: bytes) ->
 
 def _layouts() -> Iterator[dict[str, Any]]:
     for halo in ((0, 0, 0, 0), (1, 1, 1, 1), (1, 1, 0, 0), (0, 1, 1, 1), (1, 1, 1, 0), (0, 0, 1, 1)):
-        yield {"channels_last": True, "halo": list(halo)}
-    yield {"channels_last": False, "halo": [0, 0, 0, 0]}
+        yield {"channels_last": True, "halo": list(halo), "pitch": 0}
+    yield {"channels_last": False, "halo": [0, 0, 0, 0], "pitch": 0}
 
 
 def test_layouts_that_are_claimed_are_refused_or_right(tmp_path: Path, images: bytes, network: Network) -> None:
@@ -135,7 +135,7 @@ def test_the_error_says_which_layout(
     name: str, layout: tuple[bool, list[int]], message: str, tmp_path: Path, images: bytes
 ) -> None:
     metadata, constants = _parts(images)
-    metadata["values"][name]["layout"] = dict(zip(("channels_last", "halo"), layout, strict=True))
+    metadata["values"][name]["layout"] = {"channels_last": layout[0], "halo": layout[1], "pitch": 0}
     network = _read(tmp_path, _file(json.dumps(metadata).encode(), constants))
     with pytest.raises(netopt.InvalidArgument, match=message):
         check_layouts(network.graph)

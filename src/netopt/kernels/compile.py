@@ -16,7 +16,7 @@ from netopt.kernels.conv_transpose2d import ConvTranspose2dKernel
 from netopt.kernels.copies import ConcatKernel, ExpandKernel, PermuteKernel, SliceKernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.dense import DenseKernel
-from netopt.kernels.kernel import Array, Kernel, Problem, Schedule
+from netopt.kernels.kernel import Array, Kernel, Pipeline, Problem, Schedule
 from netopt.kernels.layer_norm import LayerNormKernel
 from netopt.kernels.matmul import MatmulKernel
 from netopt.kernels.pad import PadKernel
@@ -95,7 +95,10 @@ def bind_kernel(
         key = (problem.key(), schedule, cpu.target, call.key)
         with _lock:
             if key not in _compiled:
-                pipeline = call.build()
-                _compiled[key] = pipeline.output.compile_to_callable(list(pipeline.inputs), hl.Target(cpu.target))
+                _compiled[key] = _jit(call.build(), cpu)
             bound.append((_compiled[key], call.arrays))
     return bound
+
+
+def _jit(pipeline: Pipeline, cpu: Cpu) -> hl.Callable:
+    return pipeline.output.compile_to_callable(list(pipeline.inputs), hl.Target(cpu.target))
