@@ -52,7 +52,7 @@ class StepTime:
 
     @property
     def gmacs(self) -> float:
-        """Billions of multiply-adds a second; of Winograd's algorithm those of the convolution that it computes."""
+        """Billions of multiply-adds a second; of Winograd's algorithm those that it makes, fewer than a convolution."""
         return self.multiply_adds / self.ms / 1e6
 
     @property
