@@ -3,8 +3,9 @@
     taskset -c 0 python bench/layer_rates.py [--batch N] [--only NAME ...] [--exact | --inexact] [--worst N]
         [--untuned] [--rounds N]
 
-The time lost is that of a step less what its multiply-adds take at the core's peak, which is measured first, in the same
-process. Puts a row for each network into bench/results/layer_rates.json, in place of an older one, and prints tables.
+The time lost is that of a step less what its multiply-adds take at the core's peak, which is measured first, in the
+same process. Puts a row for each network into bench/results/layer_rates.json, in place of an older one, and prints
+tables.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ def main() -> None:
             key: netopt.lower(model, x, threads=threads, tune=options.tune, exact=not options.inexact)
             for key, threads in ((one, 1), (many, options.threads))
         }
-        calls = {key: lambda program=program: program(x) for key, program in programs.items()}
+        calls = {key: partial(program, x) for key, program in programs.items()}
         kind = "inexact" if options.inexact else "exact"
         label = f"{name}, batch {options.batch}, {kind}, {'tuned' if options.tune else 'default'}, {many}"
         rows.append(row(label, interleaved(calls, rounds=options.rounds, burst=3), one, {}, threads=options.threads))
@@ -73,7 +74,7 @@ def main() -> None:
 
 
 def _cores_used(call: Callable[[], object], rounds: int) -> float:
-    """Seconds of processor time in a second: about 1 with several threads, where other processes hold the other cores."""
+    """Seconds of processor time in a second: about 1 where other processes hold the other cores."""
     before, used = time.perf_counter(), time.process_time()
     for _ in range(rounds):
         call()
