@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-deepsparse
 EXTRAS := demo,test,check
 # The benchmarks are meant for one core: a shared machine's other cores are busy anyhow.
 PIN := $(shell command -v taskset >/dev/null 2>&1 && echo taskset -c 0)
 
-.PHONY: setup demo test check format bench docs clean
+.PHONY: setup demo test check format bench bench-peers docs clean
 
 setup: $(STAMP)
 
@@ -41,12 +42,24 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(PIN) $(BIN)/python bench/core_peak.py
 	$(PIN) $(BIN)/python bench/dense_networks.py
 	$(PIN) $(BIN)/python bench/convolutional_networks.py
+	$(PIN) $(BIN)/python bench/layer_rates.py --exact
+	$(PIN) $(BIN)/python bench/layer_rates.py --inexact
+	$(BIN)/python bench/threads.py
+
+# In a venv of its own: it needs numpy below 2.
+bench-peers: $(PEERS)/.installed
+
+$(PEERS)/.installed: Makefile
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check 'deepsparse==1.8.0' 'numpy<2'
+	@touch $@
 
 docs: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) site build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) site build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from netopt.graph.passes.use_bfloat16 import takes_bfloat16
 from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, strides_of
 from netopt.kernels.compile import KERNELS, bind_kernel, kernel_of
 from netopt.kernels.cpu import host_cpu
-from netopt.kernels.denormals import run_of_kernels
+from netopt.kernels.denormals import denormals_flushed, make_calls, run_of_kernels
 from netopt.kernels.formats import Array, to_array, to_tensor
 from netopt.kernels.kernel import Problem, Schedule
 from netopt.kernels.torch_region import run_of_torch
@@ -30,6 +31,7 @@ from netopt.kernels.tune import Workload, choose_schedules, streams, tune
 from netopt.memory import MemoryPlan, scratch_name
 from netopt.numerics import BFLOAT16, FLOAT32, Shape
 from netopt.ops import Conv2d, ConvTranspose2d, Dense, TorchRegion, Winograd2d
+from netopt.step import Step, shape_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Program:
         self._halos = [self._halo(name) for name in network.graph.inputs]
         self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
         self._outputs = [self._output(name, network.graph) for name in network.graph.outputs]
+        self._in_torch = self._parts_in_torch(network.graph)
         self._runs = self._runs_of(network.graph)
         self._is_single = network.signature.positional.is_single() and not network.signature.keyword.parts
         self._returns_tensor = network.signature.output.kind == "tensor"
@@ -91,6 +94,32 @@ class Program:
             InvalidArgument: an input has another shape or is not on the CPU, or the inputs are nested otherwise.
             InvalidType: an input is not float32.
         """
+        return self._call(self._runs, args, kwargs)
+
+    def call_by_steps(self, watch: Callable[[int, Callable[[], None]], None], /, *args: Any, **kwargs: Any) -> Any:
+        """What a call returns; but each step that runs anything is left to `watch`, which must run it once.
+
+        Args:
+            watch: called in order as watch(index, run), with the step's index in `steps` and what it runs. Denormals
+                are flushed around it where they are in a call.
+            args, kwargs: as a call takes them.
+
+        Raises:
+            InvalidArgument, InvalidType: as a call.
+        """
+        calls = {step.node.output: step.calls for step in self._steps}
+
+        def run_all() -> None:
+            for index, node in enumerate(self._graph.nodes):
+                if node.output in self._in_torch:
+                    watch(index, self._in_torch[node.output])
+                elif node.output in calls:
+                    with denormals_flushed():
+                        watch(index, partial(make_calls, calls[node.output]))
+
+        return self._call([run_all], args, kwargs)
+
+    def _call(self, runs: Sequence[Callable[[], None]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # One tensor in, one out is what most calls are, and what microseconds are counted in.
         single = self._is_single and len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
         tensors: Sequence[torch.Tensor] = args if single else self._flatten(args, kwargs)
@@ -102,7 +131,7 @@ class Program:
                 if halo is not None:
                     halo.zero_()
                 place.copy_(tensor.detach() if tensor.requires_grad else tensor)
-            for run in self._runs:
+            for run in runs:
                 run()
             results = [place.clone(memory_format=torch.contiguous_format) for place in self._outputs]
         return results[0] if self._returns_tensor else self._signature.output.unflatten(iter(results))
@@ -143,31 +172,39 @@ class Program:
         """Where each value lives in the arena."""
         return self._plan
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What it does, in order; views, which run no code, included."""
+        schedules = {step.node.output: step.schedule for step in self._steps}
+        constants = set(self._constant_names)
+        return tuple(
+            Step(
+                op=node.op,
+                layer=node.layer,
+                inputs=self._graph.node_types(node),
+                output=self._graph.types[node.output],
+                constants=tuple(index for index, name in enumerate(node.inputs) if name in constants),
+                schedule=schedules.get(node.output),
+            )
+            for node in self._graph.nodes
+        )
+
     def summary(self) -> str:
         """A table with a row for each step: op, layer, shapes, schedule chosen, bytes, multiply-adds; and totals."""
-        by_output = {step.node.output: step for step in self._steps}
-        rows = []
-        for node in self._graph.nodes:
-            types = self._graph.node_types(node)
-            output = self._graph.types[node.output]
-            step = by_output.get(node.output)
-            constants = sum(self._graph.types[name].bytes for name in node.inputs if name in self._constant_names)
-            in_torch = isinstance(node.op, TorchRegion)
-            if isinstance(node.op, TorchRegion):
-                constants += node.op.constant_bytes
-            rows.append(
-                (
-                    node.op.label,
-                    node.layer,
-                    _shape(types[0].shape) if types else "none",
-                    _shape(output.shape),
-                    str(step.schedule).strip() if step else "runs in PyTorch" if in_torch else "a view, no code",
-                    self._plan.offsets[node.output],
-                    count(output.bytes),
-                    count(constants),
-                    count(node.op.multiply_adds(types)),
-                )
+        rows = [
+            (
+                step.op.label,
+                step.layer,
+                shape_text(step.inputs[0]) if step.inputs else "none",
+                shape_text(step.output),
+                step.how,
+                self._plan.offsets[node.output],
+                count(step.output.bytes),
+                count(step.constant_bytes),
+                count(step.multiply_adds),
             )
+            for node, step in zip(self._graph.nodes, self.steps, strict=True)
+        ]
         columns = ("op", "layer", "input", "output", "schedule", "offset", "bytes", "weights", "multiply-adds")
         table = render_table(columns, rows, text_columns=5)
         totals = (
@@ -218,17 +255,23 @@ class Program:
         """What a call does, in order: kernels one after the other, and between them parts in PyTorch."""
         steps = {step.node.output: step for step in self._steps}
         runs: list[Callable[[], None]] = []
-        running = [n for n in graph.nodes if n.output in steps or isinstance(n.op, TorchRegion)]
-        for in_torch, nodes in groupby(running, key=lambda node: isinstance(node.op, TorchRegion)):
-            if not in_torch:
-                own = [steps[node.output] for node in nodes]
-                runs.append(run_of_kernels([call for step in own for call in step.calls]))
-                continue
-            for node in nodes:
-                assert isinstance(node.op, TorchRegion)
-                inputs = [self._output(name, graph) for name in node.inputs]
-                runs.append(run_of_torch(node.op, inputs, self._view(node.output)))
+        running = [n for n in graph.nodes if n.output in steps or n.output in self._in_torch]
+        for in_torch, nodes in groupby(running, key=lambda node: node.output in self._in_torch):
+            if in_torch:
+                runs += [self._in_torch[node.output] for node in nodes]
+            else:
+                runs.append(run_of_kernels([call for node in nodes for call in steps[node.output].calls]))
         return runs
+
+    def _parts_in_torch(self, graph: Graph) -> dict[str, Callable[[], None]]:
+        """What PyTorch runs, by the value that it computes."""
+        return {
+            node.output: run_of_torch(
+                node.op, [self._output(name, graph) for name in node.inputs], self._view(node.output)
+            )
+            for node in graph.nodes
+            if isinstance(node.op, TorchRegion)
+        }
 
     def _scratch(self, graph: Graph, node: Node) -> Array | None:
         """The memory that the node's kernel has for itself."""
@@ -361,7 +404,3 @@ def _refuse(tensor: torch.Tensor, place: torch.Tensor, name: str) -> None:
         found=tuple(tensor.shape),
         fix="lower the model again with an example of that shape",
     )
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) or "scalar"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from netopt.errors import InvalidArgument
@@ -22,6 +22,14 @@ class Timing:
     lower_quartile: float
     upper_quartile: float
     samples: int
+
+    @classmethod
+    def of(cls, times: Sequence[float]) -> Timing:
+        """The summary of these latencies in milliseconds, at least one."""
+        if len(times) == 1:
+            return cls(times[0], times[0], times[0], 1)
+        lower, median, upper = statistics.quantiles(times, n=4, method="inclusive")
+        return cls(median, lower, upper, len(times))
 
 
 class SelfTimed(ABC):
@@ -64,7 +72,7 @@ def interleaved(
             if burst > 1:
                 _seconds(call, 1)
             samples[name] += [1e3 * seconds for seconds in _seconds(call, burst)]
-    return {name: _summarize(times) for name, times in samples.items()}
+    return {name: Timing.of(times) for name, times in samples.items()}
 
 
 def _seconds(call: Callable[[], object] | SelfTimed, count: int) -> list[float]:
@@ -76,10 +84,3 @@ def _seconds(call: Callable[[], object] | SelfTimed, count: int) -> list[float]:
         call()
         seconds.append(time.perf_counter() - before)
     return seconds
-
-
-def _summarize(times: list[float]) -> Timing:
-    if len(times) == 1:
-        return Timing(times[0], times[0], times[0], 1)
-    lower, median, upper = statistics.quantiles(times, n=4, method="inclusive")
-    return Timing(median, lower, upper, len(times))

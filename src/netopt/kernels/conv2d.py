@@ -31,7 +31,7 @@ from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, fix_output, fl
 from netopt.kernels.pairs import in_pair, paired, product, unpaired
 from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.spatial import channels_last, zero_halo
-from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_tiles, tiles_by_cost
+from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_evenly, tiles_by_cost
 from netopt.numerics import BFLOAT16, Shape
 from netopt.ops import Conv2d
 
@@ -231,11 +231,13 @@ def _direct(inputs: dict[str, Source], size: _Size, schedule: TileSchedule, cpu:
         x_out, x_in = hl.RVar("x_out"), hl.RVar("x_in")
         stage = out.update(number)
         stage.split(c, c_out, c_in, tile, hl.TailStrategy.GuardWithIf).split(x, x_out, x_in, band.block)
-        stage.reorder(c_in, x_in, x_out, y, n, c_out, g).vectorize(c_in, lanes)
+        order = [c_in, x_in, x_out, y, n, c_out, g]
+        stage.reorder(*order).vectorize(c_in, lanes)
         if band.block == band.tile:
             stage.unroll(x_in)
         work = band.rows * size.height * size.batch * size.outputs * size.inputs * window
-        share_tiles(stage, c_out, -(-size.outputs // tile), work, threads)
+        loops = [(c_out, -(-size.outputs // tile)), (y, size.height), (x_out, band.rows // band.block)]
+        share_evenly(stage, loops, order, work, threads)
         tile_sum.schedule(out, x_out, band)
     zero_halo(out, [c, g], n, size.target, size.target_shape, len(bands), lanes)
     return out
@@ -261,10 +263,12 @@ def _depthwise(inputs: dict[str, Source], size: _Size, schedule: TileSchedule, c
             stage = out.update(updates)
             exact = hl.TailStrategy.GuardWithIf  # without remainders: no guard is needed
             stage.split(tiles[0], c_out, c_in, vectors * lanes, exact).split(tiles[1], x_out, x_in, band.tile, exact)
-            stage.reorder(c_in, x_in, x_out, tiles[2], c_out, n).vectorize(c_in, lanes).unroll(c_in).unroll(x_in)
+            order = [c_in, x_in, x_out, tiles[2], c_out, n]
+            stage.reorder(*order).vectorize(c_in, lanes).unroll(c_in).unroll(x_in)
             total.compute_at(out, x_out)
             work = band.rows * size.height * size.batch * channels * size.kernel_width * size.kernel_height
-            share_tiles(stage, c_out, channels // (vectors * lanes), work, threads)
+            loops = [(c_out, channels // (vectors * lanes)), (tiles[2], size.height)]
+            share_evenly(stage, loops, order, work, threads)
             updates += 1
     zero_halo(out, [c], n, size.target, size.target_shape, updates, cpu.lanes)
     return out

@@ -46,6 +46,12 @@ def denormals_flushed() -> Iterator[None]:
             keep_denormals()
 
 
+def make_calls(calls: Sequence[Call]) -> None:
+    """Make the calls one after the other."""
+    for function, arguments in calls:
+        function(*arguments)
+
+
 def run_of_kernels(calls: Sequence[Call]) -> Callable[[], None]:
     """A function that makes the calls one after the other, with denormals flushed."""
 
@@ -53,8 +59,7 @@ def run_of_kernels(calls: Sequence[Call]) -> Callable[[], None]:
     def run() -> None:
         flushed = flush_denormals()
         try:
-            for function, arguments in calls:
-                function(*arguments)
+            make_calls(calls)
         finally:
             if flushed:
                 keep_denormals()

@@ -24,8 +24,8 @@ def vectorize_and_split(func: hl.Func, inner: hl.Var, size: int, lanes: int, thr
     func.vectorize(inner, lanes, hl.TailStrategy.GuardWithIf)
 
 
-def split_rows(func: hl.Func, row: hl.Var, rows: int, elements: int, threads: int) -> None:
-    """Give each thread one run of rows where that pays; `elements` is the size of the whole output."""
+def split_rows(func: hl.Func | hl.Stage, row: hl.Var | hl.RVar, rows: int, elements: int, threads: int) -> None:
+    """Give each thread one run of rows where that pays; `elements` are those of the whole output, or that it reads."""
     if threads > 1 and rows >= threads and elements // threads >= SMALLEST_CHUNK:
-        outer = hl.Var("chunk")
+        outer = hl.RVar("chunk") if isinstance(row, hl.RVar) else hl.Var("chunk")
         func.split(row, outer, row, -(-rows // threads), hl.TailStrategy.GuardWithIf).parallel(outer)

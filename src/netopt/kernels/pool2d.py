@@ -9,6 +9,7 @@ import halide as hl
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule
 from netopt.kernels.math import at_least
+from netopt.kernels.parallel import split_rows
 from netopt.kernels.spatial import SpatialInput, SpatialOutput, channels_last
 from netopt.numerics import Shape
 from netopt.ops import Pool2d, SpatialMean, TensorType
@@ -61,13 +62,15 @@ class Pool2dKernel(FromImageToImage):
             return total[c, x, y, n] / hl.f32(_count(op, x, 1, width) * _count(op, y, 0, height))
 
         # --- schedule
-        stage, columns, _ = out.define(result)
+        stage, columns, rows = out.define(result)
         c_out, channels = hl.Var("c_out"), problem.output.shape[1]
         # As many vectors of channels at once as leave no remainder: the maxima stay in registers.
         vectors = next((v for v in (4, 2, 3) if channels % (v * cpu.lanes) == 0), 1)
         tail = hl.TailStrategy.GuardWithIf
         stage.split(out.c, c_out, out.c, vectors * cpu.lanes, tail).reorder(out.c, c_out, columns)
         stage.vectorize(out.c, cpu.lanes, tail)
+        read = problem.output.elements // out.batch * op.kernel[0] * op.kernel[1]
+        split_rows(stage, rows, out.height, read, problem.threads)
         total.compute_at(out.func, c_out).align_storage(c, cpu.lanes).vectorize(c, cpu.lanes, tail)
         update = total.update().reorder(c, k.x, k.y).vectorize(c, cpu.lanes, tail)
         if op.kernel[0] * op.kernel[1] <= 16:

@@ -97,6 +97,29 @@ def share_tiles(stage: hl.Stage | hl.Func, tile: hl.Var | hl.RVar, tiles: int, w
         stage.split(tile, chunk, tile, -(-tiles // threads), hl.TailStrategy.GuardWithIf).parallel(chunk)
 
 
+def share_evenly(
+    stage: hl.Stage,
+    loops: Sequence[tuple[hl.Var | hl.RVar, int]],
+    order: Sequence[hl.Var | hl.RVar],
+    work: int,
+    threads: int,
+) -> None:
+    """Give each thread one run of the loop that splits the most evenly, the first of equals.
+
+    Args:
+        stage: whose loops these are.
+        loops: loops of the stage and their extents.
+        order: all its loops, innermost first; the split one goes around them all.
+        work: multiply-adds; each thread must get enough to be worth waking it.
+        threads: the most threads.
+    """
+    tile, count = max(loops, key=lambda loop: loop[1] / (-(-loop[1] // threads) * threads))
+    if threads > 1 and count > 1 and work >= _SMALLEST_SHARE * threads:
+        chunk = hl.RVar("chunk") if isinstance(tile, hl.RVar) else hl.Var("chunk")
+        stage.split(tile, chunk, tile, -(-count // threads), hl.TailStrategy.GuardWithIf)
+        stage.reorder(*order, chunk).parallel(chunk)
+
+
 class TileSum:
     """For one band: `total[n, m, *others]` = start + the sum of terms over the indices `extents`, innermost first.
 

@@ -2,5 +2,6 @@
 
 from netopt.report.accuracy import Accuracy
 from netopt.report.compare import Comparison, Measured, compare
+from netopt.report.profile import Profile, StepTime, profile
 
-__all__ = ["Accuracy", "Comparison", "Measured", "compare"]
+__all__ = ["Accuracy", "Comparison", "Measured", "Profile", "StepTime", "compare", "profile"]
