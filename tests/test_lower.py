@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +13,16 @@ from torch import nn
 from torch.nn import functional as F
 
 import netopt
+from netopt import zoo
+from netopt.graph import interpret
+from netopt.kernels.cpu import host_cpu
 from netopt.lower import prepare
 from netopt.ops import Relayout
 from netopt.program import Program
 from tests.tolerance import assert_within, judge
+
+# `netopt.lower` is the function.
+lowering = importlib.import_module("netopt.lower")
 
 
 class Model(nn.Module):
@@ -134,3 +142,51 @@ def test_inexact_convolutions_are_close_to_exact_ones(tmp_path: Path) -> None:
     assert torch.equal(netopt.load(tmp_path / "net.nopt")(x), program(x))
     assert program.arena_bytes > exact.arena_bytes, "scratch memory is in the arena"
     assert "winograd2d + relu" in program.summary()
+
+
+needs_bfloat16 = pytest.mark.skipif(not host_cpu().has_bfloat16, reason="this CPU has no bfloat16 instructions")
+
+
+@needs_bfloat16
+def test_bfloat16_program_interpreter_and_file_agree(tmp_path: Path) -> None:
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 32, 3, 2, 1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1, groups=32)),
+        *(nn.Conv2d(32, 17, 1), nn.ReLU(), nn.Conv2d(17, 32, 3, padding=1), nn.MaxPool2d(2)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5)),
+    ).eval()
+    x = torch.randn(2, 3, 17, 20, generator=torch.Generator().manual_seed(0))
+    network, program = prepare(model, x, precision="bf16"), netopt.lower(model, x, precision="bf16")
+    (bounded,) = judge(network.graph, [x])
+    assert_within(program(x), bounded)
+    # Both round to the same 8 bits, but where sums in another order meet a tie: far below the bound.
+    (golden,) = interpret(network.graph, [x])
+    torch.testing.assert_close(program(x), golden, rtol=0, atol=4e-3 * float(golden.abs().max()))
+    exact = netopt.lower(model, x)
+    assert program.arena_bytes < exact.arena_bytes
+    assert program.weight_bytes < 0.7 * exact.weight_bytes
+    assert program(x).dtype == torch.float32
+    program.save(tmp_path / "net.nopt")
+    assert torch.equal(netopt.load(tmp_path / "net.nopt")(x), program(x))
+
+
+@needs_bfloat16
+def test_bfloat16_beside_what_is_float32_alone() -> None:
+    """Attention and softmax stay in float32 between layers in bfloat16."""
+    model = zoo.vit_tiny(10, image=32, depth=1).eval()
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model(x)
+    result = netopt.lower(model, x, precision="bf16")(x)
+    assert 0 < float((result - expected).abs().max()) < 0.05 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bfloat16", None])
+def test_an_unknown_precision(precision: object) -> None:
+    with pytest.raises(netopt.InvalidArgument, match=r'precision: expected "float32" or "bf16", found'):
+        netopt.lower(nn.Linear(4, 4), torch.randn(1, 4), precision=precision)  # type: ignore[arg-type]
+
+
+def test_a_cpu_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lowering, "host_cpu", lambda: dataclasses.replace(host_cpu(), has_bfloat16=False))
+    with pytest.raises(netopt.InvalidArgument, match=r"has no bfloat16 instructions.*lower for float32"):
+        netopt.lower(nn.Linear(4, 4), torch.randn(1, 4), precision="bf16")

@@ -91,3 +91,13 @@ def test_retraining_on_real_digits_recovers_accuracy() -> None:
     assert recovered > lost + 0.1
     assert retrained.program is not None
     assert accuracy(retrained.program) == recovered
+
+
+def test_lowering_takes_its_options() -> None:
+    """Winograd's algorithm, asked for, is in the summary."""
+    model = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU())
+    result = netopt.optimize(model, [], lower=True, example=torch.randn(1, 32, 24, 24), exact=False)
+    assert result.program is not None
+    assert "winograd2d + relu" in result.program.summary()
+    with pytest.raises(netopt.InvalidArgument, match="precision"):
+        netopt.optimize(model, [], lower=True, example=torch.randn(1, 32, 24, 24), precision="fp8")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from netopt.graph import Graph, Node
+from netopt.numerics import FLOAT32
 from netopt.ops import (
     AdaptivePool2d,
     Arithmetic,
@@ -99,9 +100,11 @@ def judge(graph: Graph, inputs: Sequence[torch.Tensor]) -> list[Bounded]:
     """For each output of the graph: the float64 value, and how far a float32 result may be from it."""
     given = {**graph.constants, **dict(zip(graph.inputs, inputs, strict=True))}
     exact = {name: (value.double(), _flushed(value.double())) for name, value in given.items()}
+    exact |= {name: _store(exact[name], graph.types[name]) for name in graph.inputs}
     for node in graph.nodes:
         value, error = _carry(node, [exact[name] for name in node.inputs])
-        exact[node.output] = value, error + _terms(node, graph) * SMALLEST_NORMAL
+        error = error + _terms(node, graph) * SMALLEST_NORMAL
+        exact[node.output] = _store((value, error), graph.types[node.output])
     return [exact[name] for name in graph.outputs]
 
 
@@ -124,6 +127,13 @@ def assert_within(result: torch.Tensor, bounded: Bounded) -> None:
     excess = (result.double() - exact).abs() - bound - TINY
     worst = excess.max().item() if excess.numel() else 0.0
     assert worst <= 0, f"off by {worst:.3g} more than the bound, which is at most {bound.max().item():.3g}"
+
+
+def _store(value: Bounded, type_: TensorType) -> Bounded:
+    """What is left of a value when it is rounded to its format: to bfloat16, half of the last of 8 bits."""
+    if type_.format == FLOAT32:
+        return value
+    return value[0], value[1] + 2.0**-8 * (value[0].abs() + value[1])
 
 
 def _carry(node: Node, inputs: list[Bounded]) -> Bounded:  # a row for each op

@@ -39,6 +39,8 @@ def optimize(
     example: Example | None = None,
     threads: int = 1,
     tune: bool = False,
+    exact: bool = True,
+    precision: str = "float32",
     fallback: bool = False,
 ) -> Optimized:
     """Transform a model, then retrain and lower it if asked. The caller's model is not changed.
@@ -50,7 +52,7 @@ def optimize(
         lower: compile the result for this machine; needs `example`.
         example: one input: a tensor, a tuple of positional arguments or a dict of keyword arguments.
         threads: for the program; see `netopt.lower`.
-        tune: for the program; see `netopt.lower`.
+        tune, exact, precision: for the program; see `netopt.lower`.
         fallback: let PyTorch run what cannot be lowered; see `netopt.lower`.
 
     Raises:
@@ -68,7 +70,7 @@ def optimize(
     transformed, report = transform(model, techniques)
     if train is not None and lower and example is not None:
         # What cannot be lowered should be known before the hours of training, not after.
-        prepare(transformed, example, fallback=fallback)
+        prepare(transformed, example, precision=precision, fallback=fallback)
     if train is not None:
         trained: object = train(transformed)
         if isinstance(trained, nn.Module):
@@ -79,5 +81,7 @@ def optimize(
             )
     program = None
     if lower and example is not None:
-        program = lower_model(transformed, example, threads=threads, tune=tune, fallback=fallback)
+        program = lower_model(
+            transformed, example, threads=threads, tune=tune, exact=exact, precision=precision, fallback=fallback
+        )
     return Optimized(transformed, program, report)

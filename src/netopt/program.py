@@ -19,15 +19,17 @@ from netopt.format import Network, read_network, write_network
 from netopt.graph import Graph, Node
 from netopt.graph.capture import split_example
 from netopt.graph.check_layouts import check_layouts
-from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at, strides_of
+from netopt.graph.passes.use_bfloat16 import takes_bfloat16
+from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, strides_of
 from netopt.kernels.compile import KERNELS, bind_kernel, kernel_of
 from netopt.kernels.cpu import host_cpu
 from netopt.kernels.denormals import denormals_flushed, make_calls, run_of_kernels
-from netopt.kernels.kernel import Array, Problem, Schedule
+from netopt.kernels.formats import Array, to_array, to_tensor
+from netopt.kernels.kernel import Problem, Schedule
 from netopt.kernels.torch_region import run_of_torch
 from netopt.kernels.tune import Workload, choose_schedules, streams, tune
 from netopt.memory import MemoryPlan, scratch_name
-from netopt.numerics import FLOAT32, Shape
+from netopt.numerics import BFLOAT16, FLOAT32, Shape
 from netopt.ops import Conv2d, ConvTranspose2d, Dense, TorchRegion, Winograd2d
 from netopt.step import Step, shape_text
 
@@ -122,7 +124,7 @@ class Program:
         single = self._is_single and len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
         tensors: Sequence[torch.Tensor] = args if single else self._flatten(args, kwargs)
         for tensor, place, name in zip(tensors, self._inputs, self._input_names, strict=True):
-            if tensor.shape != place.shape or tensor.dtype != place.dtype or tensor.device != place.device:
+            if tensor.shape != place.shape or tensor.dtype != torch.float32 or tensor.device != place.device:
                 _refuse(tensor, place, name)
         with self._lock:
             for tensor, place, halo in zip(tensors, self._inputs, self._halos, strict=True):
@@ -274,7 +276,7 @@ class Program:
     def _scratch(self, graph: Graph, node: Node) -> Array | None:
         """The memory that the node's kernel has for itself."""
         size = node.op.scratch_bytes(graph.node_types(node))
-        return floats_at(self._arena, self._plan.offsets[scratch_name(node)], (size // 4,)) if size else None
+        return array_at(self._arena, self._plan.offsets[scratch_name(node)], (size // 4,)) if size else None
 
     def _arrays(self, graph: Graph, node: Node, problem: Problem, schedule: Schedule) -> list[Array]:
         cpu, kernel = host_cpu(), KERNELS[type(node.op)]
@@ -282,25 +284,25 @@ class Program:
         arrays = []
         for index, (name, shape) in enumerate(zip((*node.inputs, node.output), shapes, strict=True)):
             if name not in graph.constants:
-                arrays.append(self._floats(name, shape))
+                arrays.append(self._array(name, shape))
                 continue
             key = (name, type(node.op), shape)
             if key not in self._packed:
-                packed = aligned_floats(shape)
-                packed[...] = kernel.pack(problem, schedule, cpu, index, graph.constants[name].numpy())
+                packed = aligned_array(shape, graph.types[name].format)
+                packed[...] = kernel.pack(problem, schedule, cpu, index, to_array(graph.constants[name]))
                 self._packed[key] = packed
             arrays.append(self._packed[key])
         return arrays
 
-    def _floats(self, name: str, shape: Shape) -> Array:
+    def _array(self, name: str, shape: Shape) -> Array:
         """The value in the arena as an array of the row-major shape `shape`."""
-        strides = strides_of(shape, self._graph.types[name])
-        return floats_at(self._arena, self._plan.offsets[name], shape, strides)
+        type_ = self._graph.types[name]
+        return array_at(self._arena, self._plan.offsets[name], shape, type_.format, strides_of(shape, type_))
 
     def _view(self, name: str) -> torch.Tensor:
         """The value in the arena, seen in its logical shape whatever its layout."""
         type_ = self._graph.types[name]
-        memory = torch.from_numpy(self._floats(name, type_.layout.physical(type_.shape)))
+        memory = to_tensor(self._array(name, type_.layout.physical(type_.shape)))
         if not type_.layout.channels_last:
             return memory
         top, _, left, _ = type_.layout.halo
@@ -312,16 +314,16 @@ class Program:
         type_ = self._graph.types[name]
         if not any(type_.layout.halo):
             return None
-        return torch.from_numpy(self._floats(name, type_.layout.physical(type_.shape)))
+        return to_tensor(self._array(name, type_.layout.physical(type_.shape)))
 
     def _output(self, name: str, graph: Graph) -> torch.Tensor:
         """Where the result is read from: the arena, or for a result that is a constant a copy of it."""
         if name not in graph.constants:
             return self._view(name)
-        shape = graph.types[name].shape
-        copied = self._packed.setdefault((name, Program, shape), aligned_floats(shape))
-        copied[...] = graph.constants[name].numpy()
-        return torch.from_numpy(copied)
+        type_ = graph.types[name]
+        copied = self._packed.setdefault((name, Program, type_.shape), aligned_array(type_.shape, type_.format))
+        copied[...] = to_array(graph.constants[name])
+        return to_tensor(copied)
 
     def _whole_graph(self) -> Graph:
         """The graph with its constants in their own layout again."""
@@ -332,10 +334,10 @@ class Program:
                     kernel, cpu = KERNELS[type(step.node.op)], host_cpu()
                     shape = kernel.argument_shapes(step.problem, step.schedule, cpu)[index]
                     packed = self._packed[name, type(step.node.op), shape]
-                    constants[name] = torch.from_numpy(kernel.unpack(step.problem, index, packed))
+                    constants[name] = to_tensor(kernel.unpack(step.problem, index, packed))
         for (name, kind, _), array in self._packed.items():
             if kind is Program:
-                constants[name] = torch.from_numpy(array)
+                constants[name] = to_tensor(array)
         return dataclasses.replace(self._graph, constants={name: constants[name] for name in self._constant_names})
 
 
@@ -362,11 +364,12 @@ def check_threads(threads: object) -> None:
 
 
 def check_kernels(graph: Graph) -> None:
-    """Raise UnsupportedModel unless there is a kernel for every node."""
-    for name in (*graph.inputs, *(node.output for node in graph.nodes)):
-        if graph.types[name].format != FLOAT32:
-            raise UnsupportedModel(f"value '{name}'", expected="float32", found=graph.types[name].format.name)
+    """Raise UnsupportedModel unless there is a kernel for every node, and it reads and writes the formats there."""
     for node in graph.nodes:
+        for name in (*node.inputs, node.output):
+            format_ = graph.types[name].format
+            if format_ != FLOAT32 and not (format_ == BFLOAT16 and takes_bfloat16(node, graph, name)):
+                raise UnsupportedModel(f"value '{name}'", expected="float32", found=format_.name, layer=node.layer)
         if _has_kernel(node, graph):
             kernel_of(node.op, node.layer)
             _check_weights(graph, node)
@@ -393,8 +396,8 @@ def _check_weights(graph: Graph, node: Node) -> None:
 def _refuse(tensor: torch.Tensor, place: torch.Tensor, name: str) -> None:
     if tensor.device.type != "cpu":
         raise InvalidArgument(name, expected="a tensor on the CPU", found=f"one on {tensor.device}")
-    if tensor.dtype != place.dtype:
-        raise InvalidType(name, expected=f"dtype {place.dtype}", found=tensor.dtype)
+    if tensor.dtype != torch.float32:
+        raise InvalidType(name, expected="dtype torch.float32", found=tensor.dtype)
     raise InvalidArgument(
         name,
         expected=f"shape {tuple(place.shape)}",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import halide as hl
 import numpy as np
 import torch
 
-from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at, strides_of
+from netopt.graph.graph import DTYPES
+from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, strides_of
 from netopt.kernels.compile import KERNELS, bind_kernel
 from netopt.kernels.cpu import host_cpu
-from netopt.kernels.kernel import Array, Problem, Schedule
-from netopt.numerics import Shape
+from netopt.kernels.formats import Array, to_array, to_tensor
+from netopt.kernels.kernel import Problem, Schedule
+from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat, Shape
 from netopt.ops import ROW_MAJOR, Layout, Op, TensorType
 
 
@@ -23,11 +24,15 @@ def problem_of(
     threads: int = 1,
     layouts: Sequence[Layout] = (),
     output: Layout = ROW_MAJOR,
+    output_format: NumberFormat = FLOAT32,
 ) -> Problem:
-    """The problem of applying `op` to tensors of these shapes, and layouts where they are given."""
+    """The problem of applying `op` to tensors of these shapes and types, and layouts where they are given."""
     layouts = [*layouts, *[ROW_MAJOR] * (len(inputs) - len(layouts))]
-    types = tuple(TensorType(tuple(x.shape), layout=at) for x, at in zip(inputs, layouts, strict=True))
-    return Problem(op, types, dataclasses.replace(op.infer(types), layout=output), threads)
+    types = tuple(
+        TensorType(tuple(x.shape), BFLOAT16 if x.dtype == torch.bfloat16 else FLOAT32, at)
+        for x, at in zip(inputs, layouts, strict=True)
+    )
+    return Problem(op, types, TensorType(op.infer(types).shape, output_format, output), threads)
 
 
 def in_memory(x: torch.Tensor, layout: Layout) -> torch.Tensor:
@@ -49,7 +54,8 @@ def from_memory(memory: torch.Tensor, type_: TensorType) -> torch.Tensor:
     return image
 
 
-_BESIDE = -123.25
+# Twice the same 16 bits, so that it is one number in float32, and one in bfloat16.
+_BESIDE = np.uint16(0xC2F6)
 _FIRST_CHANNEL = 3
 
 
@@ -60,14 +66,15 @@ def allocate(shape: Shape, type_: TensorType) -> tuple[Array, Array]:
     """
     strides = strides_of(shape, type_)
     memory = aligned_bytes(type_.span + 4 * max(64, type_.layout.pitch))
-    memory.view(np.float32).fill(_BESIDE)
-    return memory.view(np.float32), floats_at(memory, 4 * _FIRST_CHANNEL if strides else 0, shape, strides)
+    memory.view(np.uint16).fill(_BESIDE)
+    start = type_.format.storage_bytes((_FIRST_CHANNEL,)) if strides else 0
+    return memory, array_at(memory, start, shape, type_.format, strides)
 
 
 def assert_nothing_written_beside(memory: Array, operand: Array) -> None:
     """Raise unless all memory but the operand is what it was; destroys the operand."""
-    operand[...] = _BESIDE
-    assert (memory == np.float32(_BESIDE)).all()
+    operand[...] = np.full(2, _BESIDE).view(operand.dtype)[0]
+    assert (memory.view(np.uint16) == _BESIDE).all()
 
 
 def run_kernel(
@@ -80,40 +87,43 @@ def run_kernel(
     in_place: int | None = None,
     layouts: Sequence[Layout] = (),
     output: Layout = ROW_MAJOR,
+    output_format: NumberFormat = FLOAT32,
 ) -> torch.Tensor:
     """The op's result from its kernel.
 
     Args:
+        inputs: float32, or bfloat16 where the kernel is to read that.
         constants: inputs that are packed.
         schedule: the default one if None.
         in_place: input whose buffer is the output's, too.
         layouts: of the first inputs; the others are row-major.
         output: layout of the result, whose halo is checked.
+        output_format: what the kernel is to write.
     """
-    cpu, problem = host_cpu(), problem_of(op, inputs, threads, layouts, output)
+    cpu, problem = host_cpu(), problem_of(op, inputs, threads, layouts, output, output_format)
     kernel = KERNELS[type(op)]
     schedule = schedule or kernel.schedules(problem, cpu)[0]
     shapes = kernel.argument_shapes(problem, schedule, cpu)
     types = [*problem.inputs, problem.output]
     for index in constants:
-        types[index] = TensorType(shapes[index])  # packed
+        types[index] = TensorType(shapes[index], types[index].format)  # packed
     memories, arrays = map(list, zip(*(allocate(s, t) for s, t in zip(shapes, types, strict=True)), strict=True))
     for index, (array, value) in enumerate(zip(arrays[:-1], inputs, strict=True)):
-        data = in_memory(value, problem.inputs[index].layout).numpy()
+        data = to_array(in_memory(value, problem.inputs[index].layout))
         array[...] = (
             kernel.pack(problem, schedule, cpu, index, data) if index in constants else data.reshape(array.shape)
         )
     if in_place is None:
-        arrays[-1][...] = np.nan
+        arrays[-1][...] = to_array(torch.tensor(torch.nan, dtype=DTYPES[output_format]))
     else:
         assert arrays[in_place].shape == shapes[-1]
         memories[-1], arrays[-1] = memories[in_place], arrays[in_place]
     scratch_bytes = op.scratch_bytes(problem.inputs)
-    scratch = aligned_floats((scratch_bytes // 4,)) if scratch_bytes else None
+    scratch = aligned_array((scratch_bytes // 4,)) if scratch_bytes else None
     if scratch is not None:
         scratch[...] = np.nan
     for function, each in bind_kernel(problem, schedule, cpu, arrays, scratch):
         function(*(hl.Buffer(array) for array in each))
-    result = torch.from_numpy(arrays[-1].copy())
+    result = to_tensor(arrays[-1].copy())
     assert_nothing_written_beside(memories[-1], arrays[-1])
     return from_memory(result, problem.output)

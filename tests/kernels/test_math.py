@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from netopt.kernels import math as kernel_math
-from netopt.kernels.buffers import aligned_floats
+from netopt.kernels.buffers import aligned_array
 from netopt.kernels.kernel import fix_output, float_input
 
 # name, expression, float64 reference, range, and the largest relative error in units of 2^-24, measured and rounded up.
@@ -33,7 +33,7 @@ def evaluate(function: Callable[[hl.Expr], hl.Expr], x: torch.Tensor) -> torch.T
     out[i] = function(source[i])
     out.vectorize(i, 8, hl.TailStrategy.GuardWithIf)
     fix_output(out, tuple(x.shape))
-    given, result = aligned_floats(tuple(x.shape)), aligned_floats(tuple(x.shape))
+    given, result = aligned_array(tuple(x.shape)), aligned_array(tuple(x.shape))
     given[...] = x.numpy()
     out.compile_to_callable([source], hl.get_host_target())(hl.Buffer(given), hl.Buffer(result))
     return torch.from_numpy(result)

@@ -9,6 +9,7 @@ import halide as hl
 
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.elementwise import build_on_images, image_shapes, is_flat
+from netopt.kernels.formats import stored
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
 from netopt.kernels.math import maximum, minimum
 from netopt.kernels.parallel import split_rows, vectorize_and_split
@@ -73,15 +74,16 @@ class ArithmeticKernel(PlainKernel):
             return build_on_images(problem, cpu, lambda x, y: hl.strict_float(function(x, y)))
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
         axes = [hl.Var(f"i{number}") for number in range(len(output))]
-        inputs = [float_input(name, shape) for name, shape in zip(("x", "y"), shapes, strict=True)]
+        operands = zip(("x", "y"), shapes, problem.inputs, strict=True)
+        inputs = [float_input(name, shape, type_) for name, shape, type_ in operands]
         x, y = (
             param[[hl.Expr(0) if size == 1 else axis for axis, size in zip(axes, reversed(shape), strict=True)]]
             for param, shape in zip(inputs, shapes, strict=True)
         )
         out = hl.Func("out")
         # Division must be the correctly rounded one, not a product with an approximate reciprocal.
-        out[axes] = hl.strict_float(function(x, y))
-        fix_output(out, output)
+        out[axes] = stored(hl.strict_float(function(x, y)), problem.output.format)
+        fix_output(out, output, problem.output)
         if len(output) == 1:
             vectorize_and_split(out, axes[0], output[0], cpu.lanes, problem.threads)
         else:

@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from netopt.numerics import ALIGNMENT, Shape
+from netopt.kernels.formats import Array, dtype_of
+from netopt.numerics import ALIGNMENT, FLOAT32, NumberFormat, Shape
 from netopt.ops import TensorType
 
 
@@ -18,19 +19,25 @@ def aligned_bytes(size: int) -> NDArray[np.uint8]:
     return raw[start : start + size]
 
 
-def aligned_floats(shape: Shape, strides: Shape | None = None) -> NDArray[np.float32]:
-    """A float32 array of zeros that starts at a multiple of 64 bytes; strides in elements, row-major if None."""
+def aligned_array(shape: Shape, format_: NumberFormat = FLOAT32, strides: Shape | None = None) -> Array:
+    """An array of zeros that starts at a multiple of 64 bytes; strides in elements, row-major if None."""
     elements = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if strides else 0
-    return floats_at(aligned_bytes(4 * max(elements, math.prod(shape))), 0, shape, strides)
+    size = format_.storage_bytes((max(elements, math.prod(shape)),))
+    return array_at(aligned_bytes(size), 0, shape, format_, strides)
 
 
-def floats_at(
-    memory: NDArray[np.uint8], offset: int, shape: Shape, strides: Shape | None = None
-) -> NDArray[np.float32]:
-    """The float32 array of this shape at a byte offset of `memory`; strides in elements, row-major if None."""
+def array_at(
+    memory: NDArray[np.uint8],
+    offset: int,
+    shape: Shape,
+    format_: NumberFormat = FLOAT32,
+    strides: Shape | None = None,
+) -> Array:
+    """The array of this shape at a byte offset of `memory`; strides in elements, row-major if None."""
     if strides is None:
-        return memory[offset : offset + 4 * math.prod(shape)].view(np.float32).reshape(shape)
-    return np.ndarray(shape, np.float32, memory, offset, [4 * stride for stride in strides])
+        return memory[offset : offset + format_.storage_bytes(shape)].view(dtype_of(format_)).reshape(shape)
+    step = format_.storage_bytes((1,))
+    return np.ndarray(shape, dtype_of(format_), memory, offset, [step * stride for stride in strides])
 
 
 def row_major_strides(shape: Shape) -> Shape:

@@ -21,6 +21,7 @@ import dataclasses
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.kernel import Problem
 from netopt.kernels.tune import Workload, fastest, tune
+from netopt.numerics import BFLOAT16, FLOAT32
 from netopt.ops import Conv2d, Layout, TensorType, Winograd2d
 from netopt.ops.winograd2d import TRANSFORMS
 
@@ -37,6 +38,7 @@ def choose_convolution(
     cpu: Cpu,
     streamed: bool,
     tuned: bool,
+    narrow: bool = False,
 ) -> Conv2d | Winograd2d:
     """The convolution as it is, or as a Winograd2d: the fastest by measurement where there was one, else by the model.
 
@@ -46,10 +48,11 @@ def choose_convolution(
         cpu: what it is to run on.
         streamed: its weights come from memory rather than the cache.
         tuned: measure where there is no measurement yet.
+        narrow: values, and the weights of a direct convolution, are stored in bfloat16.
     """
     candidates: list[Conv2d | Winograd2d] = [op]
     candidates += [Winograd2d(m, op.padding, op.has_bias, op.has_residual, op.activation) for m in TRANSFORMS]
-    workloads = [Workload(_problem(c, inputs, output, threads), _constants(op), streamed) for c in candidates]
+    workloads = [Workload(_problem(c, inputs, output, threads, narrow), _constants(op), streamed) for c in candidates]
     if tuned:
         tune(workloads, cpu)
     winner = fastest(workloads, cpu, tuned)
@@ -63,24 +66,30 @@ def _constants(op: Conv2d) -> tuple[int, ...]:
     return (1, 2) if op.has_bias else (1,)
 
 
-def _problem(op: Conv2d | Winograd2d, inputs: tuple[TensorType, ...], output: TensorType, threads: int) -> Problem:
+def _problem(
+    op: Conv2d | Winograd2d, inputs: tuple[TensorType, ...], output: TensorType, threads: int, narrow: bool
+) -> Problem:
     """The problem as it is between other convolutions of 3 x 3, whose padding is in memory."""
     x, weight, *rest = inputs
     halo = op.padding
     if isinstance(op, Winograd2d):
         weight = TensorType((*weight.shape[:2], op.points, op.points))
         halo = op.halo(x.shape, weight.shape)
-    inner = Layout(True, (1, 1, 1, 1))
+    elif narrow:
+        weight = dataclasses.replace(weight, format=BFLOAT16)
+    inner, format_ = Layout(True, (1, 1, 1, 1)), BFLOAT16 if narrow else FLOAT32
     if op.has_residual:
-        rest[-1] = dataclasses.replace(rest[-1], layout=inner)
-    types = (dataclasses.replace(x, layout=Layout(True, halo)), weight, *rest)
-    return Problem(op, types, dataclasses.replace(output, layout=inner), threads)
+        rest[-1] = TensorType(rest[-1].shape, format_, inner)
+    types = (TensorType(x.shape, format_, Layout(True, halo)), weight, *rest)
+    return Problem(op, types, TensorType(output.shape, format_, inner), threads)
 
 
 def _cost(problem: Problem) -> float:
     """The time, in multiply-adds of a direct convolution."""
     op, inputs = problem.op, problem.inputs
     cost = op.multiply_adds(inputs) + _WEIGHT * inputs[1].elements
+    if inputs[1].format == BFLOAT16:
+        cost /= 2
     if isinstance(op, Winograd2d):
         (batch, channels, *_), outputs = inputs[0].shape, problem.output.shape[1]
         tiling = op.tiling(inputs[0].shape, outputs)

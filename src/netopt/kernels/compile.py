@@ -16,7 +16,8 @@ from netopt.kernels.conv_transpose2d import ConvTranspose2dKernel
 from netopt.kernels.copies import ConcatKernel, ExpandKernel, PermuteKernel, SliceKernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.dense import DenseKernel
-from netopt.kernels.kernel import Array, Kernel, Pipeline, Problem, Schedule
+from netopt.kernels.formats import Array
+from netopt.kernels.kernel import Kernel, Pipeline, Problem, Schedule
 from netopt.kernels.layer_norm import LayerNormKernel
 from netopt.kernels.matmul import MatmulKernel
 from netopt.kernels.pad import PadKernel
@@ -101,4 +102,4 @@ def bind_kernel(
 
 
 def _jit(pipeline: Pipeline, cpu: Cpu) -> hl.Callable:
-    return pipeline.output.compile_to_callable(list(pipeline.inputs), hl.Target(cpu.target))
+    return pipeline.output.compile_to_callable([source.param for source in pipeline.inputs], hl.Target(cpu.target))

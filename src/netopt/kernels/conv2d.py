@@ -26,11 +26,13 @@ import halide as hl
 import numpy as np
 
 from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Array, OnePipeline, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.formats import Array, Source, storage_type, stored
+from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.pairs import in_pair, paired, product, unpaired
 from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.spatial import channels_last, zero_halo
 from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_evenly, tiles_by_cost
-from netopt.numerics import Shape
+from netopt.numerics import BFLOAT16, Shape
 from netopt.ops import Conv2d
 
 # Elements of a depthwise window that are written out at most (7 x 7), so that code and compile time stay bounded.
@@ -44,7 +46,7 @@ class _Size:
         assert isinstance(problem.op, Conv2d)
         op = problem.op
         x, weight = problem.inputs[:2]
-        self.op, self.groups = op, op.groups
+        self.op, self.groups, self.format = op, op.groups, problem.output.format
         self.outputs, self.inputs, *kernel = weight.shape[0] // op.groups, weight.shape[1], *weight.shape[2:]
         self.kernel_height, self.kernel_width = kernel
         self.batch, _, self.height, self.width = problem.output.shape
@@ -63,6 +65,14 @@ class _Size:
             self.batch, self.height, self.width = 1, 1, pixels
             self.source_shape = (1, 1, pixels, self.source_shape[3])
             self.target_shape = (1, 1, pixels, self.target_shape[3])
+
+        # bfloat16: numbers are multiplied in pairs, of one pixel, or where they are odd in number and the pixels of the
+        # window follow each other, of one row of it.
+        self.pairs = x.format == BFLOAT16 and weight.format == BFLOAT16
+        follow = op.dilation[1] == 1 and not x.layout.pitch and op.groups == 1
+        self.rows_of_pairs = self.pairs and follow and self.inputs % 2 == 1 and self.kernel_width > 1
+        self.run = self.inputs * (self.kernel_width if self.rows_of_pairs else 1)
+        self.columns = 1 if self.rows_of_pairs else self.kernel_width
 
     def image(self, shape: Shape) -> Shape:
         """A shape in memory with the channels as (groups, channels of a group)."""
@@ -84,11 +94,14 @@ class Conv2dKernel(OnePipeline[TileSchedule]):
             return [TileSchedule(rows, v, 1) for v in vectors for rows in (4, 3, 2) if rows <= size.width] or [
                 TileSchedule(1, vectors[0], 1)
             ]
-        tiles = tiles_by_cost(size.width, size.outputs, cpu)[:5]
+        tiles = tiles_by_cost(size.width, size.outputs, cpu)
+        if size.pairs:
+            # Wider tiles of pairs came out at 70 GMAC/s in some shapes, where these do 220 to 280.
+            tiles = [tile for tile in tiles if tile[1] <= 2]
         return [
             TileSchedule(rows, vectors, panel, unroll)
             for unroll in (1, 2)
-            for rows, vectors in tiles
+            for rows, vectors in tiles[:5]
             for panel in dict.fromkeys((vectors, 1))
         ]
 
@@ -96,14 +109,17 @@ class Conv2dKernel(OnePipeline[TileSchedule]):
         size = _Size(problem)
         target = size.image(size.target_shape)
         result: list[Shape] = [size.image(size.source_shape)]
+        if size.rows_of_pairs:
+            result = [(*size.source_shape[:2], size.source_shape[2] * size.source_shape[3])]
         if size.depthwise:
             result.append((size.kernel_height, size.kernel_width, size.groups))
             bias: Shape = (size.groups,)
         else:
             tile, panel = schedule.vectors * cpu.lanes, schedule.panel * cpu.lanes
             padded = -(-size.outputs // tile) * tile
-            kernel = (size.kernel_height, size.kernel_width)
-            result.append((size.groups, padded // panel, *kernel, size.inputs, panel))
+            kernel = (size.kernel_height, size.columns)
+            terms = (-(-size.run // 2), panel, 2) if size.pairs else (size.run, panel)
+            result.append((size.groups, padded // panel, *kernel, *terms))
             bias = (size.groups, padded)
         if size.op.has_bias:
             result.append(bias)
@@ -120,22 +136,31 @@ class Conv2dKernel(OnePipeline[TileSchedule]):
         size = _Size(problem)
         if size.depthwise:
             return np.ascontiguousarray(value[:, 0].transpose(1, 2, 0)) if index == 1 else value
+        panel = schedule.panel * cpu.lanes
         grouped = value.reshape(size.groups, size.outputs, *value.shape[1:])
         padding = [(0, 0), (0, -size.outputs % (schedule.vectors * cpu.lanes))] + [(0, 0)] * (grouped.ndim - 2)
         padded = np.pad(grouped, padding)
         if index == 2:
             return padded
-        groups, panels, height, width, inputs, panel = shape
-        split = padded.reshape(groups, panels, panel, inputs, height, width)
-        return np.ascontiguousarray(split.transpose(0, 1, 4, 5, 3, 2))
+        split = padded.reshape(size.groups, -1, panel, size.inputs, size.kernel_height, size.kernel_width)
+        by_term = split.transpose(0, 1, 4, 5, 3, 2)
+        if not size.pairs:
+            return np.ascontiguousarray(by_term)
+        runs = by_term.reshape(*by_term.shape[:3], size.columns, size.run, panel)
+        return np.ascontiguousarray(paired(runs)).reshape(shape)
 
     def unpack(self, problem: Problem, index: int, packed: Array) -> Array:
         size, shape = _Size(problem), problem.inputs[index].shape
         if size.depthwise:
             return np.ascontiguousarray(packed.transpose(2, 0, 1)[:, None]) if index == 1 else packed
         if index == 1:
-            groups, panels, height, width, inputs, panel = packed.shape
-            packed = packed.transpose(0, 1, 5, 4, 2, 3).reshape(groups, panels * panel, inputs, height, width)
+            if size.pairs:
+                packed = unpaired(packed, size.run)
+            groups, panels = packed.shape[:2]
+            panel = packed.shape[-1]
+            by_term = packed.reshape(groups, panels, size.kernel_height, size.kernel_width, size.inputs, panel)
+            by_output = by_term.transpose(0, 1, 5, 4, 2, 3)
+            packed = by_output.reshape(groups, panels * panel, *by_output.shape[3:])
         return np.ascontiguousarray(packed[:, : size.outputs]).reshape(shape)
 
     def build(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> Pipeline:
@@ -161,37 +186,46 @@ def _source_at(size: _Size, x: hl.Expr, y: hl.Expr, kx: hl.Expr, ky: hl.Expr) ->
     return column, row
 
 
-def _direct(inputs: dict[str, hl.ImageParam], size: _Size, schedule: TileSchedule, cpu: Cpu, threads: int) -> hl.Func:
+def _direct(inputs: dict[str, Source], size: _Size, schedule: TileSchedule, cpu: Cpu, threads: int) -> hl.Func:
     lanes, panel, tile = cpu.lanes, schedule.panel * cpu.lanes, schedule.vectors * cpu.lanes
     c, g, n, out = hl.Var("c"), hl.Var("g"), hl.Var("n"), hl.Func("out")
-    out[c, g, hl.Var("x"), hl.Var("y"), n] = hl.undef(hl.Float(32))
+    out[c, g, hl.Var("x"), hl.Var("y"), n] = hl.undef(storage_type(size.format))
     top, _, left, _ = size.target
     weight, source, window = inputs["weight"], inputs["x"], size.kernel_height * size.kernel_width
+    extents = [size.run, size.columns, size.kernel_height]
 
     def term(c: hl.Var, x: hl.Var, others: Sequence[hl.Var], k: Sequence[hl.Expr]) -> hl.Expr:
         g, y, n = others
         column, row = _source_at(size, x, y, k[1], k[2])
         return weight[c % panel, k[0], k[1], k[2], c // panel, g] * source[k[0], g, column, row, n]
 
+    def term_of_pair(c: hl.Var, x: hl.Var, others: Sequence[hl.Var], k: Sequence[hl.Expr]) -> hl.Expr:
+        g, y, n = others
+        column, row = _source_at(size, x, y, k[2], k[3])
+        at = in_pair(k[1], k[0], size.run)
+        place = [column * size.inputs + at, row, n] if size.rows_of_pairs else [at, g, column, row, n]
+        return product(weight, [k[0], c % panel, k[1], k[2], k[3], c // panel, g], source, place, cpu)
+
     bands = bands_of(size.width, schedule)
     for number, band in enumerate(bands):
         # --- algorithm
         domain = hl.RDom([(left + band.start, band.rows), (top, size.height)], f"band{number}")
         x, y = domain.x, domain.y
-        product = TileSum(
+        tile_sum = TileSum(
             f"_{number}",
             [hl.Var("g"), hl.Var("y"), hl.Var("image")],
-            [size.inputs, size.kernel_width, size.kernel_height],
+            [2, -(-extents[0] // 2), *extents[1:]] if size.pairs else extents,
             schedule,
             lanes,
             lambda c, g, y, n: inputs["bias"][c, g] if "bias" in inputs else hl.f32(0.0),
-            term,
+            term_of_pair if size.pairs else term,
+            pairs=size.pairs,
         )
-        total = product.total[c, x - left, g, y - top, n]
+        total = tile_sum.total[c, x - left, g, y - top, n]
         if size.op.has_residual:
             shift_y, shift_x = size.residual[0] - top, size.residual[2] - left
             total += inputs["residual"][c, g, x + shift_x, y + shift_y, n]
-        out[c, g, x, y, n] = apply_pointwise(size.op.activation, total)
+        out[c, g, x, y, n] = stored(apply_pointwise(size.op.activation, total), size.format)
         # --- schedule
         c_out, c_in = hl.Var("c_out"), hl.Var("c_in")
         x_out, x_in = hl.RVar("x_out"), hl.RVar("x_in")
@@ -204,16 +238,14 @@ def _direct(inputs: dict[str, hl.ImageParam], size: _Size, schedule: TileSchedul
         work = band.rows * size.height * size.batch * size.outputs * size.inputs * window
         loops = [(c_out, -(-size.outputs // tile)), (y, size.height), (x_out, band.rows // band.block)]
         share_evenly(stage, loops, order, work, threads)
-        product.schedule(out, x_out, band)
+        tile_sum.schedule(out, x_out, band)
     zero_halo(out, [c, g], n, size.target, size.target_shape, len(bands), lanes)
     return out
 
 
-def _depthwise(
-    inputs: dict[str, hl.ImageParam], size: _Size, schedule: TileSchedule, cpu: Cpu, threads: int
-) -> hl.Func:
+def _depthwise(inputs: dict[str, Source], size: _Size, schedule: TileSchedule, cpu: Cpu, threads: int) -> hl.Func:
     c, n, out = hl.Var("c"), hl.Var("n"), hl.Func("out")
-    out[c, hl.Var("x"), hl.Var("y"), n] = hl.undef(hl.Float(32))
+    out[c, hl.Var("x"), hl.Var("y"), n] = hl.undef(storage_type(size.format))
     # What is left over of the channels is one shorter vector: no memory may be read beyond them.
     whole = size.groups // cpu.lanes * cpu.lanes
     parts = [(0, whole, schedule.vectors, cpu.lanes), (whole, size.groups - whole, 1, size.groups - whole)]
@@ -242,7 +274,7 @@ def _depthwise(
     return out
 
 
-def _depthwise_sum(name: str, inputs: dict[str, hl.ImageParam], size: _Size, vectors: int, lanes: int) -> hl.Func:
+def _depthwise_sum(name: str, inputs: dict[str, Source], size: _Size, vectors: int, lanes: int) -> hl.Func:
     """The sums over the window of a tile, in registers."""
     # --- algorithm
     c, x, y, n, total = hl.Var("c"), hl.Var("x"), hl.Var("y"), hl.Var("n"), hl.Func(name)
@@ -259,7 +291,7 @@ def _depthwise_sum(name: str, inputs: dict[str, hl.ImageParam], size: _Size, vec
 
 
 def _depthwise_band(
-    out: hl.Func, total: hl.Func, tiles: hl.RDom, n: hl.Var, inputs: dict[str, hl.ImageParam], size: _Size
+    out: hl.Func, total: hl.Func, tiles: hl.RDom, n: hl.Var, inputs: dict[str, Source], size: _Size
 ) -> None:
     """The output over (channels, columns, rows) of `tiles`, in coordinates of its memory."""
     # --- algorithm
@@ -268,4 +300,4 @@ def _depthwise_band(
     value = total[c, x - left, y - top, n]
     if size.op.has_residual:
         value += inputs["residual"][c, x + (size.residual[2] - left), y + (size.residual[0] - top), n]
-    out[c, x, y, n] = apply_pointwise(size.op.activation, value)
+    out[c, x, y, n] = stored(apply_pointwise(size.op.activation, value), size.format)

@@ -24,7 +24,8 @@ import halide as hl
 import numpy as np
 
 from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Array, OnePipeline, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.formats import Array, Source
+from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
 from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.spatial import channels_last, zero_halo
 from netopt.kernels.tile import Band, TileSchedule, TileSum, bands_of, share_tiles, tiles_by_cost
@@ -130,9 +131,7 @@ class ConvTranspose2dKernel(OnePipeline[TileSchedule]):
 class _Phases:
     """The output, with updates for each phase and band."""
 
-    def __init__(
-        self, inputs: dict[str, hl.ImageParam], size: _Size, schedule: TileSchedule, cpu: Cpu, threads: int
-    ) -> None:
+    def __init__(self, inputs: dict[str, Source], size: _Size, schedule: TileSchedule, cpu: Cpu, threads: int) -> None:
         self.inputs, self.size, self.schedule, self.cpu, self.threads = inputs, size, schedule, cpu, threads
         self.c, self.g, self.n, self.out = hl.Var("c"), hl.Var("g"), hl.Var("n"), hl.Func("out")
         self.out[self.c, self.g, hl.Var("x"), hl.Var("y"), self.n] = hl.undef(hl.Float(32))

@@ -6,6 +6,7 @@ import halide as hl
 
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.elementwise import image_shapes
+from netopt.kernels.formats import stored
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, float_input
 from netopt.kernels.parallel import vectorize_and_split
 from netopt.kernels.spatial import SpatialInput, SpatialOutput
@@ -25,12 +26,12 @@ class PermuteKernel(PlainKernel):
         assert isinstance(problem.op, Permute)
         # --- algorithm
         source_shape, shape = self.argument_shapes(problem, schedule, cpu)
-        source, out = float_input("source", source_shape), hl.Func("out")
+        source, out = float_input("source", source_shape, problem.inputs[0]), hl.Func("out")
         by_axis = [hl.Var(f"i{axis}") for axis in range(len(shape))]
         of_source = [by_axis[problem.op.axes.index(axis)] for axis in range(len(shape))]
-        out[by_axis[::-1]] = source[of_source[::-1]]
+        out[by_axis[::-1]] = stored(source[of_source[::-1]], problem.output.format)
         # --- schedule
-        fix_output(out, shape)
+        fix_output(out, shape, problem.output)
         vectorize_and_split(out, by_axis[-1], shape[-1], cpu.lanes, 1)
         return Pipeline(out, (source,))
 
@@ -145,7 +146,7 @@ def _concat_images(problem: Problem, op: Concat, cpu: Cpu) -> Pipeline:
         coordinates = [part[i] for i in range(4)]
         target = [coordinates[0], coordinates[1] + left, coordinates[2] + top, coordinates[3]]
         target[_COORDINATE[op.axis]] = target[_COORDINATE[op.axis]] + start
-        out.func[target] = source.at(*coordinates)
+        out.func[target] = out.stored(source.at(*coordinates))
         out.func.update(out.updates).vectorize(coordinates[0], cpu.lanes, hl.TailStrategy.GuardWithIf)
         out.updates += 1
         start += type_.shape[op.axis]

@@ -7,6 +7,9 @@ from functools import cache
 
 import halide as hl
 
+# Halide's names of CPUs, each of which includes AVX512-BF16.
+_WITH_BFLOAT16 = ("avx512_zen4", "avx512_zen5", "avx512_sapphirerapids")
+
 
 @dataclass(frozen=True)
 class Cpu:
@@ -16,18 +19,20 @@ class Cpu:
         target: Halide's description, such as "x86-64-linux-avx2-fma-...".
         lanes: float32 numbers in a vector register.
         registers: vector registers.
+        has_bfloat16: it has instructions that multiply bfloat16 numbers.
     """
 
     target: str
     lanes: int
     registers: int
+    has_bfloat16: bool = False
 
     @classmethod
     def of(cls, target: hl.Target) -> Cpu:
         """What Halide's target says of the CPU."""
         name = target.to_string()
         if "avx512" in name:
-            return cls(name, 16, 32)
+            return cls(name, 16, 32, any(feature in name for feature in _WITH_BFLOAT16))
         if "avx" in name:
             return cls(name, 8, 16)
         return cls(name, 4, 32 if name.startswith("arm-64") else 16)

@@ -21,17 +21,19 @@ panels side by side: several sequential streams, which the hardware prefetchers 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import halide as hl
 import numpy as np
 
 from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Array, OnePipeline, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.formats import Array, Source, storage_type, stored
+from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.pairs import in_pair, paired, product, unpaired
 from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_tiles, tiles_by_cost
-from netopt.numerics import Shape
+from netopt.numerics import BFLOAT16, Shape
 from netopt.ops import Dense
 
 
@@ -42,11 +44,18 @@ class _Size:
     rows: int
     inputs: int
     outputs: int
+    pairs: bool
 
     @classmethod
     def of(cls, problem: Problem) -> _Size:
         outputs, inputs = problem.inputs[1].shape
-        return cls(problem.output.elements // outputs, inputs, outputs)
+        pairs = problem.inputs[0].format == BFLOAT16 and problem.inputs[1].format == BFLOAT16
+        return cls(problem.output.elements // outputs, inputs, outputs, pairs)
+
+    @property
+    def steps(self) -> int:
+        """Steps along the inputs: one for each, or for each pair."""
+        return -(-self.inputs // 2) if self.pairs else self.inputs
 
 
 # --- schedules
@@ -62,6 +71,20 @@ def _vector_tiles(outputs: int, cpu: Cpu) -> list[tuple[int, int]]:
 def _cuts(inputs: int) -> list[int]:
     """Numbers of blocks that leave 256 to 1024 inputs in each, if there are any, coarse ones first."""
     return [n for n in range(2, inputs // 256 + 1) if inputs % n == 0 and inputs // n <= 1024][:2]
+
+
+def _term_of(inputs: dict[str, Source], size: _Size, panel: int, cpu: Cpu) -> Callable[..., hl.Expr]:
+    """One product of the sum: term(n, m, others, indices)."""
+    weight, x = inputs["weight"], inputs["x"]
+
+    def term(n: hl.Var, m: hl.Var, _: Sequence[hl.Var], k: Sequence[hl.Expr]) -> hl.Expr:
+        return weight[n % panel, k[0], n // panel] * x[k[0], m]
+
+    def term_of_pair(n: hl.Var, m: hl.Var, _: Sequence[hl.Var], k: Sequence[hl.Expr]) -> hl.Expr:
+        at = in_pair(k[1], k[0], size.inputs)
+        return product(weight, [k[0], n % panel, k[1], n // panel], x, [at, m], cpu)
+
+    return term_of_pair if size.pairs else term
 
 
 class DenseKernel(OnePipeline[TileSchedule]):
@@ -80,7 +103,7 @@ class DenseKernel(OnePipeline[TileSchedule]):
                 if vectors % panel == 0
             ]
         # Rows that share a panel read it again: from the first-level cache, if it is cut to fit there.
-        cuts = [*_cuts(size.inputs), 1] if size.rows > 8 and size.inputs > 1024 else [1]
+        cuts = [*_cuts(size.steps), 1] if size.rows > 8 and size.inputs > 1024 else [1]
         return [
             TileSchedule(rows, vectors, panel, unroll, blocks)
             for unroll in (1, 2)
@@ -95,7 +118,8 @@ class DenseKernel(OnePipeline[TileSchedule]):
         tile = schedule.vectors * cpu.lanes
         padded = -(-size.outputs // tile) * tile
         panel = schedule.panel * cpu.lanes
-        result: list[Shape] = [(size.rows, size.inputs), (padded // panel, size.inputs, panel)]
+        weight = (padded // panel, size.steps, panel, 2) if size.pairs else (padded // panel, size.inputs, panel)
+        result: list[Shape] = [(size.rows, size.inputs), weight]
         if problem.op.has_bias:
             result.append((padded,))
         if problem.op.has_residual:
@@ -110,11 +134,14 @@ class DenseKernel(OnePipeline[TileSchedule]):
         padded = np.pad(value, padding)
         if value.ndim == 1:
             return padded
-        panels, inputs, panel = shape
-        return np.ascontiguousarray(padded.reshape(panels, panel, inputs).transpose(0, 2, 1))
+        panel = schedule.panel * cpu.lanes
+        by_input = padded.reshape(-1, panel, padded.shape[1]).transpose(0, 2, 1)
+        return np.ascontiguousarray(paired(by_input) if len(shape) == 4 else by_input)
 
     def unpack(self, problem: Problem, index: int, packed: Array) -> Array:
         shape = problem.inputs[index].shape
+        if packed.ndim == 4:
+            packed = unpaired(packed, shape[1])
         if packed.ndim == 3:
             packed = packed.transpose(0, 2, 1).reshape(-1, packed.shape[1])
         return np.ascontiguousarray(packed[: shape[0]]) if index else packed.reshape(shape)
@@ -124,26 +151,27 @@ class DenseKernel(OnePipeline[TileSchedule]):
         names = ["x", "weight", *["bias"] * problem.op.has_bias, *["residual"] * problem.op.has_residual]
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
         size = _Size.of(problem)
-        inputs = {name: float_input(name, shape) for name, shape in zip(names, shapes, strict=True)}
+        inputs = {n: float_input(n, shape, at) for n, shape, at in zip(names, shapes, problem.inputs, strict=True)}
         panel = schedule.panel * cpu.lanes
         n, out = hl.Var("n"), hl.Func("out")
-        out[n, hl.Var("m")] = hl.undef(hl.Float(32))
+        out[n, hl.Var("m")] = hl.undef(storage_type(problem.output.format))
         for number, band in enumerate(bands_of(output[0], schedule)):
             # --- algorithm
             m = hl.RDom([(band.start, band.rows)], f"band{number}").x
-            product = TileSum(
+            tile_sum = TileSum(
                 f"_{number}",
                 [],
-                [size.inputs],
+                [2, size.steps] if size.pairs else [size.inputs],
                 schedule,
                 cpu.lanes,
                 lambda n: inputs["bias"][n] if "bias" in inputs else hl.f32(0.0),
-                lambda n, m, _, k: inputs["weight"][n % panel, k[0], n // panel] * inputs["x"][k[0], m],
+                _term_of(inputs, size, panel, cpu),
+                pairs=size.pairs,
             )
-            total = product.total[n, m]
+            total = tile_sum.total[n, m]
             if problem.op.has_residual:
                 total += inputs["residual"][n, m]
-            out[n, m] = apply_pointwise(problem.op.activation, total)
+            out[n, m] = stored(apply_pointwise(problem.op.activation, total), problem.output.format)
             # --- schedule
             tile, lanes = schedule.vectors * cpu.lanes, cpu.lanes
             n_out, n_in = hl.Var("n_out"), hl.Var("n_in")
@@ -155,6 +183,6 @@ class DenseKernel(OnePipeline[TileSchedule]):
                 stage.unroll(m_in)
             work = band.rows * size.inputs * size.outputs
             share_tiles(stage, n_out, -(-size.outputs // tile), work, problem.threads)
-            product.schedule(out, m_out, band)
-        fix_output(out, output)
+            tile_sum.schedule(out, m_out, band)
+        fix_output(out, output, problem.output)
         return Pipeline(out, tuple(inputs.values()))

@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 import halide as hl
-import numpy as np
-from numpy.typing import NDArray
 
 from netopt.kernels.buffers import row_major_strides, strides_of
 from netopt.kernels.cpu import Cpu
-from netopt.numerics import Shape
+from netopt.kernels.formats import Array, Source, format_of
+from netopt.numerics import FLOAT32, Shape
 from netopt.ops import Op, TensorType
 from netopt.ops.serialize import op_to_json
-
-Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class Pipeline:
     """A scheduled Halide function and its inputs, in the order of the op's inputs."""
 
     output: hl.Func
-    inputs: tuple[hl.ImageParam, ...]
+    inputs: tuple[Source, ...]
 
 
 @dataclass(frozen=True)
@@ -129,14 +126,15 @@ class PlainKernel(OnePipeline[Schedule]):
         return (Schedule(),)
 
 
-def float_input(name: str, shape: Shape, type_: TensorType | None = None) -> hl.ImageParam:
-    """A float32 input of this row-major shape, with all extents and strides known when compiling.
+def float_input(name: str, shape: Shape, type_: TensorType | None = None) -> Source:
+    """An input of this row-major shape, with all extents and strides known when compiling.
 
-    Halide's dimension 0 is the last axis. `type_` is that of a value that may lie within a wider one.
+    Halide's dimension 0 is the last axis. `type_` is that of a value that may lie within a wider one, or be stored in
+    bfloat16.
     """
-    param = hl.ImageParam(hl.Float(32), len(shape), name)
-    _fix_layout(param, shape, type_)
-    return param
+    source = Source(name, len(shape), type_.format if type_ else FLOAT32)
+    _fix_layout(source.param, shape, type_)
+    return source
 
 
 def fix_output(func: hl.Func, shape: Shape, type_: TensorType | None = None) -> None:
@@ -152,11 +150,11 @@ def _fix_layout(param: hl.ImageParam | hl.OutputImageParam, shape: Shape, type_:
     _fix_strides(param, shape, strides or row_major_strides(shape))
 
 
-def part_input(name: str, array: Array) -> hl.ImageParam:
-    """A float32 input of the shape and strides of `array`, a part of a larger one that need not be aligned."""
-    param = hl.ImageParam(hl.Float(32), array.ndim, name)
-    _fix_strides(param, array.shape, _strides(array))
-    return param
+def part_input(name: str, array: Array) -> Source:
+    """An input of the shape and strides of `array`, a part of a larger one that need not be aligned."""
+    source = Source(name, array.ndim, format_of(array))
+    _fix_strides(source.param, array.shape, _strides(array))
+    return source
 
 
 def fix_part_output(func: hl.Func, array: Array) -> None:

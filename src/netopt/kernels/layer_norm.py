@@ -7,6 +7,7 @@ import math
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
+from netopt.kernels.formats import stored
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
 from netopt.kernels.parallel import split_rows
 from netopt.kernels.rows import reduce_rows
@@ -32,7 +33,8 @@ class LayerNormKernel(PlainKernel):
         shapes = self.argument_shapes(problem, schedule, cpu)
         rows, size = shapes[0]
         x, weight, bias = (
-            float_input(name, shape) for name, shape in zip(("x", "weight", "bias"), shapes, strict=False)
+            float_input(name, shape, type_)
+            for name, shape, type_ in zip(("x", "weight", "bias"), shapes, problem.inputs, strict=False)
         )
         share = hl.f32(1.0 / size)
         total = reduce_rows("total", size, cpu.lanes, lambda k, row: x[k, row], lambda a, b: a + b, 0.0)
@@ -50,9 +52,9 @@ class LayerNormKernel(PlainKernel):
         factor = hl.Func("factor")
         factor[r] = hl.f32(1.0) / hl.sqrt(squares.result[r] * share + hl.f32(problem.op.epsilon))
         k, row, out = hl.Var("k"), hl.Var("row"), hl.Func("out")
-        out[k, row] = (x[k, row] - mean[row]) * factor[row] * weight[k] + bias[k]
+        out[k, row] = stored((x[k, row] - mean[row]) * factor[row] * weight[k] + bias[k], problem.output.format)
         # --- schedule
-        fix_output(out, shapes[0])
+        fix_output(out, shapes[0], problem.output)
         split_rows(out, row, rows, problem.output.elements, problem.threads)
         out.vectorize(k, cpu.lanes, hl.TailStrategy.GuardWithIf)
         for reduction in (total, squares):

@@ -10,6 +10,7 @@ import halide as hl
 
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.elementwise import build_on_images, image_shapes, is_flat
+from netopt.kernels.formats import stored
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
 from netopt.kernels.math import (
     at_least,
@@ -111,8 +112,8 @@ class PointwiseKernel(PlainKernel):
         if not is_flat(problem):
             return build_on_images(problem, cpu, partial(apply_pointwise, problem.op))
         shape, _ = self.argument_shapes(problem, schedule, cpu)
-        source, i, out = float_input("source", shape), hl.Var("i"), hl.Func("out")
-        out[i] = apply_pointwise(problem.op, source[i])
-        fix_output(out, shape)
+        source, i, out = float_input("source", shape, problem.inputs[0]), hl.Var("i"), hl.Func("out")
+        out[i] = stored(apply_pointwise(problem.op, source[i]), problem.output.format)
+        fix_output(out, shape, problem.output)
         vectorize_and_split(out, i, shape[0], cpu.lanes, problem.threads)
         return Pipeline(out, (source,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
+from netopt.kernels.formats import stored
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output
 from netopt.kernels.spatial import SpatialInput, SpatialOutput
 from netopt.numerics import Shape
@@ -28,8 +29,8 @@ class RelayoutKernel(PlainKernel):
             stage.vectorize(images.c, cpu.lanes, hl.TailStrategy.GuardWithIf)
             return Pipeline(images.finish(cpu.lanes), (source.param,))
         x, y, c, n, out = hl.Var("x"), hl.Var("y"), hl.Var("c"), hl.Var("n"), hl.Func("out")
-        out[x, y, c, n] = source.at(c, x, y, n)
+        out[x, y, c, n] = stored(source.at(c, x, y, n), problem.output.format)
         # --- schedule
-        fix_output(out, problem.output.shape)
+        fix_output(out, problem.output.shape, problem.output)
         out.vectorize(x, cpu.lanes, hl.TailStrategy.GuardWithIf)
         return Pipeline(out, (source.param,))

@@ -6,6 +6,7 @@ import halide as hl
 
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.elementwise import image_shapes
+from netopt.kernels.formats import storage_type, stored
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
 from netopt.kernels.pool2d import FromImageToImage, as_images
 from netopt.kernels.spatial import SpatialInput, SpatialOutput, zero_halo
@@ -54,7 +55,7 @@ def _shuffle_images(problem: Problem, op: ChannelShuffle, cpu: Cpu) -> Pipeline:
     source = float_input("source", source_shape, problem.inputs[0])
     image = SpatialInput("source", problem.inputs[0])
     group, channel, n, out = hl.Var("group"), hl.Var("channel"), hl.Var("n"), hl.Func("out")
-    out[group, channel, hl.Var("x"), hl.Var("y"), n] = hl.undef(hl.Float(32))
+    out[group, channel, hl.Var("x"), hl.Var("y"), n] = hl.undef(storage_type(problem.output.format))
     (top, _, left, _), (_, _, height, width) = problem.output.layout.halo, problem.output.shape
     inner = hl.RDom([(left, width), (top, height)], "interior")
     x, y = inner.x - left, inner.y - top
@@ -63,7 +64,7 @@ def _shuffle_images(problem: Problem, op: ChannelShuffle, cpu: Cpu) -> Pipeline:
         value = source[channel, group, x + halo[2], y + halo[0], n]
     else:
         source, value = image.param, image.at(group * shape[3] + channel, x, y, n)
-    out[group, channel, inner.x, inner.y, n] = value
+    out[group, channel, inner.x, inner.y, n] = stored(value, problem.output.format)
     # --- schedule
     stage = out.update(0).reorder(group, channel, inner.x, inner.y, n)
     # A vector of each group: where they are unrolled, one store interleaves them.

@@ -7,6 +7,7 @@ import math
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
+from netopt.kernels.formats import Source
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, float_input
 from netopt.kernels.math import at_least, exp
 from netopt.kernels.parallel import split_rows
@@ -42,7 +43,7 @@ def _end(x: hl.Expr, maximum: hl.Expr, total: hl.Expr, log: bool) -> hl.Expr:
     return x - maximum - hl.log(total) if log else exp(x - maximum) / total
 
 
-def _along_last_axis(source: hl.ImageParam, shape: Shape, problem: Problem, cpu: Cpu) -> hl.Func:
+def _along_last_axis(source: Source, shape: Shape, problem: Problem, cpu: Cpu) -> hl.Func:
     # --- algorithm
     assert isinstance(problem.op, Softmax)
     rows, size = shape
@@ -70,7 +71,7 @@ def _along_last_axis(source: hl.ImageParam, shape: Shape, problem: Problem, cpu:
     return out
 
 
-def _across(source: hl.ImageParam, shape: Shape, problem: Problem, cpu: Cpu) -> hl.Func:
+def _across(source: Source, shape: Shape, problem: Problem, cpu: Cpu) -> hl.Func:
     # --- algorithm
     assert isinstance(problem.op, Softmax)
     outer, size, _ = shape

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import halide as hl
 
+from netopt.kernels.formats import storage_type, stored
 from netopt.kernels.kernel import fix_output, float_input
 from netopt.numerics import Shape
 from netopt.ops import Layout, TensorType
@@ -55,7 +56,7 @@ class SpatialOutput:
         self.shape: Shape = self.layout.physical(type_.shape)
         self.func = hl.Func("out")
         self.c, self.n = hl.Var("c"), hl.Var("n")
-        self.func[self.c, hl.Var("x"), hl.Var("y"), self.n] = hl.undef(hl.Float(32))
+        self.func[self.c, hl.Var("x"), hl.Var("y"), self.n] = hl.undef(storage_type(type_.format))
         self.updates = 0
 
     def define(
@@ -68,10 +69,14 @@ class SpatialOutput:
         top, _, left, _ = self.layout.halo
         columns = self.width if width is None else width
         inner = hl.RDom([(start + left, columns), (top, self.height)], f"interior{self.updates}")
-        self.func[self.c, inner.x, inner.y, self.n] = value(self.c, inner.x - left, inner.y - top, self.n)
+        self.func[self.c, inner.x, inner.y, self.n] = self.stored(value(self.c, inner.x - left, inner.y - top, self.n))
         stage = self.func.update(self.updates)
         self.updates += 1
         return stage, inner.x, inner.y
+
+    def stored(self, value: hl.Expr) -> hl.Expr:
+        """A float32 value as it is written to the output's memory."""
+        return stored(value, self.type.format)
 
     def finish(self, lanes: int) -> hl.Func:
         """Add the zeros of the halo, fix the shape in memory, and return the function."""
@@ -98,6 +103,6 @@ def zero_halo(
     for columns, rows in strips:
         if columns[1] and rows[1]:
             strip = hl.RDom([columns, rows], f"halo{updates}")
-            func[[*channels, strip.x, strip.y, n]] = hl.f32(0.0)
+            func[[*channels, strip.x, strip.y, n]] = hl.cast(func.types()[0], 0)
             func.update(updates).vectorize(channels[0], lanes, hl.TailStrategy.GuardWithIf)
             updates += 1

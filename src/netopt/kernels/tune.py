@@ -23,7 +23,7 @@ from netopt.console import progress
 from netopt.errors import NetoptError
 from netopt.files import write_atomically
 from netopt.graph import Graph
-from netopt.kernels.buffers import aligned_bytes, aligned_floats, floats_at, strides_of
+from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, strides_of
 from netopt.kernels.compile import KERNELS, bind_kernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.denormals import denormals_flushed
@@ -148,32 +148,33 @@ def _calls(workload: Workload, table: Sequence[Schedule], cpu: Cpu) -> list[Call
     """A call of each schedule. All share one pool of weights: what is in it does not matter for the time."""
     kernel = KERNELS[type(workload.problem.op)]
     all_shapes = [kernel.argument_shapes(workload.problem, schedule, cpu) for schedule in table]
-    layouts = [_offsets([shapes[i] for i in workload.constants]) for shapes in all_shapes]
+    formats = [type_.format for type_ in (*workload.problem.inputs, workload.problem.output)]
+    layouts = [_offsets([formats[i].storage_bytes(shapes[i]) for i in workload.constants]) for shapes in all_shapes]
     size = max((end for *_, end in layouts), default=0)
     copies = max(1, _STREAM_POOL_BYTES // max(1, size)) if workload.streamed else 1
     pool = aligned_bytes(size * copies)
     pool.view(np.float32).fill(0.5)
     scratch_bytes = workload.problem.op.scratch_bytes(workload.problem.inputs)
-    scratch = aligned_floats((scratch_bytes // 4,)) if scratch_bytes else None
+    scratch = aligned_array((scratch_bytes // 4,)) if scratch_bytes else None
     calls = []
     for schedule, shapes, offsets in zip(table, all_shapes, layouts, strict=True):
         types = (*workload.problem.inputs, workload.problem.output)
-        arrays = [aligned_floats(s, strides_of(s, type_)) for s, type_ in zip(shapes, types, strict=True)]
+        arrays = [aligned_array(s, type_.format, strides_of(s, type_)) for s, type_ in zip(shapes, types, strict=True)]
         turns = []
         for copy in range(copies):
             for index, offset in zip(workload.constants, offsets, strict=False):
-                arrays[index] = floats_at(pool, copy * size + offset, shapes[index])
+                arrays[index] = array_at(pool, copy * size + offset, shapes[index], formats[index])
             bound = bind_kernel(workload.problem, schedule, cpu, arrays, scratch)
             turns.append([(function, tuple(hl.Buffer(array) for array in each)) for function, each in bound])
         calls.append(_in_turn(turns))
     return calls
 
 
-def _offsets(shapes: Sequence[tuple[int, ...]]) -> list[int]:
-    """Aligned offsets of arrays one after the other, and the end of the last."""
+def _offsets(sizes: Sequence[int]) -> list[int]:
+    """Aligned offsets of arrays of these bytes one after the other, and the end of the last."""
     offsets = [0]
-    for shape in shapes:
-        offsets.append(offsets[-1] + -(-4 * int(np.prod(shape)) // 64) * 64)
+    for size in sizes:
+        offsets.append(offsets[-1] + -(-size // 64) * 64)
     return offsets
 
 

@@ -16,7 +16,8 @@ from functools import partial
 import numpy as np
 
 from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Array, Call, Kernel, Problem
+from netopt.kernels.formats import Array
+from netopt.kernels.kernel import Call, Kernel, Problem
 from netopt.kernels.spatial import channels_last
 from netopt.kernels.tile import TileSchedule, tiles_by_cost
 from netopt.kernels.winograd_steps import end, product, transform, zeros_around

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import halide as hl
 
 from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Array, Pipeline, fix_part_output, part_input
+from netopt.kernels.formats import Array, format_of, storage_type, stored
+from netopt.kernels.kernel import Pipeline, fix_part_output, part_input
 from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.spatial import zero_halo
 from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_tiles
@@ -109,7 +110,7 @@ def end(
     if residual is not None:
         inputs.append(part_input("residual", residual))
         total += inputs[-1][c, x, y, n]
-    out[c, x, y, n] = apply_pointwise(op.activation, total)
+    out[c, x, y, n] = stored(apply_pointwise(op.activation, total), format_of(target))
     # --- schedule
     fix_part_output(out, target)
     c_out, x_out, y_out = hl.Var("c_out"), hl.Var("x_out"), hl.Var("y_out")
@@ -127,7 +128,7 @@ def end(
 def zeros_around(y: Array, halo: Sides, cpu: Cpu) -> Pipeline:
     """Zeros in the halo of the images of y (batch, height, width, channels in memory); the rest stays as it is."""
     c, n, out = hl.Var("c"), hl.Var("n"), hl.Func("halo")
-    out[c, hl.Var("x"), hl.Var("y"), n] = hl.undef(hl.Float(32))
+    out[c, hl.Var("x"), hl.Var("y"), n] = hl.undef(storage_type(format_of(y)))
     zero_halo(out, [c], n, halo, y.shape, 0, cpu.lanes)
     fix_part_output(out, y)
     return Pipeline(out, ())

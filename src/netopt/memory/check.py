@@ -170,11 +170,13 @@ def _read(name: str, arena: dict[str, Place], graph: Graph, reader: str) -> None
 
 def _check_own_inputs(node: Node, places: dict[str, Place], graph: Graph) -> None:
     allowed = node.op.in_place_operands(graph.node_types(node))
-    layout, target = graph.types[node.output].layout, places[node.output]
+    output, target = graph.types[node.output], places[node.output]
+    storage = (output.layout, output.format)
     for index, name in enumerate(node.inputs):
         if name in graph.constants:
             continue
-        fits = index in allowed and places[name] == target and graph.types[name].layout == layout
+        type_ = graph.types[name]
+        fits = index in allowed and places[name] == target and (type_.layout, type_.format) == storage
         if places[name].overlaps(target) and not fits:
             raise InvalidArgument(
                 f"memory plan: '{node.output}'", expected=f"no overlap with its input '{name}'", found="overlap"

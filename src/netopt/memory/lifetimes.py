@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from netopt.graph.graph import Graph, Node
 from netopt.numerics import ALIGNMENT
+from netopt.ops import TensorType
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ def scratch_name(node: Node) -> str:
 def aligned(size: int) -> int:
     """`size` bytes rounded up to the alignment, and never 0, so that every value has a place of its own."""
     return max(ALIGNMENT, -(-size // ALIGNMENT) * ALIGNMENT)
+
+
+def same_storage(one: TensorType, other: TensorType) -> bool:
+    """Whether elements of one index lie at one place, so that one may be written over the other."""
+    return (one.layout, one.format) == (other.layout, other.format)
 
 
 def last_reads(graph: Graph) -> dict[str, int]:
@@ -148,7 +154,7 @@ class _Sharing:
         types, output = self.graph.node_types(node), self.graph.types[node.output]
         if output.layout.pitch or node.output in self.parts:
             return None  # its place is bound already
-        in_place = [i for i in node.op.in_place_operands(types) if types[i].layout == output.layout]
+        in_place = [i for i in node.op.in_place_operands(types) if same_storage(types[i], output)]
         for operand in (node.inputs[i] for i in in_place):
             if operand not in self.block:
                 continue

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from netopt.graph.graph import Graph, Node
-from netopt.memory.lifetimes import aligned, blocks_of, parts_of_views
+from netopt.memory.lifetimes import aligned, blocks_of, parts_of_views, same_storage
 from netopt.memory.plan import lower_bound, plan_memory
 
 # Sets of nodes that the exact search looks at in one part of a graph.
@@ -74,7 +74,7 @@ class _Live:
             names = [name for name in (*node.inputs, node.output) if name in self.group_of]
             self.touches.append(tuple(dict.fromkeys(self.group_of[name] for name in names)))
             in_place = [] if output.layout.pitch or node.output in bound else node.op.in_place_operands(types)
-            operands = [i for i in in_place if types[i].layout == output.layout and node.inputs[i] in self.group_of]
+            operands = [i for i in in_place if same_storage(types[i], output) and node.inputs[i] in self.group_of]
             groups = []
             for i in operands:
                 group = self.group_of[node.inputs[i]]

@@ -7,27 +7,49 @@ import dataclasses
 import torch
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.numerics import BFLOAT16
+from netopt.numerics import BFLOAT16, FLOAT32
 from netopt.ops import (
+    AdaptivePool2d,
     Arithmetic,
+    ChannelShuffle,
     Concat,
     Conv2d,
     Dense,
+    LayerNorm,
     Op,
+    Permute,
+    PixelShuffle,
+    PixelUnshuffle,
     Pointwise,
     Pool2d,
+    Relayout,
     Reshape,
+    Resize,
     Slice,
     SpatialMean,
     Winograd2d,
 )
 
 # Ops whose kernels read and write either format, in any mixture.
-_MIXED: tuple[type[Op], ...] = (Conv2d, Dense, Pool2d, SpatialMean, Winograd2d)
-# The same, on images.
-_MIXED_ON_IMAGES: tuple[type[Op], ...] = (Arithmetic, Pointwise, Concat, Slice)
-# Ops that are views, or copies of bits: one format on both sides.
-_SAME: tuple[type[Op], ...] = (Reshape,)
+_MIXED: tuple[type[Op], ...] = (
+    AdaptivePool2d,
+    Arithmetic,
+    Conv2d,
+    Dense,
+    LayerNorm,
+    PixelShuffle,
+    PixelUnshuffle,
+    Pointwise,
+    Pool2d,
+    Relayout,
+    Resize,
+    SpatialMean,
+    Winograd2d,
+)
+# Views, or ops that may become views: one format on both sides.
+_SAME: tuple[type[Op], ...] = (Reshape, Permute)
+# The same for images, which have four axes; their kernels for other shapes know float32 alone.
+_SAME_ON_IMAGES: tuple[type[Op], ...] = (ChannelShuffle, Concat, Slice)
 
 
 def use_bfloat16(graph: Graph) -> Graph:
@@ -42,8 +64,8 @@ def use_bfloat16(graph: Graph) -> Graph:
         builder.types[name] = dataclasses.replace(graph.types[name], format=BFLOAT16)
     rounded: dict[str, str] = {}
     for node in graph.nodes:
-        if multiplies_bfloat16(node, graph) and node.inputs[0] in narrow:
-            weight = node.inputs[1]
+        weight = node.inputs[1] if len(node.inputs) > 1 else ""
+        if multiplies_bfloat16(node, graph) and node.inputs[0] in narrow and graph.types[weight].format == FLOAT32:
             if weight not in rounded:
                 value = graph.constants[weight].to(torch.bfloat16)
                 rounded[weight] = builder.add_constant(f"{weight}_bfloat16", value)
@@ -70,8 +92,8 @@ def _narrow_values(graph: Graph) -> set[str]:
         if name not in graph.constants
         and name not in graph.outputs
         and users[name]
-        and (name not in producers or _takes(producers[name], graph, name))
-        and all(_takes(user, graph, name) for user in users[name])
+        and (name not in producers or takes_bfloat16(producers[name], graph, name))
+        and all(takes_bfloat16(user, graph, name) for user in users[name])
     }
     # What a view sees has one format, and so have all views of it.
     changed = True
@@ -79,20 +101,17 @@ def _narrow_values(graph: Graph) -> set[str]:
         mixed = {
             name
             for node in graph.nodes
-            if isinstance(node.op, _SAME)
-            for name in (node.inputs[0], node.output)
-            if (node.inputs[0] in narrow) != (node.output in narrow)
+            if isinstance(node.op, (*_SAME, *_SAME_ON_IMAGES))
+            for name in (*node.inputs, node.output)
+            if not narrow.issuperset((*node.inputs, node.output))
         }
         changed = bool(narrow & mixed)
         narrow -= mixed
     return narrow
 
 
-def _takes(node: Node, graph: Graph, name: str) -> bool:
+def takes_bfloat16(node: Node, graph: Graph, name: str) -> bool:
     """Whether the node's kernel can read or write this value in bfloat16."""
-    if isinstance(node.op, Conv2d | Dense) and name == node.inputs[0]:
-        depthwise = isinstance(node.op, Conv2d) and node.op.groups > 1
-        return depthwise or multiplies_bfloat16(node, graph)
-    if isinstance(node.op, _MIXED_ON_IMAGES):
-        return all(len(graph.types[value].shape) == 4 for value in (*node.inputs, node.output))
+    if isinstance(node.op, _SAME_ON_IMAGES):
+        return len(graph.types[node.output].shape) == 4
     return isinstance(node.op, (*_MIXED, *_SAME))
