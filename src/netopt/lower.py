@@ -6,6 +6,7 @@ from functools import partial
 
 from torch import nn
 
+from netopt.checks import check_kernels, check_threads
 from netopt.errors import InvalidArgument
 from netopt.format import Network
 from netopt.graph import Graph, capture, run_passes, verify
@@ -17,7 +18,7 @@ from netopt.kernels.choose_convolution import choose_convolution
 from netopt.kernels.cpu import host_cpu
 from netopt.kernels.tune import streams
 from netopt.memory import check_plan, order_for_memory, plan_memory
-from netopt.program import Program, check_kernels, check_threads
+from netopt.program import Program
 
 
 def lower(

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from netopt.checks import check_threads
 from netopt.errors import InvalidArgument, InvalidType
 from netopt.graph.capture import Example
 from netopt.lower import lower as lower_model
 from netopt.lower import prepare
-from netopt.program import Program, check_threads
+from netopt.program import Program
 from netopt.technique import Report, Technique, transform
 
 

@@ -6,42 +6,24 @@ import dataclasses
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import halide as hl
 import torch
 
+from netopt.binding import bind_kernels, bind_torch, runs_of, unpack_constants
+from netopt.checks import check_kernels, check_threads
 from netopt.console import count, render_table
-from netopt.errors import InvalidArgument, InvalidType, UnsupportedModel, name_of_layer
+from netopt.errors import InvalidArgument, InvalidType, name_of_layer
 from netopt.format import Network, read_network, write_network
-from netopt.graph import Graph, Node
 from netopt.graph.capture import split_example
 from netopt.graph.check_layouts import check_layouts
-from netopt.graph.passes.use_bfloat16 import takes_bfloat16
-from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, strides_of
-from netopt.kernels.compile import KERNELS, bind_kernel, kernel_of
 from netopt.kernels.cpu import host_cpu
-from netopt.kernels.denormals import denormals_flushed, make_calls, run_of_kernels
-from netopt.kernels.formats import Array, to_array, to_tensor
-from netopt.kernels.kernel import Problem, Schedule
-from netopt.kernels.torch_region import run_of_torch
-from netopt.kernels.tune import Workload, choose_schedules, streams, tune
-from netopt.memory import MemoryPlan, scratch_name
-from netopt.numerics import BFLOAT16, FLOAT32, Shape
-from netopt.ops import Conv2d, ConvTranspose2d, Dense, TorchRegion, Winograd2d
+from netopt.kernels.denormals import denormals_flushed, make_calls
+from netopt.memory import MemoryPlan
+from netopt.memory_image import MemoryImage
+from netopt.ops import TorchRegion
 from netopt.step import Step, shape_text
-
-
-@dataclasses.dataclass(frozen=True)
-class _Step:
-    """A node with a kernel: what it computes, how, and on which bytes."""
-
-    node: Node
-    problem: Problem
-    schedule: Schedule
-    calls: tuple[tuple[hl.Callable, tuple[hl.Buffer, ...]], ...]
 
 
 class Program:
@@ -71,15 +53,15 @@ class Program:
         self._signature = network.signature
         self._plan = network.plan
         self._lock = threading.Lock()
-        self._arena = aligned_bytes(network.plan.arena_bytes)
-        self._packed: dict[tuple[str, type, tuple[int, ...]], Array] = {}
-        self._steps = self._prepare(network.graph, threads, tune)
-        self._inputs = [self._view(name) for name in network.graph.inputs]
-        self._halos = [self._halo(name) for name in network.graph.inputs]
+        self._memory = MemoryImage(self._graph, network.plan)
+        self._steps = bind_kernels(network.graph, self._memory, threads, tune)
+        self._inputs = [self._memory.place(name) for name in network.graph.inputs]
+        # Other values have used a halo's memory since the last call.
+        self._halos = [self._memory.with_halo(name) for name in network.graph.inputs]
         self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
-        self._outputs = [self._output(name, network.graph) for name in network.graph.outputs]
-        self._in_torch = self._parts_in_torch(network.graph)
-        self._runs = self._runs_of(network.graph)
+        self._outputs = [self._memory.place_or_copy(name, network.graph) for name in network.graph.outputs]
+        self._in_torch = bind_torch(network.graph, self._memory)
+        self._runs = runs_of(self._graph, self._steps, self._in_torch)
         self._is_single = network.signature.positional.is_single() and not network.signature.keyword.parts
         self._returns_tensor = network.signature.output.kind == "tensor"
 
@@ -149,13 +131,13 @@ class Program:
     @property
     def arena_bytes(self) -> int:
         """Bytes of the one arena that holds all inputs, activations and outputs."""
-        return self._arena.nbytes
+        return self._memory.arena.nbytes
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of the constants as they are held: packed, with padding."""
         in_torch = sum(node.op.constant_bytes for node in self._graph.nodes if isinstance(node.op, TorchRegion))
-        return in_torch + sum(array.nbytes for array in self._packed.values())
+        return in_torch + self._memory.constant_bytes
 
     @property
     def multiply_adds(self) -> int:
@@ -228,117 +210,9 @@ class Program:
             UnsupportedModel: a part of the network runs in PyTorch.
             OSError: the file cannot be written.
         """
-        write_network(path, Network(self._whole_graph(), self._plan, self._signature))
-
-    # --- preparing
-
-    def _prepare(self, graph: Graph, threads: int, tuned: bool) -> list[_Step]:
-        cpu = host_cpu()
-        nodes = [n for n in graph.nodes if _has_kernel(n, graph)]
-        streamed = streams(graph)
-        workloads = []
-        for node in nodes:
-            constants = tuple(i for i, name in enumerate(node.inputs) if name in graph.constants)
-            problem = Problem(node.op, graph.node_types(node), graph.types[node.output], threads)
-            workloads.append(Workload(problem, constants, streamed))
-        if tuned:
-            tune(workloads, cpu)
-        steps = []
-        for node, workload, schedule in zip(nodes, workloads, choose_schedules(workloads, cpu), strict=True):
-            arrays = self._arrays(graph, node, workload.problem, schedule)
-            bound = bind_kernel(workload.problem, schedule, cpu, arrays, self._scratch(graph, node))
-            calls = tuple((function, tuple(hl.Buffer(array) for array in each)) for function, each in bound)
-            steps.append(_Step(node, workload.problem, schedule, calls))
-        return steps
-
-    def _runs_of(self, graph: Graph) -> list[Callable[[], None]]:
-        """What a call does, in order: kernels one after the other, and between them parts in PyTorch."""
-        steps = {step.node.output: step for step in self._steps}
-        runs: list[Callable[[], None]] = []
-        running = [n for n in graph.nodes if n.output in steps or n.output in self._in_torch]
-        for in_torch, nodes in groupby(running, key=lambda node: node.output in self._in_torch):
-            if in_torch:
-                runs += [self._in_torch[node.output] for node in nodes]
-            else:
-                runs.append(run_of_kernels([call for node in nodes for call in steps[node.output].calls]))
-        return runs
-
-    def _parts_in_torch(self, graph: Graph) -> dict[str, Callable[[], None]]:
-        """What PyTorch runs, by the value that it computes."""
-        return {
-            node.output: run_of_torch(
-                node.op, [self._output(name, graph) for name in node.inputs], self._view(node.output)
-            )
-            for node in graph.nodes
-            if isinstance(node.op, TorchRegion)
-        }
-
-    def _scratch(self, graph: Graph, node: Node) -> Array | None:
-        """The memory that the node's kernel has for itself."""
-        size = node.op.scratch_bytes(graph.node_types(node))
-        return array_at(self._arena, self._plan.offsets[scratch_name(node)], (size // 4,)) if size else None
-
-    def _arrays(self, graph: Graph, node: Node, problem: Problem, schedule: Schedule) -> list[Array]:
-        cpu, kernel = host_cpu(), KERNELS[type(node.op)]
-        shapes = kernel.argument_shapes(problem, schedule, cpu)
-        arrays = []
-        for index, (name, shape) in enumerate(zip((*node.inputs, node.output), shapes, strict=True)):
-            if name not in graph.constants:
-                arrays.append(self._array(name, shape))
-                continue
-            key = (name, type(node.op), shape)
-            if key not in self._packed:
-                packed = aligned_array(shape, graph.types[name].format)
-                packed[...] = kernel.pack(problem, schedule, cpu, index, to_array(graph.constants[name]))
-                self._packed[key] = packed
-            arrays.append(self._packed[key])
-        return arrays
-
-    def _array(self, name: str, shape: Shape) -> Array:
-        """The value in the arena as an array of the row-major shape `shape`."""
-        type_ = self._graph.types[name]
-        return array_at(self._arena, self._plan.offsets[name], shape, type_.format, strides_of(shape, type_))
-
-    def _view(self, name: str) -> torch.Tensor:
-        """The value in the arena, seen in its logical shape whatever its layout."""
-        type_ = self._graph.types[name]
-        memory = to_tensor(self._array(name, type_.layout.physical(type_.shape)))
-        if not type_.layout.channels_last:
-            return memory
-        top, _, left, _ = type_.layout.halo
-        _, _, height, width = type_.shape
-        return memory[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
-
-    def _halo(self, name: str) -> torch.Tensor | None:
-        """All memory of an input with a halo, which other values have used since the last call."""
-        type_ = self._graph.types[name]
-        if not any(type_.layout.halo):
-            return None
-        return to_tensor(self._array(name, type_.layout.physical(type_.shape)))
-
-    def _output(self, name: str, graph: Graph) -> torch.Tensor:
-        """Where the result is read from: the arena, or for a result that is a constant a copy of it."""
-        if name not in graph.constants:
-            return self._view(name)
-        type_ = graph.types[name]
-        copied = self._packed.setdefault((name, Program, type_.shape), aligned_array(type_.shape, type_.format))
-        copied[...] = to_array(graph.constants[name])
-        return to_tensor(copied)
-
-    def _whole_graph(self) -> Graph:
-        """The graph with its constants in their own layout again."""
-        constants: dict[str, torch.Tensor] = {}
-        for step in self._steps:
-            for index, name in enumerate(step.node.inputs):
-                if name in self._constant_names and name not in constants:
-                    kernel, cpu = KERNELS[type(step.node.op)], host_cpu()
-                    shape = kernel.argument_shapes(step.problem, step.schedule, cpu)[index]
-                    packed = self._packed[name, type(step.node.op), shape]
-                    constants[name] = to_tensor(kernel.unpack(step.problem, index, packed))
-        for (name, kind, _), array in self._packed.items():
-            if kind is Program:
-                constants[name] = to_tensor(array)
-        return dataclasses.replace(self._graph, constants={name: constants[name] for name in self._constant_names})
+        constants = unpack_constants(self._constant_names, self._steps, self._memory)
+        graph = dataclasses.replace(self._graph, constants=constants)
+        write_network(path, Network(graph, self._plan, self._signature))
 
 
 def load(path: str | Path, *, threads: int = 1, tune: bool = False) -> Program:
@@ -355,42 +229,6 @@ def load(path: str | Path, *, threads: int = 1, tune: bool = False) -> Program:
         OSError: the file cannot be read.
     """
     return Program(read_network(path), threads=threads, tune=tune)
-
-
-def check_threads(threads: object) -> None:
-    """Raise InvalidArgument unless `threads` is an integer of at least 1."""
-    if type(threads) is not int or threads < 1:
-        raise InvalidArgument("threads", expected="an integer of at least 1", found=threads)
-
-
-def check_kernels(graph: Graph) -> None:
-    """Raise UnsupportedModel unless there is a kernel for every node, and it reads and writes the formats there."""
-    for node in graph.nodes:
-        for name in (*node.inputs, node.output):
-            format_ = graph.types[name].format
-            if format_ != FLOAT32 and not (format_ == BFLOAT16 and takes_bfloat16(node, graph, name)):
-                raise UnsupportedModel(f"value '{name}'", expected="float32", found=format_.name, layer=node.layer)
-        if _has_kernel(node, graph):
-            kernel_of(node.op, node.layer)
-            _check_weights(graph, node)
-
-
-def _has_kernel(node: Node, graph: Graph) -> bool:
-    """Whether the node is code of ours: neither a view nor a part in PyTorch."""
-    is_view = node.op.is_view(graph.node_types(node), graph.types[node.output])
-    return not is_view and not isinstance(node.op, TorchRegion)
-
-
-def _check_weights(graph: Graph, node: Node) -> None:
-    """Weights are packed when lowering, so they must be known then."""
-    if isinstance(node.op, Dense | Conv2d | ConvTranspose2d | Winograd2d) and not all(
-        name in graph.constants for name in node.inputs[1 : 2 + node.op.has_bias]
-    ):
-        raise UnsupportedModel(
-            "a layer whose weight or bias is computed from the input",
-            layer=node.layer,
-            fix="lower with fallback=True, which runs this layer in PyTorch",
-        )
 
 
 def _refuse(tensor: torch.Tensor, place: torch.Tensor, name: str) -> None:

@@ -1,0 +1,46 @@
+"""What must hold before a program can be made, so that it is known before the work is done."""
+
+from __future__ import annotations
+
+from netopt.errors import InvalidArgument, UnsupportedModel
+from netopt.graph import Graph, Node
+from netopt.graph.passes.use_bfloat16 import takes_bfloat16
+from netopt.kernels.compile import kernel_of
+from netopt.numerics import BFLOAT16, FLOAT32
+from netopt.ops import Conv2d, ConvTranspose2d, Dense, TorchRegion, Winograd2d
+
+
+def check_threads(threads: object) -> None:
+    """Raise InvalidArgument unless `threads` is an integer of at least 1."""
+    if type(threads) is not int or threads < 1:
+        raise InvalidArgument("threads", expected="an integer of at least 1", found=threads)
+
+
+def check_kernels(graph: Graph) -> None:
+    """Raise UnsupportedModel unless there is a kernel for every node, and it reads and writes the formats there."""
+    for node in graph.nodes:
+        for name in (*node.inputs, node.output):
+            format_ = graph.types[name].format
+            if format_ != FLOAT32 and not (format_ == BFLOAT16 and takes_bfloat16(node, graph, name)):
+                raise UnsupportedModel(f"value '{name}'", expected="float32", found=format_.name, layer=node.layer)
+        if has_kernel(node, graph):
+            kernel_of(node.op, node.layer)
+            _check_weights(graph, node)
+
+
+def has_kernel(node: Node, graph: Graph) -> bool:
+    """Whether the node is code of ours: neither a view nor a part in PyTorch."""
+    is_view = node.op.is_view(graph.node_types(node), graph.types[node.output])
+    return not is_view and not isinstance(node.op, TorchRegion)
+
+
+def _check_weights(graph: Graph, node: Node) -> None:
+    """Weights are packed when lowering, so they must be known then."""
+    if isinstance(node.op, Dense | Conv2d | ConvTranspose2d | Winograd2d) and not all(
+        name in graph.constants for name in node.inputs[1 : 2 + node.op.has_bias]
+    ):
+        raise UnsupportedModel(
+            "a layer whose weight or bias is computed from the input",
+            layer=node.layer,
+            fix="lower with fallback=True, which runs this layer in PyTorch",
+        )

@@ -1,0 +1,103 @@
+"""The memory of a program: the arena, the constants as kernels read them, and values seen in both."""
+
+from __future__ import annotations
+
+import torch
+
+from netopt.graph import Graph, Node
+from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, strides_of
+from netopt.kernels.compile import KERNELS
+from netopt.kernels.cpu import host_cpu
+from netopt.kernels.formats import Array, to_array, to_tensor
+from netopt.kernels.kernel import Problem, Schedule
+from netopt.memory import MemoryPlan, scratch_name
+from netopt.numerics import Shape
+from netopt.ops import Op, TensorType
+
+
+class MemoryImage:
+    """Where the values of a graph are while it runs. It keeps none of the graph's own constants.
+
+    Attributes:
+        arena: one block of bytes for all inputs, activations, outputs and scratch memory, as the plan places them.
+    """
+
+    def __init__(self, graph: Graph, plan: MemoryPlan) -> None:
+        """Allocate the arena; constants are copied when they are first asked for."""
+        self.arena = aligned_bytes(plan.arena_bytes)
+        self._types, self._offsets = graph.types, plan.offsets
+        self._packed: dict[tuple[str, type[Op], Shape], Array] = {}
+        self._copied: dict[str, Array] = {}
+
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of the constants as they are held: packed, with padding."""
+        return sum(array.nbytes for array in (*self._packed.values(), *self._copied.values()))
+
+    # --- for kernels
+
+    def arguments(self, graph: Graph, node: Node, problem: Problem, schedule: Schedule) -> list[Array]:
+        """What the node's kernel is called with under this schedule: each input, then the output."""
+        cpu, kernel = host_cpu(), KERNELS[type(node.op)]
+        shapes = kernel.argument_shapes(problem, schedule, cpu)
+        arrays = []
+        for index, (name, shape) in enumerate(zip((*node.inputs, node.output), shapes, strict=True)):
+            if name not in graph.constants:
+                arrays.append(self._array(name, shape))
+                continue
+            key = (name, type(node.op), shape)
+            if key not in self._packed:
+                packed = aligned_array(shape, graph.types[name].format)
+                packed[...] = kernel.pack(problem, schedule, cpu, index, to_array(graph.constants[name]))
+                self._packed[key] = packed
+            arrays.append(self._packed[key])
+        return arrays
+
+    def scratch(self, graph: Graph, node: Node) -> Array | None:
+        """The memory that the node's kernel has for itself."""
+        size = node.op.scratch_bytes(graph.node_types(node))
+        return array_at(self.arena, self._offsets[scratch_name(node)], (size // 4,)) if size else None
+
+    def unpack(self, node: Node, problem: Problem, schedule: Schedule, index: int) -> torch.Tensor:
+        """A constant input of the node in its own layout again."""
+        kernel = KERNELS[type(node.op)]
+        shape = kernel.argument_shapes(problem, schedule, host_cpu())[index]
+        return to_tensor(kernel.unpack(problem, index, self._packed[node.inputs[index], type(node.op), shape]))
+
+    # --- for the caller, and for PyTorch
+
+    def place(self, name: str) -> torch.Tensor:
+        """The value in the arena, seen in its logical shape whatever its layout."""
+        type_ = self._types[name]
+        memory = self._physical(name, type_)
+        if not type_.layout.channels_last:
+            return memory
+        top, _, left, _ = type_.layout.halo
+        _, _, height, width = type_.shape
+        return memory[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
+
+    def with_halo(self, name: str) -> torch.Tensor | None:
+        """All memory of an image with its halo; None where the value has no halo."""
+        type_ = self._types[name]
+        return self._physical(name, type_) if any(type_.layout.halo) else None
+
+    def place_or_copy(self, name: str, graph: Graph) -> torch.Tensor:
+        """The value in the arena, or of a constant a copy."""
+        if name not in graph.constants:
+            return self.place(name)
+        type_ = graph.types[name]
+        copied = self._copied.setdefault(name, aligned_array(type_.shape, type_.format))
+        copied[...] = to_array(graph.constants[name])
+        return to_tensor(copied)
+
+    def copies(self) -> dict[str, torch.Tensor]:
+        """The constants that were copied as they are."""
+        return {name: to_tensor(array) for name, array in self._copied.items()}
+
+    def _physical(self, name: str, type_: TensorType) -> torch.Tensor:
+        return to_tensor(self._array(name, type_.layout.physical(type_.shape)))
+
+    def _array(self, name: str, shape: Shape) -> Array:
+        """The value in the arena as an array of the row-major shape `shape`."""
+        type_ = self._types[name]
+        return array_at(self.arena, self._offsets[name], shape, type_.format, strides_of(shape, type_))
