@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -26,8 +27,11 @@ from netopt.kernels.kernel import Array, Problem, Schedule
 from netopt.kernels.torch_region import run_of_torch
 from netopt.kernels.tune import Workload, choose_schedules, streams, tune
 from netopt.memory import MemoryPlan, scratch_name
-from netopt.numerics import FLOAT32, Shape
+from netopt.numerics import ALIGNMENT, FLOAT32, Shape
 from netopt.ops import Conv2d, ConvTranspose2d, Dense, TorchRegion, Winograd2d
+
+# A constant as a kernel takes it: its name, the type of the op, its shape when packed.
+_Key = tuple[str, type, Shape]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Program:
         self._plan = network.plan
         self._lock = threading.Lock()
         self._arena = aligned_bytes(network.plan.arena_bytes)
-        self._packed: dict[tuple[str, type, tuple[int, ...]], Array] = {}
+        self._packed: dict[_Key, Array] = {}
         self._steps = self._prepare(network.graph, threads, tune)
         self._inputs = [self._view(name) for name in network.graph.inputs]
         self._halos = [self._halo(name) for name in network.graph.inputs]
@@ -204,9 +208,10 @@ class Program:
             workloads.append(Workload(problem, constants, streamed))
         if tuned:
             tune(workloads, cpu)
-        steps = []
-        for node, workload, schedule in zip(nodes, workloads, choose_schedules(workloads, cpu), strict=True):
-            arrays = self._arrays(graph, node, workload.problem, schedule)
+        schedules, steps = choose_schedules(workloads, cpu), []
+        places = self._places(nodes, workloads, schedules)
+        for node, workload, schedule in zip(nodes, workloads, schedules, strict=True):
+            arrays = self._arrays(graph, node, workload.problem, schedule, places)
             bound = bind_kernel(workload.problem, schedule, cpu, arrays, self._scratch(graph, node))
             calls = tuple((function, tuple(hl.Buffer(array) for array in each)) for function, each in bound)
             steps.append(_Step(node, workload.problem, schedule, calls))
@@ -233,7 +238,26 @@ class Program:
         size = node.op.scratch_bytes(graph.node_types(node))
         return floats_at(self._arena, self._plan.offsets[scratch_name(node)], (size // 4,)) if size else None
 
-    def _arrays(self, graph: Graph, node: Node, problem: Problem, schedule: Schedule) -> list[Array]:
+    @staticmethod
+    def _places(
+        nodes: Sequence[Node], workloads: Sequence[Workload], schedules: Sequence[Schedule]
+    ) -> dict[_Key, Array]:
+        """Where each constant is packed: one after the other in one piece of memory, in the order of their use."""
+        offsets: dict[_Key, int] = {}
+        size = 0
+        for node, workload, schedule in zip(nodes, workloads, schedules, strict=True):
+            shapes = KERNELS[type(node.op)].argument_shapes(workload.problem, schedule, host_cpu())
+            for index in workload.constants:
+                key = (node.inputs[index], type(node.op), shapes[index])
+                if key not in offsets:
+                    offsets[key] = size
+                    size += -(-4 * math.prod(shapes[index]) // ALIGNMENT) * ALIGNMENT
+        memory = aligned_bytes(size)
+        return {key: floats_at(memory, offset, key[2]) for key, offset in offsets.items()}
+
+    def _arrays(
+        self, graph: Graph, node: Node, problem: Problem, schedule: Schedule, places: Mapping[_Key, Array]
+    ) -> list[Array]:
         cpu, kernel = host_cpu(), KERNELS[type(node.op)]
         shapes = kernel.argument_shapes(problem, schedule, cpu)
         arrays = []
@@ -243,9 +267,8 @@ class Program:
                 continue
             key = (name, type(node.op), shape)
             if key not in self._packed:
-                packed = aligned_floats(shape)
-                packed[...] = kernel.pack(problem, schedule, cpu, index, graph.constants[name].numpy())
-                self._packed[key] = packed
+                places[key][...] = kernel.pack(problem, schedule, cpu, index, graph.constants[name].numpy())
+                self._packed[key] = places[key]
             arrays.append(self._packed[key])
         return arrays
 
