@@ -13,6 +13,19 @@ first three:
     512 x 7 x 7   3 x 3   512                      36      29      37      35
     64 x 56 x 56  1 x 1   256                      41      39      39
 
+Seen on one core of an AMD EPYC (Zen 5, AVX-512; its peak is about 145), GMAC/s at batch 1, weights and images in the
+cache, one panel a vector; * with pixels first:
+
+    input          kernel  outputs  rows x vectors: 14 x 2  6 x 4  7 x 3  7 x 2  4 x 6
+    64 x 56 x 56   3 x 3   64                       131     131    89
+    128 x 28 x 28  3 x 3   128                      133     131    117
+    256 x 14 x 14  3 x 3   256                      132            116
+    512 x 7 x 7    3 x 3   512                      132            125    131
+    3 x 224 x 224  3 x 3   64 (stride 2)            113     117*   83
+    16 x 112 x 112 1 x 1   96                       97*            98*           100*
+    64 x 14 x 14   1 x 1   384                      116            117           117
+    64 x 56 x 56   1 x 1   256                      124     125*                 111
+
 Depthwise convolutions have vectors along the channels, and a window of up to 7 x 7 unrolled. With a window of one
 pixel (batch normalization that no layer takes) and whole vectors of channels they run at the rate of a copy: 256 x 28 x
 28 with relu in 14.7 us on an AMD EPYC (Zen 5, AVX-512), where PyTorch copies in 14.4.
@@ -33,7 +46,7 @@ from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, fix_output, fl
 from netopt.kernels.pairs import in_pair, paired, product, unpaired
 from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.spatial import channels_last, zero_halo
-from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_evenly, tile_cost, tile_costs
+from netopt.kernels.tile import TileSchedule, TileSum, bands_of, is_avx512, share_evenly, tile_cost, tile_costs
 from netopt.numerics import BFLOAT16, Shape
 from netopt.ops import Conv2d
 
@@ -149,16 +162,16 @@ def _tiles(size: _Size, cpu: Cpu) -> list[tuple[int, int]]:
     best = min(costs.values())
     # Of tiles that are as good: the widest, which writes the most of a pixel at once and has the most weights on their
     # way from memory; but the narrowest where the panel of a tile is long, so that it stays in the second-level cache.
-    wide = size.pixels_first or size.is_pixelwise
-    good = {tile for tile, cost in costs.items() if cost <= _AS_GOOD * best}
-    return sorted(costs, key=lambda t: (t not in good, (t[1] if not wide else -t[1]) * (t in good), costs[t]))[:5]
+    sign = -1 if size.pixels_first or size.is_pixelwise else 1
+    good = {tile for tile, cost in costs.items() if cost <= _AS_GOOD * best and is_avx512(cpu)}
+    return sorted(costs, key=lambda t: (t not in good, sign * t[1] * (t in good), costs[t], t))[:5]
 
 
 def _depthwise_schedules(size: _Size, cpu: Cpu) -> list[Conv2dSchedule]:
     whole = size.groups // cpu.lanes
     vectors = [v for v in (4, 2, 3, 1) if whole % v == 0] if whole else [1]
     heights = (4, 3, 2)
-    if cpu.registers >= 32 and size.kernel_height * size.kernel_width > 1:
+    if is_avx512(cpu) and size.kernel_height * size.kernel_width > 1:
         # Longer tiles of fewer channels: their inputs are shared along the line, and the window's weights stay in
         # registers.
         vectors.sort(key=lambda v: (v > 2, -v))
@@ -176,9 +189,10 @@ class Conv2dKernel(OnePipeline[Conv2dSchedule]):
         size = _Size(problem)
         if size.depthwise:
             return _depthwise_schedules(size, cpu)
-        tiles, pixels_first = _tiles(size, cpu), size.pixels_first
+        # The rules below were measured on AVX-512; elsewhere the defaults are those that were measured on AVX2.
+        tiles, pixels_first = _tiles(size, cpu), size.pixels_first and is_avx512(cpu)
         # A tile that reads its panel in a few steps does best with one stream of weights, others with several.
-        by_stream = 1 if size.is_pixelwise else -1
+        by_stream = -1 if is_avx512(cpu) and not size.is_pixelwise else 1
         table = [
             Conv2dSchedule(rows, vectors, panel, 1, 1, first)
             for first in (pixels_first, not pixels_first)

@@ -95,9 +95,14 @@ def tile_cost(rows: int, outputs: int, tile: tuple[int, int], cpu: Cpu) -> float
     )
 
 
+def is_avx512(cpu: Cpu) -> bool:
+    """Whether it has the registers of AVX-512, which the costs of tiles and rules of schedules were measured with."""
+    return cpu.lanes == 16 and cpu.registers == 32
+
+
 def _cycles(height: int, vectors: int, cpu: Cpu) -> float:
     """Cycles for one step of a tile along the inputs."""
-    if cpu.registers < 32 or cpu.lanes < 16:
+    if not is_avx512(cpu):
         # A vector of weights costs half a cycle, a broadcast input a quarter.
         return max(height * vectors / 2, 4.0) + vectors / 2 + height / 4
     # Zen 5: two loads a cycle go beside the multiply-adds, and cost little until there are more of them.
