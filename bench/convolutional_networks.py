@@ -25,12 +25,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="the same for all networks and batches")
     parser.add_argument("--batch", type=int, nargs="+", default=[1])
     parser.add_argument("--only", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
-    parser.add_argument(
-        "--seconds", type=float, help="stop a row's rounds, after three of them, when so much has passed"
-    )
-    parser.add_argument(
-        "--untuned", action="store_true", help="leave out what measures schedules first, which takes minutes"
-    )
+    parser.add_argument("--seconds", type=float, help="end a row, after three rounds, when so much has passed")
+    parser.add_argument("--untuned", action="store_true", help="leave out what measures schedules first")
     parser.add_argument("--without", nargs="+", default=[], choices=list(ENGINES), help="engines to leave out")
     options = parser.parse_args()
     without = [*options.without, *(name for name in ENGINES if options.untuned and name.endswith("tuned"))]
