@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from netopt.graph import Graph, Node
 from netopt.kernels.compile import KERNELS
-from netopt.kernels.conv2d import Conv2dSchedule
+from netopt.kernels.conv2d_size import Conv2dSchedule
 from netopt.kernels.cpu import Cpu, host_cpu
 from netopt.ops import CHANNELS_LAST, Conv2d, Layout, Pointwise, TensorType
 from tests.kernels.harness import problem_of, run_kernel
