@@ -58,7 +58,7 @@ def test_a_small_saving_is_not_worth_a_copy() -> None:
 
 
 def test_only_what_costs_memory_is_copied() -> None:
-    """At this size DenseNet-121 needs a smaller arena with copies, but not for every one of its 61 concatenations."""
+    """At this size DenseNet-121 needs a smaller arena with copies, but not for every one of its 58 concatenations."""
     model, x = zoo.densenet121().eval(), torch.randn(1, 3, 32, 32)
     graph = capture(model, x)[0]
     in_place = run_passes(graph)
