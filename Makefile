@@ -53,6 +53,8 @@ bench: $(STAMP)
 bench-peers: $(PEERS)/.installed
 
 $(PEERS)/.installed: Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))' || \
+	  { echo "DeepSparse needs Python 3.11 or older; found $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check 'deepsparse==1.8.0' 'numpy<2'
 	@touch $@

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 import halide as hl
+import numpy as np
 import torch
 
-from netopt.kernels.buffers import aligned_floats
+from netopt.kernels.buffers import aligned_bytes
 from netopt.kernels.cpu import host_cpu
 
 # Bytes that the second-level cache, the last one, and none of the caches of a usual server hold.
@@ -18,7 +19,7 @@ def bandwidths(seconds: float = 0.3) -> dict[str, float]:
     """By place, GB/s of the fastest of the reads that `seconds` had time for, at least three."""
     result = {}
     for name, size in SIZES.items():
-        array, sums = aligned_floats((size // 4,)), torch.empty(_sums()).numpy()
+        array, sums = aligned_bytes(size).view(np.float32), torch.empty(_sums()).numpy()
         array[:] = 1
         function = _read(size // 4)
         buffers = hl.Buffer(array), hl.Buffer(sums)

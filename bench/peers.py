@@ -11,7 +11,7 @@ import os
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,22 +118,14 @@ class DeepSparse(SelfTimed):
         raise RuntimeError("DeepSparse ended")
 
 
-def netopt_default(model: nn.Module, x: torch.Tensor) -> Call:
-    """netopt with default schedules."""
-    program = netopt.lower(model, x)
-    return lambda: program(x)
+def _netopt(**options: Any) -> Engine:
+    """netopt with these options of `netopt.lower`."""
 
+    def engine(model: nn.Module, x: torch.Tensor) -> Call:
+        program = netopt.lower(model, x, **options)
+        return lambda: program(x)
 
-def netopt_tuned(model: nn.Module, x: torch.Tensor) -> Call:
-    """netopt with schedules measured on this machine."""
-    program = netopt.lower(model, x, tune=True)
-    return lambda: program(x)
-
-
-def netopt_inexact(model: nn.Module, x: torch.Tensor) -> Call:
-    """netopt with convolutions by Winograd's algorithm where that was measured faster, and measured schedules."""
-    program = netopt.lower(model, x, tune=True, exact=False)
-    return lambda: program(x)
+    return engine
 
 
 ENGINES: dict[str, Engine] = {
@@ -144,16 +136,27 @@ ENGINES: dict[str, Engine] = {
     "openvino f32": openvino_f32,
     "deepsparse": DeepSparse,
     "openvino bf16": openvino_bf16,
-    "netopt": netopt_default,
-    "netopt tuned": netopt_tuned,
-    "netopt inexact": netopt_inexact,
+    "netopt": _netopt(),
+    "netopt tuned": _netopt(tune=True),
+    "netopt inexact": _netopt(exact=False),
+    "netopt inexact tuned": _netopt(exact=False, tune=True),
+    "netopt bf16": _netopt(precision="bf16"),
+    "netopt bf16 tuned": _netopt(precision="bf16", tune=True),
 }
 
 
-def prepare(model: nn.Module, x: torch.Tensor) -> tuple[dict[str, Call], dict[str, str]]:
-    """The call of each engine that works here, and the reason for each that does not."""
+def prepare(model: nn.Module, x: torch.Tensor, without: Sequence[str] = ()) -> tuple[dict[str, Call], dict[str, str]]:
+    """The call of each engine that works here, and the reason for each that does not.
+
+    Args:
+        model: the network.
+        x: its input.
+        without: engines that are not wanted.
+    """
     calls, absent = {}, {}
     for name, engine in ENGINES.items():
+        if name in without:
+            continue
         try:
             calls[name] = engine(model, x)
         except Exception as error:  # noqa: BLE001  # engines fail in their own ways; the table says which did and why

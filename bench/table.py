@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import machine
@@ -17,10 +18,12 @@ from netopt.timing import Timing, interleaved
 Row = dict[str, object]
 
 
-def against_peers(name: str, model: nn.Module, x: torch.Tensor, rounds: int) -> Row:
-    """All engines on one network and input, in turn; ratios to eager PyTorch."""
-    calls, absent = peers.prepare(model, x)
-    return row(name, interleaved(calls, rounds=rounds, burst=3), "eager", absent)
+def against_peers(
+    name: str, model: nn.Module, x: torch.Tensor, rounds: int, without: Sequence[str] = (), seconds: float | None = None
+) -> Row:
+    """All engines but those of `without` on one network and input, in turn; ratios to eager PyTorch."""
+    calls, absent = peers.prepare(model, x, without)
+    return row(name, interleaved(calls, rounds=rounds, burst=3, seconds=seconds), "eager", absent)
 
 
 def row(name: str, timings: dict[str, Timing], reference: str, absent: dict[str, str], *, threads: int = 1) -> Row:

@@ -63,10 +63,13 @@ def test_constants_are_packed_once_for_a_kind_of_kernel_and_unpacked_to_the_bit(
     for node in graph.nodes[:2]:
         problem = Problem(node.op, graph.node_types(node), graph.types[node.output])
         schedule = KERNELS[Conv2d].schedules(problem, cpu)[0]
+        if not packed:
+            image.reserve(graph, [(node, problem, schedule)])
         packed.append(image.arguments(graph, node, problem, schedule)[1])
         assert torch.equal(image.unpack(node, problem, schedule, 1), graph.constants["w"])
     assert packed[0] is packed[1]
     assert image.constant_bytes == packed[0].nbytes >= graph.types["w"].bytes
+    assert packed[0].ctypes.data % 64 == 0
 
 
 def test_a_constant_that_is_read_as_it_is_is_copied_once() -> None:

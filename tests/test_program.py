@@ -70,6 +70,22 @@ def test_inputs_need_not_be_contiguous(make: Callable[[torch.Tensor], torch.Tens
     assert torch.equal(program(x), program(x.contiguous()))
 
 
+@pytest.mark.parametrize("width", [8, 95])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_large_image_is_copied_from_any_memory(width: int, gradients: bool) -> None:
+    """From 8192 numbers on a kernel copies it, where it is contiguous and aligned; PyTorch does elsewhere."""
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 5, 3, padding=1)
+    shape = (2, 3, 8192 // 6 // width + 2, width)
+    program = netopt.lower(model, torch.zeros(shape))
+    assert program(torch.full(shape, float("nan"))).isnan().all()
+    x = torch.randn(shape)
+    expected = program(x.clone(memory_format=torch.channels_last))
+    apart = torch.empty(x.numel() + 1)[1:].view(shape).copy_(x)
+    assert torch.equal(program(x.requires_grad_(gradients)), expected)
+    assert torch.equal(program(apart), expected)
+
+
 def test_inputs_that_record_gradients_are_used_without() -> None:
     program = netopt.lower(nn.Linear(10, 4), torch.randn(1, 10))
     assert not program(torch.randn(1, 10, requires_grad=True)).requires_grad

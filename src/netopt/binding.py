@@ -48,8 +48,10 @@ def bind_kernels(graph: Graph, memory: MemoryImage, threads: int, tuned: bool) -
         workloads.append(Workload(problem, constants, streamed))
     if tuned:
         tune(workloads, cpu)
-    steps = []
-    for node, workload, schedule in zip(nodes, workloads, choose_schedules(workloads, cpu), strict=True):
+    schedules, steps = choose_schedules(workloads, cpu), []
+    problems = [workload.problem for workload in workloads]
+    memory.reserve(graph, list(zip(nodes, problems, schedules, strict=True)))
+    for node, workload, schedule in zip(nodes, workloads, schedules, strict=True):
         arrays = memory.arguments(graph, node, workload.problem, schedule)
         bound = bind_kernel(workload.problem, schedule, cpu, arrays, memory.scratch(graph, node))
         calls = tuple((function, tuple(hl.Buffer(array) for array in each)) for function, each in bound)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 
 from netopt.graph import Graph, Node
@@ -10,9 +12,15 @@ from netopt.kernels.compile import KERNELS
 from netopt.kernels.cpu import host_cpu
 from netopt.kernels.formats import Array, to_array, to_tensor
 from netopt.kernels.kernel import Problem, Schedule
+from netopt.kernels.load_input import loader_of
 from netopt.memory import MemoryPlan, scratch_name
-from netopt.numerics import Shape
+from netopt.numerics import ALIGNMENT, FLOAT32, Shape
 from netopt.ops import Op, TensorType
+
+# A constant as a kernel takes it: its name, the type of the op, its shape when packed.
+Key = tuple[str, type[Op], Shape]
+# Elements of an image from which on a kernel of ours, which takes 2 us to call, copies it faster than PyTorch does.
+_SMALLEST_LOAD = 8192
 
 
 class MemoryImage:
@@ -26,7 +34,8 @@ class MemoryImage:
         """Allocate the arena; constants are copied when they are first asked for."""
         self.arena = aligned_bytes(plan.arena_bytes)
         self._types, self._offsets = graph.types, plan.offsets
-        self._packed: dict[tuple[str, type[Op], Shape], Array] = {}
+        self._packed: dict[Key, Array] = {}
+        self._reserved: dict[Key, Array] = {}
         self._copied: dict[str, Array] = {}
 
     @property
@@ -36,8 +45,26 @@ class MemoryImage:
 
     # --- for kernels
 
+    def reserve(self, graph: Graph, steps: Sequence[tuple[Node, Problem, Schedule]]) -> None:
+        """Put the constants of these steps one after the other in one piece of memory, in the order of their use."""
+        offsets: dict[Key, int] = {}
+        size = 0
+        for node, problem, schedule in steps:
+            shapes = KERNELS[type(node.op)].argument_shapes(problem, schedule, host_cpu())
+            for name, shape in zip(node.inputs, shapes, strict=False):
+                key = (name, type(node.op), shape)
+                if name in graph.constants and key not in offsets:
+                    offsets[key] = size
+                    size += -(-graph.types[name].format.storage_bytes(shape) // ALIGNMENT) * ALIGNMENT
+        memory = aligned_bytes(size)
+        for key, offset in offsets.items():
+            self._reserved[key] = array_at(memory, offset, key[2], graph.types[key[0]].format)
+
     def arguments(self, graph: Graph, node: Node, problem: Problem, schedule: Schedule) -> list[Array]:
-        """What the node's kernel is called with under this schedule: each input, then the output."""
+        """What the node's kernel is called with under this schedule: each input, then the output.
+
+        The step must have been among those of `reserve`.
+        """
         cpu, kernel = host_cpu(), KERNELS[type(node.op)]
         shapes = kernel.argument_shapes(problem, schedule, cpu)
         arrays = []
@@ -47,9 +74,8 @@ class MemoryImage:
                 continue
             key = (name, type(node.op), shape)
             if key not in self._packed:
-                packed = aligned_array(shape, graph.types[name].format)
-                packed[...] = kernel.pack(problem, schedule, cpu, index, to_array(graph.constants[name]))
-                self._packed[key] = packed
+                self._packed[key] = self._reserved.pop(key)
+                self._packed[key][...] = kernel.pack(problem, schedule, cpu, index, to_array(graph.constants[name]))
             arrays.append(self._packed[key])
         return arrays
 
@@ -80,6 +106,14 @@ class MemoryImage:
         """All memory of an image with its halo; None where the value has no halo."""
         type_ = self._types[name]
         return self._physical(name, type_) if any(type_.layout.halo) else None
+
+    def loader(self, name: str) -> Callable[[torch.Tensor], None] | None:
+        """What writes a tensor into an image, halo included; None where PyTorch's copy is as fast."""
+        type_ = self._types[name]
+        is_same = type_.format == FLOAT32 and type_.shape[1:2] == (1,)
+        if not type_.layout.channels_last or is_same or type_.elements < _SMALLEST_LOAD:
+            return None
+        return loader_of(type_, self._array(name, type_.layout.physical(type_.shape)))
 
     def place_or_copy(self, name: str, graph: Graph) -> torch.Tensor:
         """The value in the arena, or of a constant a copy."""

@@ -58,6 +58,7 @@ class Program:
         self._inputs = [self._memory.place(name) for name in network.graph.inputs]
         # Other values have used a halo's memory since the last call.
         self._halos = [self._memory.with_halo(name) for name in network.graph.inputs]
+        self._loads = [self._memory.loader(name) for name in network.graph.inputs]
         self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
         self._outputs = [self._memory.place_or_copy(name, network.graph) for name in network.graph.outputs]
         self._in_torch = bind_torch(network.graph, self._memory)
@@ -109,7 +110,10 @@ class Program:
             if tensor.shape != place.shape or tensor.dtype != torch.float32 or tensor.device != place.device:
                 _refuse(tensor, place, name)
         with self._lock:
-            for tensor, place, halo in zip(tensors, self._inputs, self._halos, strict=True):
+            for tensor, place, halo, load in zip(tensors, self._inputs, self._halos, self._loads, strict=True):
+                if load is not None:
+                    load(tensor)
+                    continue
                 if halo is not None:
                     halo.zero_()
                 place.copy_(tensor.detach() if tensor.requires_grad else tensor)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from netopt.graph import Graph, Node
 from netopt.kernels.compile import KERNELS
+from netopt.kernels.conv2d import Conv2dSchedule
 from netopt.kernels.cpu import Cpu, host_cpu
-from netopt.kernels.tile import TileSchedule
 from netopt.ops import CHANNELS_LAST, Conv2d, Layout, Pointwise, TensorType
 from tests.kernels.harness import problem_of, run_kernel
 from tests.tolerance import assert_within, judge
@@ -43,7 +43,7 @@ def assert_matches(
     halo: tuple[int, int, int, int] = (0, 0, 0, 0),
     pitch: int = 0,
     output: Layout = CHANNELS_LAST,
-    schedule: TileSchedule | None = None,
+    schedule: Conv2dSchedule | None = None,
     threads: int = 1,
     in_place: bool = False,
 ) -> None:
@@ -160,7 +160,40 @@ def test_one_by_one_depthwise(channels: int, halo: tuple[int, int, int, int]) ->
 def test_any_schedule(rows: int, vectors: int, panel: int, unroll: int) -> None:
     op = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), 1, True, True, RELU)
     tensors = inputs_of(op, (1, 5, 4, 11), 29, (3, 3))
-    assert_matches(op, tensors, schedule=TileSchedule(rows, vectors, panel, unroll), output=Layout(True, (0, 1, 1, 0)))
+    assert_matches(
+        op, tensors, schedule=Conv2dSchedule(rows, vectors, panel, unroll), output=Layout(True, (0, 1, 1, 0))
+    )
+
+
+@pytest.mark.parametrize(("rows", "height"), [(10, 5), (15, 7), (10, 1), (20, 3)])
+@pytest.mark.parametrize("pixels_first", [False, True])
+def test_a_tile_over_several_lines(rows: int, height: int, pixels_first: bool) -> None:
+    """Lines of 5 pixels, with a rest of lines, and of fewer lines than the tile has."""
+    op = Conv2d((2, 1), (1, 1, 1, 1), (1, 1), 2, True, True, RELU)
+    tensors = inputs_of(op, (2, 6, 2 * height, 5), 40, (3, 3))
+    schedule = Conv2dSchedule(rows, 1, 1, pixels_first=pixels_first)
+    assert_matches(op, tensors, schedule=schedule, output=Layout(True, (0, 1, 2, 1)))
+    assert_matches(op, tensors, schedule=schedule, output=Layout(True, (0, 1, 2, 1)), in_place=True)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("pixels_first", [False, True])
+def test_the_order_of_loops_changes_no_bit(kernel: int, pixels_first: bool) -> None:
+    op = Conv2d((1, 1), (kernel // 2,) * 4, (1, 1), 1, True, False, RELU)
+    tensors = inputs_of(op, (2, 20, 30, 17), 40, (kernel, kernel))
+    layouts = [Layout(True, op.padding)]
+    results = [
+        run_kernel(
+            op, tensors, constants=(1, 2), schedule=schedule, threads=threads, layouts=layouts, output=CHANNELS_LAST
+        )
+        for schedule, threads in (
+            (Conv2dSchedule(6, 2, 2), 1),
+            (Conv2dSchedule(5, 2, 1, pixels_first=pixels_first), 1),
+            (Conv2dSchedule(5, 1, 1, pixels_first=pixels_first), 3),
+        )
+    ]
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 @pytest.mark.parametrize(
@@ -228,3 +261,26 @@ def test_nan_reaches_the_pixels_around_it_and_no_others() -> None:
     expected = torch.zeros(7, 9, dtype=torch.bool)
     expected[2:5, 3:6] = True
     assert torch.equal(result.isnan()[0], expected.expand(8, 7, 9))
+
+
+AVX512 = Cpu("avx512", 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("x", "outputs", "kernel", "expected"),
+    [
+        # Lines of 7 pixels: two of them in a tile. What fits the cache is passed once, in tiles of whole pixels.
+        ((1, 512, 7, 7), 512, 3, Conv2dSchedule(14, 2, 1)),
+        ((1, 256, 14, 14), 256, 3, Conv2dSchedule(14, 2, 1)),
+        ((1, 64, 14, 14), 384, 1, Conv2dSchedule(4, 6, 6)),
+        ((1, 16, 112, 112), 96, 1, Conv2dSchedule(4, 6, 6, pixels_first=True)),
+        ((1, 32, 32, 32), 32, 3, Conv2dSchedule(12, 2, 1, pixels_first=True)),
+    ],
+)
+def test_defaults_are_those_that_were_measured(
+    x: tuple[int, ...], outputs: int, kernel: int, expected: Conv2dSchedule
+) -> None:
+    op = Conv2d((1, 1), (kernel // 2,) * 4, (1, 1), 1, True, False, RELU)
+    layouts = [Layout(True, op.padding)]
+    problem = problem_of(op, inputs_of(op, x, outputs, (kernel, kernel)), 1, layouts, Layout(True, (1, 1, 1, 1)))
+    assert KERNEL.schedules(problem, AVX512)[0] == expected

@@ -92,6 +92,13 @@ def test_relayout(shape: tuple[int, ...], first: Layout, second: Layout, to: boo
     assert torch.equal(run_kernel(Relayout(), [x], layouts=[source], output=target), x)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4, 16), (1, 4, 3, 37), (2, 2, 5, 7), (1, 1, 2, 33)])
+@pytest.mark.parametrize("target", [A, CHANNELS_LAST, D])
+def test_relayout_of_few_channels(shape: tuple[int, ...], target: Layout) -> None:
+    x = randn(*shape)
+    assert torch.equal(run_kernel(Relayout(), [x], layouts=[ROW_MAJOR], output=target), x)
+
+
 @pytest.mark.parametrize(("source", "target"), [(A, B), (CHANNELS_LAST, CHANNELS_LAST), (ROW_MAJOR, A), (C, C), (A, D)])
 @pytest.mark.parametrize("function", ["relu", "sigmoid"])
 def test_pointwise(source: Layout, target: Layout, function: str) -> None:

@@ -31,7 +31,8 @@ def tasks_of(op: Op, inputs: list[torch.Tensor], threads: int, path: Path) -> se
     assert isinstance(kernel, OnePipeline)
     pipeline = kernel.build(problem, kernel.schedules(problem, cpu)[0], cpu)
     file, target = path / "code.txt", hl.Target(cpu.target)
-    pipeline.output.compile_to_lowered_stmt(str(file), list(pipeline.inputs), hl.StmtOutputFormat.Text, target)
+    params = [source.param for source in pipeline.inputs]
+    pipeline.output.compile_to_lowered_stmt(str(file), params, hl.StmtOutputFormat.Text, target)
     # Numbers after a $ or _ tell the functions of a process apart.
     return {
         re.sub(r"[$_]\d+", "", name) for name in re.findall(r"internal func \S+_for_\S+?_s\d+_(\S+)", file.read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -127,7 +128,9 @@ def test_streamed_weights_take_turns(cache_dir: Path, monkeypatch: pytest.Monkey
     in_turn = tuning._in_turn
     for streamed, seen in copies.items():
         monkeypatch.setattr(tuning, "_STREAM_POOL_BYTES", 100_000)
-        monkeypatch.setattr(tuning, "_in_turn", lambda turns, seen=seen: seen.add(len(turns)) or in_turn(turns))
+        monkeypatch.setattr(
+            tuning, "_in_turn", lambda turns, clock, seen=seen: seen.add(len(turns)) or in_turn(turns, clock)
+        )
         tune([workload(1, 64, streamed)], host_cpu())
     (number,) = copies[True]
     # The largest layout has at least the 64 x 33 numbers of weight and bias, and at most four times as many.
@@ -145,3 +148,16 @@ def test_a_tuned_program_uses_the_winner_and_computes_the_same(cache_dir: Path) 
     # Same sums in another order: 48 products and a bias, each rounding at most 2^-24 of the terms' magnitudes.
     bound = 50 * 2.0**-24 * (x.abs() @ model[0].weight.abs().T + model[0].bias.abs())
     assert ((tuned(x) - plain(x)).abs() <= 2 * bound).all()
+
+
+def test_no_schedule_finds_the_weights_of_another_in_the_cache() -> None:
+    used: list[tuple[str, int]] = []
+    clock = itertools.count()
+    calls = {
+        name: tuning._in_turn([[(lambda at, name=name: used.append((name, at)), (turn,))] for turn in range(3)], clock)  # type: ignore[misc, list-item]
+        for name in "ab"
+    }
+    for _ in range(2):
+        for call in calls.values():
+            call()
+    assert used == [("a", 0), ("b", 1), ("a", 2), ("b", 0)]

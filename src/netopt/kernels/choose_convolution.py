@@ -27,6 +27,8 @@ from netopt.ops.winograd2d import TRANSFORMS
 
 # In multiply-adds: what reading a weight from the cache costs, and what the transforms cost for each element of V or M.
 _WEIGHT, _TRANSFORM = 9.4, 11.0
+# Below so many channels loops are short, and an element costs more: 28 multiply-adds for 32 channels.
+_FEW_CHANNELS = 64
 
 
 def choose_convolution(
@@ -93,5 +95,6 @@ def _cost(problem: Problem) -> float:
     if isinstance(op, Winograd2d):
         (batch, channels, *_), outputs = inputs[0].shape, problem.output.shape[1]
         tiling = op.tiling(inputs[0].shape, outputs)
-        cost += _TRANSFORM * batch * tiling.rows * tiling.columns * op.points**2 * (channels + outputs)
+        few = max(1.0, 2 * _FEW_CHANNELS / (channels + outputs)) ** 1.35
+        cost += few * _TRANSFORM * batch * tiling.rows * tiling.columns * op.points**2 * (channels + outputs)
     return cost

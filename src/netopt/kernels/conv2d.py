@@ -13,6 +13,19 @@ first three:
     512 x 7 x 7   3 x 3   512                      36      29      37      35
     64 x 56 x 56  1 x 1   256                      41      39      39
 
+Seen on one core of an AMD EPYC (Zen 5, AVX-512; its peak is about 145), GMAC/s at batch 1, weights and images in the
+cache, one panel a vector; * with pixels first:
+
+    input          kernel  outputs  rows x vectors: 14 x 2  6 x 4  7 x 3  7 x 2  4 x 6
+    64 x 56 x 56   3 x 3   64                       131     131    89
+    128 x 28 x 28  3 x 3   128                      133     131    117
+    256 x 14 x 14  3 x 3   256                      132            116
+    512 x 7 x 7    3 x 3   512                      132            125    131
+    3 x 224 x 224  3 x 3   64 (stride 2)            113     117*   83
+    16 x 112 x 112 1 x 1   96                       97*            98*           100*
+    64 x 14 x 14   1 x 1   384                      116            117           117
+    64 x 56 x 56   1 x 1   256                      124     125*                 111
+
 Depthwise convolutions have vectors along the channels, and a window of up to 7 x 7 unrolled. With a window of one
 pixel (batch normalization that no layer takes) and whole vectors of channels they run at the rate of a copy: 256 x 28 x
 28 with relu in 14.7 us on an AMD EPYC (Zen 5, AVX-512), where PyTorch copies in 14.4.
@@ -21,6 +34,8 @@ pixel (batch normalization that no layer takes) and whole vectors of channels th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import halide as hl
 import numpy as np
@@ -31,12 +46,44 @@ from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, fix_output, fl
 from netopt.kernels.pairs import in_pair, paired, product, unpaired
 from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.spatial import channels_last, zero_halo
-from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_evenly, tiles_by_cost
+from netopt.kernels.tile import TileSchedule, TileSum, bands_of, is_avx512, share_evenly, tile_cost, tile_costs
 from netopt.numerics import BFLOAT16, Shape
 from netopt.ops import Conv2d
 
 # Elements of a depthwise window that are written out at most (7 x 7), so that code and compile time stay bounded.
 _UNROLLED_WINDOW = 49
+# Bytes of weights that every tile of pixels may read anew: they stay in the first two levels of cache.
+_CACHED_WEIGHTS = 64 * 2**10
+# Costs of tiles that differ by less than measurements do.
+_AS_GOOD = 1.02
+
+
+@dataclass(frozen=True)
+class Conv2dSchedule(TileSchedule):
+    """A register tile over an image: with more rows than a line has pixels it spans several whole lines.
+
+    Attributes:
+        pixels_first: the pixels of a tile are computed for all outputs before the next tile of pixels, rather than
+            the whole image for the outputs of a tile.
+    """
+
+    pixels_first: bool = False
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Lines of an image that are computed alike: `count` times as many as a register tile spans, from `start` on."""
+
+    start: int
+    count: int
+    lines: int
+    width: int
+
+    def pixel(self, x: hl.Expr, y: hl.Expr) -> tuple[hl.Expr, hl.Expr]:
+        """Column and line of pixel `x` of the `y`-th group of lines."""
+        if self.lines == 1:
+            return x, y + self.start
+        return x % self.width, y * self.lines + x // self.width + self.start
 
 
 class _Size:
@@ -74,6 +121,10 @@ class _Size:
         self.run = self.inputs * (self.kernel_width if self.rows_of_pairs else 1)
         self.columns = 1 if self.rows_of_pairs else self.kernel_width
 
+        weights = 4 * self.groups * self.outputs * self.inputs * self.kernel_height * self.kernel_width
+        self.is_pixelwise = kernel == [1, 1]
+        self.pixels_first = weights <= _CACHED_WEIGHTS
+
     def image(self, shape: Shape) -> Shape:
         """A shape in memory with the channels as (groups, channels of a group)."""
         if self.depthwise:
@@ -81,31 +132,76 @@ class _Size:
         return (*shape[:3], self.groups, shape[3] // self.groups)
 
 
-class Conv2dKernel(OnePipeline[TileSchedule]):
+def _strips(size: _Size, rows: int) -> list[_Strip]:
+    """Cut an image into parts without remainders, so that each pixel is written once."""
+    lines = min(max(1, rows // size.width), size.height)
+    count, rest = divmod(size.height, lines)
+    strips = [_Strip(0, count, lines, size.width), _Strip(size.height - rest, 1, rest, size.width)]
+    return [strip for strip in strips if strip.lines]
+
+
+# --- schedules
+
+
+def _tiles(size: _Size, cpu: Cpu) -> list[tuple[int, int]]:
+    """Register tiles (rows, vectors), the most promising first."""
+    by_cost = tile_costs(size.width, size.outputs, cpu)
+    if size.pairs:
+        # Wider tiles of pairs came out at 70 GMAC/s in some shapes, where these do 220 to 280.
+        by_cost = [(tile, cost) for tile, cost in by_cost if tile[1] <= 2]
+    costs = {tile: cost * size.height for tile, cost in by_cost[:8]}
+    # Lines that are too short for a tile: several of them.
+    for vectors in {vectors for _, vectors in costs}:
+        most = (cpu.registers - 1 - vectors) // vectors // size.width
+        for lines in range(2, min(most, size.height) + 1):
+            rows = lines * size.width
+            costs[rows, vectors] = sum(
+                strip.count * tile_cost(strip.lines * size.width, size.outputs, (rows, vectors), cpu)
+                for strip in _strips(size, rows)
+            )
+    best = min(costs.values())
+    # Of tiles that are as good: the widest, which writes the most of a pixel at once and has the most weights on their
+    # way from memory; but the narrowest where the panel of a tile is long, so that it stays in the second-level cache.
+    sign = -1 if size.pixels_first or size.is_pixelwise else 1
+    good = {tile for tile, cost in costs.items() if cost <= _AS_GOOD * best and is_avx512(cpu)}
+    return sorted(costs, key=lambda t: (t not in good, sign * t[1] * (t in good), costs[t], t))[:5]
+
+
+def _depthwise_schedules(size: _Size, cpu: Cpu) -> list[Conv2dSchedule]:
+    whole = size.groups // cpu.lanes
+    vectors = [v for v in (4, 2, 3, 1) if whole % v == 0] if whole else [1]
+    heights = (4, 3, 2)
+    if is_avx512(cpu) and size.kernel_height * size.kernel_width > 1:
+        # Longer tiles of fewer channels: their inputs are shared along the line, and the window's weights stay in
+        # registers.
+        vectors.sort(key=lambda v: (v > 2, -v))
+        heights = (7, 6, 4) if size.width % 7 == 0 else (6, 7, 4)
+    table = [Conv2dSchedule(rows, v, 1) for v in vectors for rows in heights if rows <= size.width]
+    return table or [Conv2dSchedule(size.width, vectors[0], 1)]
+
+
+class Conv2dKernel(OnePipeline[Conv2dSchedule]):
     """See the module."""
 
     op = Conv2d
 
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[TileSchedule]:
+    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Conv2dSchedule]:
         size = _Size(problem)
         if size.depthwise:
-            whole = size.groups // cpu.lanes
-            vectors = [v for v in (4, 2, 3, 1) if whole % v == 0] if whole else [1]
-            return [TileSchedule(rows, v, 1) for v in vectors for rows in (4, 3, 2) if rows <= size.width] or [
-                TileSchedule(1, vectors[0], 1)
-            ]
-        tiles = tiles_by_cost(size.width, size.outputs, cpu)
-        if size.pairs:
-            # Wider tiles of pairs came out at 70 GMAC/s in some shapes, where these do 220 to 280.
-            tiles = [tile for tile in tiles if tile[1] <= 2]
-        return [
-            TileSchedule(rows, vectors, panel, unroll)
-            for unroll in (1, 2)
-            for rows, vectors in tiles[:5]
-            for panel in dict.fromkeys((vectors, 1))
+            return _depthwise_schedules(size, cpu)
+        # The rules below were measured on AVX-512; elsewhere the defaults are those that were measured on AVX2.
+        tiles, pixels_first = _tiles(size, cpu), size.pixels_first and is_avx512(cpu)
+        # A tile that reads its panel in a few steps does best with one stream of weights, others with several.
+        by_stream = -1 if is_avx512(cpu) and not size.is_pixelwise else 1
+        table = [
+            Conv2dSchedule(rows, vectors, panel, 1, 1, first)
+            for first in (pixels_first, not pixels_first)
+            for rows, vectors in tiles
+            for panel in dict.fromkeys((vectors, 1)[::by_stream])
         ]
+        return table + [Conv2dSchedule(rows, vectors, vectors, 2, 1, pixels_first) for rows, vectors in tiles[:2]]
 
-    def argument_shapes(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem, schedule: Conv2dSchedule, cpu: Cpu) -> tuple[Shape, ...]:
         size = _Size(problem)
         target = size.image(size.target_shape)
         result: list[Shape] = [size.image(size.source_shape)]
@@ -131,7 +227,7 @@ class Conv2dKernel(OnePipeline[TileSchedule]):
             result.append((batch, height, width, *channels))
         return (*result, target)
 
-    def pack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, value: Array) -> Array:
+    def pack(self, problem: Problem, schedule: Conv2dSchedule, cpu: Cpu, index: int, value: Array) -> Array:
         shape = self.argument_shapes(problem, schedule, cpu)[index]
         size = _Size(problem)
         if size.depthwise:
@@ -163,7 +259,7 @@ class Conv2dKernel(OnePipeline[TileSchedule]):
             packed = by_output.reshape(groups, panels * panel, *by_output.shape[3:])
         return np.ascontiguousarray(packed[:, : size.outputs]).reshape(shape)
 
-    def build(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> Pipeline:
+    def build(self, problem: Problem, schedule: Conv2dSchedule, cpu: Cpu) -> Pipeline:
         assert isinstance(problem.op, Conv2d)
         names = ["x", "weight", *["bias"] * problem.op.has_bias, *["residual"] * problem.op.has_residual]
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
@@ -186,7 +282,7 @@ def _source_at(size: _Size, x: hl.Expr, y: hl.Expr, kx: hl.Expr, ky: hl.Expr) ->
     return column, row
 
 
-def _direct(inputs: dict[str, Source], size: _Size, schedule: TileSchedule, cpu: Cpu, threads: int) -> hl.Func:
+def _direct(inputs: dict[str, Source], size: _Size, schedule: Conv2dSchedule, cpu: Cpu, threads: int) -> hl.Func:
     lanes, panel, tile = cpu.lanes, schedule.panel * cpu.lanes, schedule.vectors * cpu.lanes
     c, g, n, out = hl.Var("c"), hl.Var("g"), hl.Var("n"), hl.Func("out")
     out[c, g, hl.Var("x"), hl.Var("y"), n] = hl.undef(storage_type(size.format))
@@ -194,23 +290,24 @@ def _direct(inputs: dict[str, Source], size: _Size, schedule: TileSchedule, cpu:
     weight, source, window = inputs["weight"], inputs["x"], size.kernel_height * size.kernel_width
     extents = [size.run, size.columns, size.kernel_height]
 
-    def term(c: hl.Var, x: hl.Var, others: Sequence[hl.Var], k: Sequence[hl.Expr]) -> hl.Expr:
+    def term(strip: _Strip, c: hl.Var, x: hl.Var, others: Sequence[hl.Var], k: Sequence[hl.Expr]) -> hl.Expr:
         g, y, n = others
-        column, row = _source_at(size, x, y, k[1], k[2])
+        column, row = _source_at(size, *strip.pixel(x, y), k[1], k[2])
         return weight[c % panel, k[0], k[1], k[2], c // panel, g] * source[k[0], g, column, row, n]
 
-    def term_of_pair(c: hl.Var, x: hl.Var, others: Sequence[hl.Var], k: Sequence[hl.Expr]) -> hl.Expr:
+    def term_of_pair(strip: _Strip, c: hl.Var, x: hl.Var, others: Sequence[hl.Var], k: Sequence[hl.Expr]) -> hl.Expr:
         g, y, n = others
-        column, row = _source_at(size, x, y, k[2], k[3])
+        column, row = _source_at(size, *strip.pixel(x, y), k[2], k[3])
         at = in_pair(k[1], k[0], size.run)
         place = [column * size.inputs + at, row, n] if size.rows_of_pairs else [at, g, column, row, n]
         return product(weight, [k[0], c % panel, k[1], k[2], k[3], c // panel, g], source, place, cpu)
 
-    bands = bands_of(size.width, schedule)
-    for number, band in enumerate(bands):
+    parts = [(strip, b) for strip in _strips(size, schedule.rows) for b in bands_of(strip.lines * size.width, schedule)]
+    for number, (strip, band) in enumerate(parts):
         # --- algorithm
-        domain = hl.RDom([(left + band.start, band.rows), (top, size.height)], f"band{number}")
+        domain = hl.RDom([(band.start, band.rows), (0, strip.count)], f"band{number}")
         x, y = domain.x, domain.y
+        column, line = strip.pixel(x, y)
         tile_sum = TileSum(
             f"_{number}",
             [hl.Var("g"), hl.Var("y"), hl.Var("image")],
@@ -218,32 +315,33 @@ def _direct(inputs: dict[str, Source], size: _Size, schedule: TileSchedule, cpu:
             schedule,
             lanes,
             lambda c, g, y, n: inputs["bias"][c, g] if "bias" in inputs else hl.f32(0.0),
-            term_of_pair if size.pairs else term,
+            partial(term_of_pair if size.pairs else term, strip),
             pairs=size.pairs,
         )
-        total = tile_sum.total[c, x - left, g, y - top, n]
+        total = tile_sum.total[c, x, g, y, n]
         if size.op.has_residual:
-            shift_y, shift_x = size.residual[0] - top, size.residual[2] - left
-            total += inputs["residual"][c, g, x + shift_x, y + shift_y, n]
-        out[c, g, x, y, n] = stored(apply_pointwise(size.op.activation, total), size.format)
+            total += inputs["residual"][c, g, column + size.residual[2], line + size.residual[0], n]
+        value = stored(apply_pointwise(size.op.activation, total), size.format)
+        out[c, g, column + left, line + top, n] = value
         # --- schedule
         c_out, c_in = hl.Var("c_out"), hl.Var("c_in")
         x_out, x_in = hl.RVar("x_out"), hl.RVar("x_in")
         stage = out.update(number)
         stage.split(c, c_out, c_in, tile, hl.TailStrategy.GuardWithIf).split(x, x_out, x_in, band.block)
-        order = [c_in, x_in, x_out, y, n, c_out, g]
+        loops = [c_out, x_out, y, n] if schedule.pixels_first else [x_out, y, n, c_out]
+        order = [c_in, x_in, *loops, g]
         stage.reorder(*order).vectorize(c_in, lanes)
         if band.block == band.tile:
             stage.unroll(x_in)
-        work = band.rows * size.height * size.batch * size.outputs * size.inputs * window
-        loops = [(c_out, -(-size.outputs // tile)), (y, size.height), (x_out, band.rows // band.block)]
-        share_evenly(stage, loops, order, work, threads)
-        tile_sum.schedule(out, x_out, band)
-    zero_halo(out, [c, g], n, size.target, size.target_shape, len(bands), lanes)
+        work = band.rows * strip.count * size.batch * size.outputs * size.inputs * window
+        extents_of_loops = [(c_out, -(-size.outputs // tile)), (y, strip.count), (x_out, band.rows // band.block)]
+        share_evenly(stage, extents_of_loops, order, work, threads)
+        tile_sum.schedule(out, loops[0], band)
+    zero_halo(out, [c, g], n, size.target, size.target_shape, len(parts), lanes)
     return out
 
 
-def _depthwise(inputs: dict[str, Source], size: _Size, schedule: TileSchedule, cpu: Cpu, threads: int) -> hl.Func:
+def _depthwise(inputs: dict[str, Source], size: _Size, schedule: Conv2dSchedule, cpu: Cpu, threads: int) -> hl.Func:
     c, n, out = hl.Var("c"), hl.Var("n"), hl.Func("out")
     out[c, hl.Var("x"), hl.Var("y"), n] = hl.undef(storage_type(size.format))
     # What is left over of the channels is one shorter vector: no memory may be read beyond them.

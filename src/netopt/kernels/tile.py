@@ -66,28 +66,47 @@ def bands_of(rows: int, s: TileSchedule) -> list[Band]:
 
 def tiles_by_cost(rows: int, outputs: int, cpu: Cpu) -> list[tuple[int, int]]:
     """Tiles (rows, vectors) that fit the registers, for a matrix of this size, the most promising first."""
+    return [tile for tile, _ in tile_costs(rows, outputs, cpu)]
+
+
+def tile_costs(rows: int, outputs: int, cpu: Cpu) -> list[tuple[tuple[int, int], float]]:
+    """The tiles of `tiles_by_cost`, each with its cost."""
     widest = -(-outputs // cpu.lanes)
-    tiles = set()
+    costs = {}
     for vectors in range(1, min(6, widest) + 1):
         # Accumulators, one vector of weights each, and one broadcast input.
         most = min(rows, (cpu.registers - 1 - vectors) // vectors)
-        tiles |= {(height, vectors) for height in range(1, most + 1)}
-    return sorted(tiles, key=lambda tile: (_cost(rows, outputs, tile, cpu), tile))
+        for height in range(1, most + 1):
+            costs[height, vectors] = tile_cost(rows, outputs, (height, vectors), cpu)
+    return sorted(costs.items(), key=lambda item: (item[1], item[0]))
 
 
-def _cost(rows: int, outputs: int, tile: tuple[int, int], cpu: Cpu) -> float:
-    """Relative cost of a register tile.
+def tile_cost(rows: int, outputs: int, tile: tuple[int, int], cpu: Cpu) -> float:
+    """Relative cost of a register tile, for a matrix of this size.
 
-    A core does two multiply-adds a cycle, and a sum waits four cycles for its last term. Loads mostly run beside the
-    sums: a vector of weights costs half a cycle, a broadcast input a quarter. Fitted to the rates in dense.py and
-    conv2d.py; it orders the schedules measured there as they came out.
+    A core does two multiply-adds a cycle, and a sum waits four cycles for its last term. Fitted to the rates in
+    dense.py and conv2d.py; it orders the schedules measured there as they came out.
     """
     height, vectors = tile
     tiles_across = -(-outputs // (vectors * cpu.lanes))
     return tiles_across * sum(
-        band.rows // band.tile * (max(band.tile * vectors / 2, 4.0) + vectors / 2 + band.tile / 4)
+        band.rows // band.tile * _cycles(band.tile, vectors, cpu)
         for band in bands_of(rows, TileSchedule(height, vectors, 1))
     )
+
+
+def is_avx512(cpu: Cpu) -> bool:
+    """Whether it has the registers of AVX-512, which the costs of tiles and rules of schedules were measured with."""
+    return cpu.lanes == 16 and cpu.registers == 32
+
+
+def _cycles(height: int, vectors: int, cpu: Cpu) -> float:
+    """Cycles for one step of a tile along the inputs."""
+    if not is_avx512(cpu):
+        # A vector of weights costs half a cycle, a broadcast input a quarter.
+        return max(height * vectors / 2, 4.0) + vectors / 2 + height / 4
+    # Zen 5: two loads a cycle go beside the multiply-adds, and cost little until there are more of them.
+    return max(height * vectors / 2, (height + vectors) / 2, 4.0) + vectors / 10 + height / 20
 
 
 def share_tiles(stage: hl.Stage | hl.Func, tile: hl.Var | hl.RVar, tiles: int, work: int, threads: int) -> None:

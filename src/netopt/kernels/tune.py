@@ -7,10 +7,11 @@ the weights were in the cache or came from memory.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,8 +28,11 @@ from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, strid
 from netopt.kernels.compile import KERNELS, bind_kernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.denormals import denormals_flushed
+from netopt.kernels.formats import Array
 from netopt.kernels.kernel import Problem, Schedule
 from netopt.timing import interleaved
+
+_Call = Callable[[], None]
 
 # A network with more weights than this streams them from memory on each run: about half of a last-level cache.
 STREAMED_BYTES = 16 * 2**20
@@ -144,8 +148,12 @@ def _measure(workload: Workload, cpu: Cpu) -> dict[str, object]:
     return {"schedule": winner, "ms": final[winner].median, "default_ms": final[default].median}
 
 
-def _calls(workload: Workload, table: Sequence[Schedule], cpu: Cpu) -> list[Callable[[], None]]:
-    """A call of each schedule. All share one pool of weights: what is in it does not matter for the time."""
+def _calls(workload: Workload, table: Sequence[Schedule], cpu: Cpu) -> list[_Call]:
+    """A call of each schedule.
+
+    All share one pool of weights, since what is in it does not matter for the time, and inputs and output, so that
+    images are in the cache as those are that a layer has just written.
+    """
     kernel = KERNELS[type(workload.problem.op)]
     all_shapes = [kernel.argument_shapes(workload.problem, schedule, cpu) for schedule in table]
     formats = [type_.format for type_ in (*workload.problem.inputs, workload.problem.output)]
@@ -156,17 +164,22 @@ def _calls(workload: Workload, table: Sequence[Schedule], cpu: Cpu) -> list[Call
     pool.view(np.float32).fill(0.5)
     scratch_bytes = workload.problem.op.scratch_bytes(workload.problem.inputs)
     scratch = aligned_array((scratch_bytes // 4,)) if scratch_bytes else None
-    calls = []
+    clock, calls = itertools.count(), []
+    types = (*workload.problem.inputs, workload.problem.output)
+    shared: dict[tuple[int, tuple[int, ...]], Array] = {}
     for schedule, shapes, offsets in zip(table, all_shapes, layouts, strict=True):
-        types = (*workload.problem.inputs, workload.problem.output)
-        arrays = [aligned_array(s, type_.format, strides_of(s, type_)) for s, type_ in zip(shapes, types, strict=True)]
+        arrays = []
+        for index, (shape, type_) in enumerate(zip(shapes, types, strict=True)):
+            if (index, shape) not in shared:
+                shared[index, shape] = aligned_array(shape, type_.format, strides_of(shape, type_))
+            arrays.append(shared[index, shape])
         turns = []
         for copy in range(copies):
             for index, offset in zip(workload.constants, offsets, strict=False):
                 arrays[index] = array_at(pool, copy * size + offset, shapes[index], formats[index])
             bound = bind_kernel(workload.problem, schedule, cpu, arrays, scratch)
             turns.append([(function, tuple(hl.Buffer(array) for array in each)) for function, each in bound])
-        calls.append(_in_turn(turns))
+        calls.append(_in_turn(turns, clock))
     return calls
 
 
@@ -178,15 +191,15 @@ def _offsets(sizes: Sequence[int]) -> list[int]:
     return offsets
 
 
-def _in_turn(turns: Sequence[Sequence[tuple[hl.Callable, tuple[hl.Buffer, ...]]]]) -> Callable[[], None]:
-    """A call that runs the next of the turns each time."""
-    turn = 0
+def _in_turn(turns: Sequence[Sequence[tuple[hl.Callable, tuple[hl.Buffer, ...]]]], clock: Iterator[int]) -> _Call:
+    """A call that runs one of the turns each time: that of the clock, which all schedules share.
+
+    So none finds the weights that another has just brought into the cache.
+    """
 
     def call() -> None:
-        nonlocal turn
-        for function, arguments in turns[turn]:
+        for function, arguments in turns[next(clock) % len(turns)]:
             function(*arguments)
-        turn = (turn + 1) % len(turns)
 
     return call
 
