@@ -44,3 +44,22 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_navigation_has_every_page_once() -> None:
+    listed = re.findall(r"[\w/]+\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md"))
+
+
+def test_links_to_headings_lead_somewhere() -> None:
+    headings = {
+        page: {_anchor(line) for line in re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)} for page in PAGES
+    }
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\(([^)#:\s]*)#([^)]+)\)", page.read_text()):
+            assert anchor in headings[(page.parent / target).resolve() if target else page], f"{page.name}: {anchor}"
+
+
+def _anchor(heading: str) -> str:
+    """As mkdocs makes it of a heading."""
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())

@@ -115,7 +115,7 @@ def test_densenet121() -> None:
     model = randomized(zoo.densenet121())
     assert isinstance(model, nn.Sequential)
     assert sum(p.numel() for p in model.parameters()) == 7_978_856
-    network = prepare(model, torch.randn(1, 3, 64, 64))
+    network = prepare(model, torch.randn(1, 3, 96, 96))
     concats = [node.op for node in network.graph.nodes if isinstance(node.op, Concat)]
     assert len(concats) == 58
     assert all(op.in_place for op in concats)

@@ -17,7 +17,7 @@ from netopt.graph.passes.use_winograd import Chooser, use_winograd
 from netopt.kernels.choose_convolution import choose_convolution
 from netopt.kernels.cpu import host_cpu
 from netopt.kernels.tune import streams
-from netopt.memory import check_plan, order_for_memory, plan_memory
+from netopt.memory import check_plan, concats_for_memory, order_for_memory, plan_memory
 from netopt.program import Program
 
 
@@ -76,7 +76,7 @@ def prepare(
         UnsupportedModel, InvalidArgument, InvalidType: as `lower`.
     """
     graph, signature = capture(model, example, fallback=fallback)
-    wanted: dict[str, Pass] = {}
+    wanted: dict[str, Pass] = {"write_concat_in_place": concats_for_memory}
     narrow = _is_bfloat16(precision)
     # Winograd's errors are far below those of rounding to bfloat16.
     if narrow or not exact:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,22 @@ def test_the_graph_is_verified_after_each_pass(place: int, monkeypatch: pytest.M
     with pytest.raises(InvalidArgument, match="graph: output 'nothing'"):
         run_passes(graph)
     assert len(ran) == place, "no pass runs on a broken graph"
+
+
+def test_wanted_passes_run_before_the_layouts_or_in_place_of_their_namesakes() -> None:
+    ran: list[str] = []
+
+    def named(name: str) -> Callable[[Graph], Graph]:
+        def run(graph: Graph) -> Graph:
+            ran.append(f"{name} {any(type_.layout.channels_last for type_ in graph.types.values())}")
+            return graph
+
+        return run
+
+    graph, _ = capture(nn.Conv2d(1, 1, 1), torch.ones(1, 1, 2, 2))
+    names = ("write_concat_in_place", "first", "second")
+    run_passes(graph, {name: named(name) for name in names})
+    assert ran == ["first False", "second False", "write_concat_in_place True"]
 
 
 def test_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

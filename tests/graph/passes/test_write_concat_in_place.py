@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,15 +197,28 @@ def test_from_a_file_and_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """Buffers among others are made in three places: for the program, for one that is loaded, for measuring."""
     monkeypatch.setenv("NETOPT_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(tuning, "_SECONDS", 0.01)
-    model, x = (
-        Net(lambda net, x: net.b(torch.cat([net.c(x), net.b(x)[:, :3]], 1)[:, :8])).eval(),
-        torch.randn(1, 3, 9, 8),
-    )
+
+    def wire(net: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([net.b(torch.cat([net.c(x), net.b(x)[:, :3]], 1)[:, :8]), net.a(x)], 1)
+
+    model, x = Net(wire).eval(), torch.randn(1, 3, 9, 8)
     program = netopt.lower(model, x)
     program.save(tmp_path / "a.nopt")
     assert "concat in place" in program.summary()
     assert torch.equal(netopt.load(tmp_path / "a.nopt")(x), program(x))
     torch.testing.assert_close(netopt.lower(model, x, tune=True)(x), program(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_concatenation_that_is_to_copy_and_one_that_is_not() -> None:
+    def wire(net: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([net.a(torch.cat([net.c(x), net.b(x)[:, :3]], 1)), net.b(x)], 1)
+
+    graph, _ = capture(Net(wire).eval(), torch.randn(1, 3, 9, 8))
+    first, second = (node.output for node in of_kind(graph, Concat))
+    for copied, expected in (((), [True, True]), ((first,), [False, True]), ((second,), [True, False])):
+        assert in_place(
+            run_passes(graph, {"write_concat_in_place": partial(write_concat_in_place, copied=copied)})
+        ) == (expected)
 
 
 def test_a_network_without_concatenation_is_left_alone() -> None:

@@ -56,15 +56,18 @@ def run_passes(graph: Graph, wanted: Mapping[str, Pass] | None = None) -> Graph:
 
     Args:
         graph: what was captured.
-        wanted: further passes by name, which the caller wants: run in their order just before `choose_layouts`, when
-            convolutions have their ends, and no value has a layout yet.
+        wanted: further passes by name, which the caller wants. One with the name of a pass of `PASSES` takes its place;
+            the others run in their order just before `choose_layouts`, when convolutions have their ends, and no value
+            has a layout yet.
     """
     folder = os.environ.get("NETOPT_DUMP")
     _dump(graph, folder, "00_captured")
-    named = [(run.__name__, run) for run in PASSES]
-    if wanted:
+    wanted = wanted or {}
+    named = [(run.__name__, wanted.get(run.__name__, run)) for run in PASSES]
+    further = [(name, run) for name, run in wanted.items() if name not in dict(named)]
+    if further:
         before_layouts = PASSES.index(choose_layouts)
-        named[before_layouts:before_layouts] = wanted.items()
+        named[before_layouts:before_layouts] = further
     for number, (name, run) in enumerate(named, 1):
         graph = run(graph)
         verify(graph)

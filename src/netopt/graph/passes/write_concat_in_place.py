@@ -8,6 +8,7 @@ where the shorter ones are runs of the longest, as in a dense block.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.graph.passes.choose_layouts import ON_IMAGES
@@ -17,13 +18,21 @@ from netopt.ops.op import step_bytes
 from netopt.ops.spatial import Sides
 
 
-def write_concat_in_place(graph: Graph) -> Graph:
+def write_concat_in_place(graph: Graph, copied: Collection[str] = ()) -> Graph:
     """Mark the concatenations and slices that need no copy, and give what they consist of its pitch and halo.
 
     A part that cannot be written in place is copied into its place alone, if another part of its concatenation can.
+
+    Args:
+        graph: after `choose_layouts`.
+        copied: outputs of concatenations that are to copy all their parts.
     """
     buffers = _Buffers(graph)
-    concats = [node for node in graph.nodes if isinstance(node.op, Concat) and len(node.inputs) > 1]
+    concats = [
+        node
+        for node in graph.nodes
+        if isinstance(node.op, Concat) and len(node.inputs) > 1 and node.output not in copied
+    ]
     # The widest first: it has room for the others.
     for node in sorted(concats, key=lambda node: -graph.types[node.output].elements):
         buffers.join(node)
