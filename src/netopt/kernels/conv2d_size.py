@@ -26,9 +26,11 @@ class Conv2dSchedule(TileSchedule):
     Attributes:
         pixels_first: the pixels of a tile are computed for all outputs before the next tile of pixels, rather than
             the whole image for the outputs of a tile.
+        ahead: the weights are prefetched as many steps along the inputs before their use; 0: not at all.
     """
 
     pixels_first: bool = False
+    ahead: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,6 @@ class ImageSize:
         self.columns = 1 if self.rows_of_pairs else self.kernel_width
 
         weights = 4 * self.groups * self.outputs * self.inputs * self.kernel_height * self.kernel_width
-        self.is_pixelwise = kernel == [1, 1]
         self.pixels_first = weights <= _CACHED_WEIGHTS
 
     def image(self, shape: Shape) -> Shape:
@@ -129,8 +130,15 @@ def tiles_of(size: ImageSize, cpu: Cpu) -> list[tuple[int, int]]:
                 for strip in strips_of(size, rows)
             )
     best = min(costs.values())
-    # Of tiles that are as good: the widest, which writes the most of a pixel at once and has the most weights on their
-    # way from memory; but the narrowest where the panel of a tile is long, so that it stays in the second-level cache.
-    sign = -1 if size.pixels_first or size.is_pixelwise else 1
+    # Of tiles that are as good: the widest, which writes the most of a pixel at once, where the image is passed once;
+    # else the narrowest, whose panel is the smallest. Then those that fit the lines.
+    sign = -1 if size.pixels_first else 1
     good = {tile for tile, cost in costs.items() if cost <= _AS_GOOD * best and is_avx512(cpu)}
-    return sorted(costs, key=lambda t: (t not in good, sign * t[1] * (t in good), costs[t], t))[:5]
+
+    def order(tile: tuple[int, int]) -> tuple[bool, int, bool, float, tuple[int, int]]:
+        if tile not in good:
+            return True, 0, False, costs[tile], tile
+        whole = size.width % tile[0] == 0 or tile[0] % size.width == 0
+        return False, sign * tile[1], not whole, costs[tile], tile
+
+    return sorted(costs, key=order)[:5]
