@@ -14,7 +14,7 @@ first three:
     64 x 56 x 56  1 x 1   256                      41      39      39
 
 Seen on one core of an AMD EPYC (Zen 5, AVX-512; its peak is about 145), GMAC/s at batch 1, weights and images in the
-cache, one panel a vector; * with pixels first:
+cache, mostly one panel a tile, which makes no difference there; * with pixels first:
 
     input          kernel  outputs  rows x vectors: 14 x 2  6 x 4  7 x 3  7 x 2  4 x 6
     64 x 56 x 56   3 x 3   64                       131     131    89
