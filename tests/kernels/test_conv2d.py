@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.kernels.compile import KERNELS
-from netopt.kernels.conv2d import Conv2dSchedule
+from netopt.kernels.conv2d_size import Conv2dSchedule
 from netopt.kernels.cpu import Cpu, host_cpu
 from netopt.ops import CHANNELS_LAST, Conv2d, Layout, Pointwise
 from tests.kernels.convolutions import assert_matches, with_ends
@@ -144,7 +144,7 @@ def test_the_order_of_loops_changes_no_bit(kernel: int, pixels_first: bool) -> N
         for schedule, threads in (
             (Conv2dSchedule(6, 2, 2), 1),
             (Conv2dSchedule(5, 2, 1, pixels_first=pixels_first), 1),
-            (Conv2dSchedule(5, 1, 1, pixels_first=pixels_first), 3),
+            (Conv2dSchedule(5, 1, 1, pixels_first=pixels_first, ahead=7), 3),
         )
     ]
     assert torch.equal(results[0], results[1])
@@ -221,11 +221,11 @@ AVX512 = Cpu("avx512", 16, 32)
     ("x", "outputs", "kernel", "expected"),
     [
         # Lines of 7 pixels: two of them in a tile. What fits the cache is passed once, in tiles of whole pixels.
-        ((1, 512, 7, 7), 512, 3, Conv2dSchedule(14, 2, 1)),
-        ((1, 256, 14, 14), 256, 3, Conv2dSchedule(14, 2, 1)),
-        ((1, 64, 14, 14), 384, 1, Conv2dSchedule(4, 6, 6)),
-        ((1, 16, 112, 112), 96, 1, Conv2dSchedule(4, 6, 6, pixels_first=True)),
-        ((1, 32, 32, 32), 32, 3, Conv2dSchedule(12, 2, 1, pixels_first=True)),
+        ((1, 512, 7, 7), 512, 3, Conv2dSchedule(14, 2, 1, ahead=64)),
+        ((1, 256, 14, 14), 256, 3, Conv2dSchedule(14, 2, 1, ahead=64)),
+        ((1, 64, 14, 14), 384, 1, Conv2dSchedule(14, 2, 1, ahead=64)),
+        ((1, 16, 112, 112), 96, 1, Conv2dSchedule(4, 6, 1, pixels_first=True)),
+        ((1, 32, 32, 32), 32, 3, Conv2dSchedule(8, 2, 1, pixels_first=True)),
     ],
 )
 def test_defaults_are_those_that_were_measured(

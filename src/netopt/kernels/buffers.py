@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import mmap
-import sys
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,32 +11,12 @@ from netopt.kernels.formats import Array, dtype_of
 from netopt.numerics import ALIGNMENT, FLOAT32, NumberFormat, Shape
 from netopt.ops import TensorType
 
-_HUGE_PAGE = 2 * 2**20
-
 
 def aligned_bytes(size: int) -> NDArray[np.uint8]:
-    """`size` zero bytes that start at a multiple of 64, and on Linux lie in huge pages as far as they fill some.
-
-    A core's prefetchers stop at the end of a page, and each page takes a place in its table of addresses: with pages
-    of 4 KiB, 512 x 512 x 3 x 3 weights that come from memory give 106 GMAC/s, with huge ones 131 (AMD Zen 5).
-    """
-    if size >= _HUGE_PAGE and sys.platform == "linux":
-        return _huge_pages(size)
+    """`size` zero bytes that start at a multiple of 64."""
     raw = np.zeros(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + size]
-
-
-if sys.platform == "linux":
-
-    def _huge_pages(size: int) -> NDArray[np.uint8]:
-        memory = mmap.mmap(-1, size + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        raw = np.frombuffer(memory, np.uint8)
-        start = -raw.ctypes.data % _HUGE_PAGE
-        # To the page that the end lies in, and no further: the rest of its huge page takes no memory then.
-        with contextlib.suppress(OSError):  # a kernel without huge pages
-            memory.madvise(mmap.MADV_HUGEPAGE, start, size)
-        return raw[start : start + size]
 
 
 def aligned_array(shape: Shape, format_: NumberFormat = FLOAT32, strides: Shape | None = None) -> Array:

@@ -210,6 +210,16 @@ class TileSum:
         self.part.compute_at(self.total, m_out).bound_extent(n, tile).vectorize(n, self.lanes).unroll(n).unroll(m)
         self._keep_in_registers(self.part.update())
 
+    def prefetch(self, weight: hl.ImageParam, ahead: int) -> None:
+        """Prefetch packed weights `ahead` steps along the innermost index, for a sum in one block.
+
+        Behind the end of this index lie the weights that are used next; beyond those a prefetch does no harm.
+        """
+        k = self.indices[int(self.pairs)]
+        # By name: a parameter in the first place is taken for a function, which is inlined and has no memory.
+        options = {"image": weight, "at": k, "from": k, "offset": ahead}
+        self.total.update().prefetch(**options, strategy=hl.PrefetchBoundStrategy.NonFaulting)
+
     def _keep_in_registers(self, update: hl.Stage) -> None:
         together = self.indices[: int(self.pairs)]
         update.reorder(*together, self.n, self.m, *self.indices[int(self.pairs) :])
