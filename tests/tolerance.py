@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from netopt.graph import Graph, Node
-from netopt.numerics import FLOAT32
+from netopt.numerics import FLOAT32, NumberFormat
 from netopt.ops import (
     AdaptivePool2d,
     Arithmetic,
@@ -31,6 +31,7 @@ from netopt.ops import (
     Expand,
     LayerNorm,
     Matmul,
+    Op,
     Pad,
     Permute,
     PixelShuffle,
@@ -106,6 +107,15 @@ def judge(graph: Graph, inputs: Sequence[torch.Tensor]) -> list[Bounded]:
         error = error + _terms(node, graph) * SMALLEST_NORMAL
         exact[node.output] = _store((value, error), graph.types[node.output])
     return [exact[name] for name in graph.outputs]
+
+
+def judge_op(op: Op, inputs: Sequence[torch.Tensor], format_: NumberFormat = FLOAT32) -> Bounded:
+    """The same for one op, of which no input is a constant, and whose output is stored in this format."""
+    names = tuple(f"x{i}" for i in range(len(inputs)))
+    types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, inputs, strict=True)}
+    types["y"] = dataclasses.replace(op.infer(list(types.values())), format=format_)
+    (bounded,) = judge(Graph(names, ("y",), (Node(op, names, "y", ""),), types, {}), [x.float() for x in inputs])
+    return bounded
 
 
 def _flushed(value: torch.Tensor) -> torch.Tensor:

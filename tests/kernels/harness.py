@@ -127,3 +127,13 @@ def run_kernel(
     result = to_tensor(arrays[-1].copy())
     assert_nothing_written_beside(memories[-1], arrays[-1])
     return from_memory(result, problem.output)
+
+
+def assert_packing_is_undone(problem: Problem, schedule: Schedule, tensors: Sequence[torch.Tensor]) -> None:
+    """Weight and bias, inputs 1 and 2, are packed in the shape that the kernel takes, and unpacked to the bit."""
+    kernel, cpu = KERNELS[type(problem.op)], host_cpu()
+    for index in (1, 2):
+        value = tensors[index].numpy()
+        packed = kernel.pack(problem, schedule, cpu, index, value)
+        assert packed.shape == kernel.argument_shapes(problem, schedule, cpu)[index]
+        assert np.array_equal(kernel.unpack(problem, index, packed), value)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.graph import Graph, Node
 from netopt.kernels.compile import KERNELS
 from netopt.kernels.conv2d_size import Conv2dSchedule
 from netopt.kernels.cpu import Cpu, host_cpu
-from netopt.ops import CHANNELS_LAST, Conv2d, Layout, Pointwise, TensorType
-from tests.kernels.harness import problem_of, run_kernel
-from tests.tolerance import assert_within, judge
+from netopt.ops import CHANNELS_LAST, Conv2d, Layout, Pointwise
+from tests.kernels.convolutions import assert_matches, with_ends
+from tests.kernels.harness import assert_packing_is_undone, problem_of, run_kernel
+from tests.kernels.images import randn
 
 KERNEL = KERNELS[Conv2d]
 RELU = Pointwise("relu")
@@ -24,49 +21,7 @@ quick = settings(max_examples=30, derandomize=True, deadline=None)
 
 
 def inputs_of(op: Conv2d, x: tuple[int, ...], outputs: int, kernel: tuple[int, int]) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(sum(x) + outputs)
-    tensors = [torch.randn(shape, generator=generator) for shape in (x, (outputs, x[1] // op.groups, *kernel))]
-    if op.has_bias:
-        tensors.append(torch.randn(outputs, generator=generator))
-    if op.has_residual:
-        plain = dataclasses.replace(op, has_residual=False, activation=None)
-        tensors.append(
-            torch.randn(plain.infer([TensorType(tuple(t.shape)) for t in tensors]).shape, generator=generator)
-        )
-    return tensors
-
-
-def assert_matches(
-    op: Conv2d,
-    tensors: list[torch.Tensor],
-    *,
-    halo: tuple[int, int, int, int] = (0, 0, 0, 0),
-    pitch: int = 0,
-    output: Layout = CHANNELS_LAST,
-    schedule: Conv2dSchedule | None = None,
-    threads: int = 1,
-    in_place: bool = False,
-) -> None:
-    """The result is within its bound. `halo` is what the input has beyond the padding; `pitch` is its own."""
-    names = tuple("abcd"[: len(tensors)])
-    types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, tensors, strict=True)}
-    types["y"] = op.infer(list(types.values()))
-    (expected,) = judge(Graph(names, ("y",), (Node(op, names, "y", ""),), types, {}), tensors)
-    around = tuple(p + more for p, more in zip(op.padding, halo, strict=True))
-    source = Layout(True, around, pitch)  # type: ignore[arg-type]
-    residual = output if in_place else Layout(True, (0, 1, 2, 0), 97)
-    layouts = [source, *[Layout()] * (1 + op.has_bias), *[residual] * op.has_residual]
-    result = run_kernel(
-        op,
-        tensors,
-        constants=(1, 2) if op.has_bias else (1,),
-        schedule=schedule,
-        threads=threads,
-        layouts=layouts,
-        output=output,
-        in_place=op.residual_index if in_place else None,
-    )
-    assert_within(result, expected)
+    return with_ends(op, randn(*x), randn(outputs, x[1] // op.groups, *kernel, seed=1))
 
 
 sizes = st.integers(1, 3)
@@ -227,11 +182,7 @@ def test_packing_is_undone_to_the_bit(groups: int, kernel: tuple[int, int]) -> N
     tensors = inputs_of(op, (1, 24, 6, 6), 24 if groups == 24 else 20, kernel)
     problem = problem_of(op, tensors, 1, [CHANNELS_LAST], CHANNELS_LAST)
     for schedule in KERNEL.schedules(problem, host_cpu())[:6]:
-        for index in (1, 2):
-            value = tensors[index].numpy()
-            packed = KERNEL.pack(problem, schedule, host_cpu(), index, value)
-            assert packed.shape == KERNEL.argument_shapes(problem, schedule, host_cpu())[index]
-            assert np.array_equal(KERNEL.unpack(problem, index, packed), value)
+        assert_packing_is_undone(problem, schedule, tensors)
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(48, 1), (64, 64), (60, 60)])

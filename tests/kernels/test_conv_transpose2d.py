@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.graph import Graph, Node
 from netopt.kernels.compile import KERNELS
 from netopt.kernels.cpu import host_cpu
-from netopt.kernels.tile import TileSchedule
-from netopt.ops import CHANNELS_LAST, ConvTranspose2d, Layout, Pointwise, TensorType
-from tests.kernels.harness import problem_of, run_kernel
-from tests.tolerance import assert_within, judge
+from netopt.ops import CHANNELS_LAST, ConvTranspose2d, Layout, Pointwise
+from tests.kernels.convolutions import assert_matches, run, with_ends
+from tests.kernels.harness import assert_packing_is_undone, problem_of
+from tests.kernels.images import randn
 
 KERNEL = KERNELS[ConvTranspose2d]
 RELU = Pointwise("relu")
@@ -24,49 +20,7 @@ quick = settings(max_examples=20, derandomize=True, deadline=None)
 
 
 def inputs_of(op: ConvTranspose2d, x: tuple[int, ...], outputs: int, kernel: tuple[int, int]) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(sum(x) + outputs)
-    tensors = [torch.randn(shape, generator=generator) for shape in (x, (x[1], outputs // op.groups, *kernel))]
-    if op.has_bias:
-        tensors.append(torch.randn(outputs, generator=generator))
-    if op.has_residual:
-        plain = dataclasses.replace(op, has_residual=False, activation=None)
-        shape = plain.infer([TensorType(tuple(t.shape)) for t in tensors]).shape
-        tensors.append(torch.randn(shape, generator=generator))
-    return tensors
-
-
-def run(
-    op: ConvTranspose2d,
-    tensors: list[torch.Tensor],
-    *,
-    halo: tuple[int, int, int, int] = (0, 0, 0, 0),
-    output: Layout = CHANNELS_LAST,
-    schedule: TileSchedule | None = None,
-    threads: int = 1,
-    in_place: bool = False,
-) -> torch.Tensor:
-    """The kernel's result. `halo` is what the input has beyond what is read."""
-    read = op.halo(tuple(tensors[0].shape), tuple(tensors[1].shape))
-    source = Layout(True, tuple(p + more for p, more in zip(read, halo, strict=True)))  # type: ignore[arg-type]
-    residual = output if in_place else Layout(True, (0, 1, 2, 0))
-    return run_kernel(
-        op,
-        tensors,
-        constants=(1, 2) if op.has_bias else (1,),
-        schedule=schedule,
-        threads=threads,
-        layouts=[source, *[Layout()] * (1 + op.has_bias), *[residual] * op.has_residual],
-        output=output,
-        in_place=op.residual_index if in_place else None,
-    )
-
-
-def assert_matches(op: ConvTranspose2d, tensors: list[torch.Tensor], **options: object) -> None:
-    names = tuple("abcd"[: len(tensors)])
-    types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, tensors, strict=True)}
-    types["y"] = op.infer(list(types.values()))
-    (expected,) = judge(Graph(names, ("y",), (Node(op, names, "y", ""),), types, {}), tensors)
-    assert_within(run(op, tensors, **options), expected)  # type: ignore[arg-type]
+    return with_ends(op, randn(*x), randn(x[1], outputs // op.groups, *kernel, seed=1))
 
 
 small = st.integers(1, 3)
@@ -133,11 +87,7 @@ def test_packing_is_undone_to_the_bit(groups: int) -> None:
     tensors = inputs_of(op, (1, 8, 4, 5), 12, (3, 4))
     problem = problem_of(op, tensors, 1, [CHANNELS_LAST], CHANNELS_LAST)
     schedule = KERNEL.schedules(problem, host_cpu())[0]
-    for index in (1, 2):
-        value = tensors[index].numpy()
-        packed = KERNEL.pack(problem, schedule, host_cpu(), index, value)
-        assert packed.shape == KERNEL.argument_shapes(problem, schedule, host_cpu())[index]
-        assert np.array_equal(KERNEL.unpack(problem, index, packed), value)
+    assert_packing_is_undone(problem, schedule, tensors)
 
 
 def test_nan_reaches_the_pixels_that_it_adds_to_and_no_others() -> None:

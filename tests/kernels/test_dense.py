@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.graph import Graph, Node
 from netopt.kernels.compile import KERNELS
 from netopt.kernels.cpu import Cpu, host_cpu
 from netopt.kernels.tile import TileSchedule
-from netopt.ops import Dense, Pointwise, TensorType
-from tests.kernels.harness import problem_of, run_kernel
-from tests.tolerance import assert_within, judge
+from netopt.ops import Dense, Pointwise
+from tests.kernels.harness import assert_packing_is_undone, problem_of, run_kernel
+from tests.tolerance import assert_within, judge_op
 
 KERNEL = KERNELS[Dense]
 quick = settings(max_examples=25, derandomize=True, deadline=None)
@@ -35,13 +33,9 @@ def constants_of(op: Dense) -> tuple[int, ...]:
 def assert_matches(
     op: Dense, tensors: list[torch.Tensor], schedule: TileSchedule | None = None, threads: int = 1
 ) -> None:
-    names = tuple("abcd"[: len(tensors)])
-    types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, tensors, strict=True)}
-    types["y"] = op.infer(list(types.values()))
-    (expected,) = judge(Graph(names, ("y",), (Node(op, names, "y", ""),), types, {}), tensors)
     residual = op.residual_index if op.has_residual else None
     result = run_kernel(op, tensors, constants=constants_of(op), schedule=schedule, threads=threads, in_place=residual)
-    assert_within(result, expected)
+    assert_within(result, judge_op(op, tensors))
 
 
 @quick
@@ -122,11 +116,7 @@ def test_packing_is_undone_to_the_bit(schedule: TileSchedule) -> None:
     op = Dense(True)
     tensors = inputs_of(op, 3, 84, 45)
     problem = problem_of(op, tensors)
-    for index in (1, 2):
-        value = tensors[index].numpy()
-        packed = KERNEL.pack(problem, schedule, host_cpu(), index, value)
-        assert packed.shape == KERNEL.argument_shapes(problem, schedule, host_cpu())[index]
-        assert np.array_equal(KERNEL.unpack(problem, index, packed), value)
+    assert_packing_is_undone(problem, schedule, tensors)
 
 
 def test_nan_in_a_row_stays_in_that_row() -> None:

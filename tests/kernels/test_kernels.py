@@ -10,15 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.graph import Graph, Node
 from netopt.kernels import arithmetic, pointwise
 from netopt.kernels.compile import KERNELS
 from netopt.kernels.cpu import host_cpu
-from netopt.ops import OPS, Arithmetic, Concat, LayerNorm, Op, Permute, Pointwise, Slice, Softmax, TensorType
+from netopt.ops import OPS, Arithmetic, Concat, LayerNorm, Op, Permute, Pointwise, Slice, Softmax
 from netopt.ops import arithmetic as arithmetic_op
 from netopt.ops import pointwise as pointwise_op
 from tests.kernels.harness import problem_of, run_kernel
-from tests.tolerance import assert_within, judge
+from tests.tolerance import assert_within, judge_op
 
 PARAMETERS: dict[str, tuple[float, ...]] = {
     "hardtanh": (-1.0, 2.0),
@@ -38,12 +37,7 @@ def randn(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
 
 def assert_matches(op: Op, inputs: Sequence[torch.Tensor], threads: int = 1) -> None:
     """The kernel's result is within the bound that the inputs imply."""
-    names = tuple(f"x{i}" for i in range(len(inputs)))
-    types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, inputs, strict=True)}
-    types["y"] = op.infer(list(types.values()))
-    graph = Graph(names, ("y",), (Node(op, names, "y", ""),), types, {})
-    (expected,) = judge(graph, inputs)
-    assert_within(run_kernel(op, inputs, threads=threads), expected)
+    assert_within(run_kernel(op, inputs, threads=threads), judge_op(op, inputs))
 
 
 def test_every_op_but_the_folded_and_the_views_has_a_kernel() -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.graph import Graph, Node
 from netopt.kernels.compile import KERNELS
 from netopt.kernels.cpu import host_cpu
 from netopt.kernels.tile import TileSchedule
 from netopt.ops import CHANNELS_LAST, Layout, Pointwise, TensorType, Winograd2d
 from netopt.ops import winograd2d as ops_winograd2d
 from netopt.ops.winograd2d import transform_weight
-from tests.kernels.harness import problem_of, run_kernel
-from tests.tolerance import assert_within, judge
+from tests.kernels.convolutions import assert_matches, run, with_ends
+from tests.kernels.harness import assert_packing_is_undone, problem_of
+from tests.kernels.images import randn
 
 KERNEL = KERNELS[Winograd2d]
 RELU = Pointwise("relu")
@@ -26,49 +25,7 @@ PADDING = (1, 1, 1, 1)
 
 
 def inputs_of(op: Winograd2d, x: tuple[int, ...], outputs: int) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(sum(x) + outputs)
-    weight = transform_weight(torch.randn((outputs, x[1], 3, 3), generator=generator), op.tile)
-    tensors = [torch.randn(x, generator=generator), weight]
-    if op.has_bias:
-        tensors.append(torch.randn(outputs, generator=generator))
-    if op.has_residual:
-        height, width = op.window.outputs(x, "")
-        tensors.append(torch.randn((x[0], outputs, height, width), generator=generator))
-    return tensors
-
-
-def run(
-    op: Winograd2d,
-    tensors: list[torch.Tensor],
-    *,
-    more: tuple[int, int, int, int] = (0, 0, 0, 0),
-    output: Layout = CHANNELS_LAST,
-    schedule: TileSchedule | None = None,
-    threads: int = 1,
-    in_place: bool = False,
-) -> torch.Tensor:
-    """The result; `more` is what the input's halo has beyond what is read."""
-    reads = op.halo(tuple(tensors[0].shape), tuple(tensors[1].shape))
-    source = Layout(True, tuple(a + b for a, b in zip(reads, more, strict=True)))  # type: ignore[arg-type]
-    residual = output if in_place else Layout(True, (0, 1, 2, 0))
-    return run_kernel(
-        op,
-        tensors,
-        constants=(1, 2) if op.has_bias else (1,),
-        schedule=schedule,
-        threads=threads,
-        layouts=[source, *[Layout()] * (1 + op.has_bias), *[residual] * op.has_residual],
-        output=output,
-        in_place=op.residual_index if in_place else None,
-    )
-
-
-def assert_right(op: Winograd2d, tensors: list[torch.Tensor], result: torch.Tensor) -> None:
-    names = tuple("abcd"[: len(tensors)])
-    types = {name: TensorType(tuple(x.shape)) for name, x in zip(names, tensors, strict=True)}
-    types["y"] = op.infer(list(types.values()))
-    (expected,) = judge(Graph(names, ("y",), (Node(op, names, "y", ""),), types, {}), tensors)
-    assert_within(result, expected)
+    return with_ends(op, randn(*x), transform_weight(randn(outputs, x[1], 3, 3, seed=1), op.tile))
 
 
 @settings(max_examples=20, derandomize=True, deadline=None)
@@ -92,7 +49,7 @@ def test_any_size(
 ) -> None:
     op = Winograd2d(tile, padding, True, residual, RELU)
     tensors = inputs_of(op, (batch, channels[0], *image), channels[1])
-    assert_right(op, tensors, run(op, tensors, more=(1, 0, 0, 2), output=Layout(True, output_halo)))
+    assert_matches(op, tensors, halo=(1, 0, 0, 2), output=Layout(True, output_halo))
 
 
 @pytest.mark.parametrize("tile", [2, 4])
@@ -108,14 +65,14 @@ def test_blocks_of_rows_and_of_images(
         tensors = inputs_of(op, x, 16)
         tiling = op.tiling(x, 16)
         assert (tiling.block_rows, tiling.block_images) != (tiling.rows, x[0])
-        assert_right(op, tensors, run(op, tensors, output=Layout(True, (1, 2, 1, 0)), in_place=in_place))
+        assert_matches(op, tensors, output=Layout(True, (1, 2, 1, 0)), in_place=in_place)
 
 
 @pytest.mark.parametrize("schedule", [TileSchedule(1, 1, 1), TileSchedule(3, 2, 1, 2), TileSchedule(4, 3, 3)])
 def test_any_schedule(schedule: TileSchedule) -> None:
     op = Winograd2d(4, PADDING, True, False, RELU)
     tensors = inputs_of(op, (1, 9, 10, 17), 40)
-    assert_right(op, tensors, run(op, tensors, schedule=schedule))
+    assert_matches(op, tensors, schedule=schedule)
 
 
 def test_the_default_schedules_fit_the_registers() -> None:
@@ -134,11 +91,7 @@ def test_packing_is_undone_to_the_bit(tile: int) -> None:
     tensors = inputs_of(op, (1, 5, 8, 8), 21)
     problem = problem_of(op, tensors, 1, [Layout(True, PADDING)], CHANNELS_LAST)
     for schedule in KERNEL.schedules(problem, host_cpu())[:4]:
-        for index in (1, 2):
-            value = tensors[index].numpy()
-            packed = KERNEL.pack(problem, schedule, host_cpu(), index, value)
-            assert packed.shape == KERNEL.argument_shapes(problem, schedule, host_cpu())[index]
-            assert np.array_equal(KERNEL.unpack(problem, index, packed), value)
+        assert_packing_is_undone(problem, schedule, tensors)
 
 
 def test_threads_give_the_same_bits() -> None:

@@ -13,27 +13,18 @@ from hypothesis import strategies as st
 
 from netopt.errors import InvalidArgument
 from netopt.graph import Graph, Node
-from netopt.graph.graph import GraphBuilder
 from netopt.memory import MemoryPlan, check_plan, plan_memory
 from netopt.ops import Arithmetic, Concat, Dense, Op, Permute, Pointwise, Reshape, Slice, TensorType
+from tests.memory.builder import Builder as SmallBuilder
 
 RELU, ADD = Pointwise("relu"), Arithmetic("add")
 
 
-class Builder(GraphBuilder):
+class Builder(SmallBuilder):
     """A graph of x (4, 8), 128 bytes, unless told otherwise."""
 
     def __init__(self, *inputs: str, shape: tuple[int, ...] = (4, 8)) -> None:
-        super().__init__()
-        self.inputs = inputs or ("x",)
-        self.types = {name: TensorType(shape) for name in self.inputs}
-
-    def node(self, name: str, op: Op, *inputs: str) -> str:
-        return self.add_node(op, inputs, name, "")
-
-    def give(self, *outputs: str) -> Graph:
-        self.outputs = outputs
-        return self.finish()
+        super().__init__(*inputs, shape=shape)
 
 
 def _branches() -> Graph:

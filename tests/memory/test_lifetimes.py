@@ -6,27 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.graph import Graph
-from netopt.graph.graph import GraphBuilder
 from netopt.memory.lifetimes import ALIGNMENT, Block, aligned, blocks_of
 from netopt.ops import Arithmetic, Concat, Dense, Op, Permute, Pointwise, Reshape, Slice, Softmax, TensorType
+from tests.memory.builder import Builder as SmallBuilder
 
 RELU, TANH, ADD = Pointwise("relu"), Pointwise("tanh"), Arithmetic("add")
 
 
-class Builder(GraphBuilder):
-    """A graph of square matrices: x (4, 4), 64 bytes, unless told otherwise."""
+class Builder(SmallBuilder):
+    """A graph of x (4, 4), 64 bytes, unless told otherwise."""
 
     def __init__(self, *inputs: str, shape: tuple[int, ...] = (4, 4)) -> None:
-        super().__init__()
-        self.inputs = inputs or ("x",)
-        self.types = {name: TensorType(shape) for name in self.inputs}
-
-    def node(self, name: str, op: Op, *inputs: str) -> str:
-        return self.add_node(op, inputs, name, "")
-
-    def give(self, *outputs: str) -> Graph:
-        self.outputs = outputs
-        return self.finish()
+        super().__init__(*inputs, shape=shape)
 
 
 def _sharing(graph: Graph) -> set[frozenset[str]]:

@@ -17,7 +17,8 @@ from netopt.graph.graph import GraphBuilder
 from netopt.memory import MemoryPlan, check_plan, plan_memory
 from netopt.memory.lifetimes import Block, blocks_of
 from netopt.memory.plan import first_fit, lower_bound, place
-from netopt.ops import Arithmetic, Concat, Dense, Op, Permute, Pointwise, Reshape, Slice, TensorType
+from netopt.ops import Arithmetic, Concat, Dense, Op, Permute, Pointwise, Reshape, Slice
+from tests.memory.builder import Builder as SmallBuilder
 
 RELU, TANH, SIGMOID, ADD = Pointwise("relu"), Pointwise("tanh"), Pointwise("sigmoid"), Arithmetic("add")
 
@@ -135,20 +136,11 @@ def test_shuffles_beat_all_the_orders() -> None:
 # --- networks, built by hand
 
 
-class Builder(GraphBuilder):
-    """A graph of x (8, 8), 256 bytes, unless told otherwise."""
-
-    def __init__(self, *inputs: str, shape: tuple[int, ...] = (8, 8)) -> None:
-        super().__init__()
-        self.inputs = inputs or ("x",)
-        self.types = {name: TensorType(shape) for name in self.inputs}
-
-    def node(self, name: str, op: Op, *inputs: str) -> str:
-        return self.add_node(op, inputs, name, "")
+class Builder(SmallBuilder):
+    """A graph of x (8, 8), 256 bytes, unless told otherwise, that is planned."""
 
     def plan(self, *outputs: str) -> MemoryPlan:
-        self.outputs = outputs
-        return _checked(self.finish())
+        return _checked(self.give(*outputs))
 
 
 def _checked(graph: Graph) -> MemoryPlan:

@@ -1,47 +1,19 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from netopt.graph import Graph, interpret, verify
-from netopt.graph.graph import GraphBuilder
+from netopt.graph import Graph
 from netopt.graph.passes.fuse_activation import fuse_activation
-from netopt.ops import Arithmetic, Dense, Pointwise, Reshape, TensorType
+from netopt.ops import Arithmetic, Dense, Pointwise, Reshape
+from tests.graph.passes import dense_graphs
+from tests.graph.passes.dense_graphs import Builder, labels
 
 RELU, TANH, ADD = Pointwise("relu"), Pointwise("tanh"), Arithmetic("add")
-GENERATOR = torch.Generator().manual_seed(0)
-WEIGHT, BIAS, X = (torch.randn(shape, generator=GENERATOR) for shape in ((4, 4), (4,), (3, 4)))
-
-
-class Builder(GraphBuilder):
-    """A graph of x (3, 4) with dense layers that share one weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inputs = ("x",)
-        self.types = {"x": TensorType((3, 4))}
-        self.weight, self.bias = self.add_constant("w", WEIGHT), self.add_constant("b", BIAS)
-
-    def dense(self, x: str, name: str) -> str:
-        return self.add_node(Dense(has_bias=True), (x, self.weight, self.bias), name, f"layer.{name}")
-
-    def give(self, *outputs: str) -> Graph:
-        self.outputs = outputs
-        return self.finish()
 
 
 def _fused(graph: Graph) -> Graph:
-    """The graph after the pass, which must be valid and, as the same operations run, give the same bits."""
-    fused = fuse_activation(graph)
-    verify(fused)
-    for before, after in zip(interpret(graph, [X]), interpret(fused, [X]), strict=True):
-        assert torch.equal(before, after)
-    assert str(fuse_activation(fused)) == str(fused)
-    return fused
-
-
-def _ops(graph: Graph) -> list[str]:
-    return [node.op.label for node in graph.nodes]
+    """The same operations run, and give the same bits."""
+    return dense_graphs.fused(graph, fuse_activation)
 
 
 @pytest.mark.parametrize("activation", [RELU, TANH, Pointwise("hardtanh", (-0.5, 0.5)), Pointwise("gelu")], ids=str)
@@ -73,14 +45,14 @@ def test_layers_are_fused_each_with_its_own() -> None:
     relu = b.add_node(RELU, (d1,), "relu", "")
     d3 = b.dense(b.add_node(ADD, (tanh, relu), "sum", ""), "d3")
     fused = _fused(b.give(b.add_node(RELU, (d3,), "y", "")))
-    assert _ops(fused) == ["dense + tanh", "dense + relu", "add", "dense + relu"]
+    assert labels(fused) == ["dense + tanh", "dense + relu", "add", "dense + relu"]
 
 
 def test_of_two_activations_the_first_is_fused() -> None:
     b = Builder()
     relu = b.add_node(RELU, (b.dense("x", "d"),), "relu", "")
     fused = _fused(b.give(b.add_node(TANH, (relu,), "y", "")))
-    assert _ops(fused) == ["dense + relu", "tanh"]
+    assert labels(fused) == ["dense + relu", "tanh"]
 
 
 def test_not_where_the_value_between_is_read_twice() -> None:
@@ -88,38 +60,38 @@ def test_not_where_the_value_between_is_read_twice() -> None:
     d = b.dense("x", "d")
     relu = b.add_node(RELU, (d,), "relu", "")
     fused = _fused(b.give(b.add_node(ADD, (relu, d), "y", "")))
-    assert _ops(fused) == ["dense", "relu", "add"]
+    assert labels(fused) == ["dense", "relu", "add"]
 
 
 def test_not_where_two_activations_read_the_value() -> None:
     b = Builder()
     d = b.dense("x", "d")
     fused = _fused(b.give(b.add_node(RELU, (d,), "y", ""), b.add_node(TANH, (d,), "z", "")))
-    assert _ops(fused) == ["dense", "relu", "tanh"]
+    assert labels(fused) == ["dense", "relu", "tanh"]
 
 
 def test_not_where_the_value_between_is_an_output() -> None:
     b = Builder()
     d = b.dense("x", "d")
     fused = _fused(b.give(b.add_node(RELU, (d,), "y", ""), d))
-    assert _ops(fused) == ["dense", "relu"]
+    assert labels(fused) == ["dense", "relu"]
 
 
 def test_not_across_another_op() -> None:
     b = Builder()
     flat = b.add_node(Reshape((12,)), (b.dense("x", "d"),), "flat", "")
     fused = _fused(b.give(b.add_node(RELU, (flat,), "y", "")))
-    assert _ops(fused) == ["dense", "reshape", "relu"]
+    assert labels(fused) == ["dense", "reshape", "relu"]
 
 
 def test_not_into_a_dense_layer_that_has_an_activation() -> None:
     b = Builder()
     d = b.add_node(Dense(activation=TANH), ("x", b.weight), "d", "")
     fused = _fused(b.give(b.add_node(RELU, (d,), "y", "")))
-    assert _ops(fused) == ["dense + tanh", "relu"]
+    assert labels(fused) == ["dense + tanh", "relu"]
 
 
 def test_an_activation_without_a_dense_layer_stays() -> None:
     b = Builder()
     fused = _fused(b.give(b.add_node(RELU, ("x",), "y", ""), b.dense("x", "d")))
-    assert _ops(fused) == ["relu", "dense"]
+    assert labels(fused) == ["relu", "dense"]

@@ -1,51 +1,19 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from netopt.graph import Graph, interpret, verify
-from netopt.graph.graph import GraphBuilder
+from netopt.graph import Graph
 from netopt.graph.passes.fuse_residual import fuse_residual
-from netopt.ops import Arithmetic, Dense, Pointwise, Reshape, Slice, TensorType
+from netopt.ops import Arithmetic, Dense, Pointwise, Reshape, Slice
+from tests.graph.passes import dense_graphs
+from tests.graph.passes.dense_graphs import Builder, X, labels
 
 RELU, ADD = Pointwise("relu"), Arithmetic("add")
-GENERATOR = torch.Generator().manual_seed(0)
-WEIGHT, BIAS, X = (torch.randn(shape, generator=GENERATOR) for shape in ((4, 4), (4,), (3, 4)))
-
-
-class Builder(GraphBuilder):
-    """A graph of x (3, 4) with dense layers that share one weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inputs = ("x",)
-        self.types = {"x": TensorType((3, 4))}
-        self.weight, self.bias = self.add_constant("w", WEIGHT), self.add_constant("b", BIAS)
-
-    def dense(self, x: str, name: str, *, bias: bool = True) -> str:
-        inputs = (x, self.weight, self.bias) if bias else (x, self.weight)
-        return self.add_node(Dense(has_bias=bias), inputs, name, f"layer.{name}")
-
-    def add(self, a: str, b: str, name: str) -> str:
-        return self.add_node(ADD, (a, b), name, "")
-
-    def give(self, *outputs: str) -> Graph:
-        self.outputs = outputs
-        return self.finish()
 
 
 def _fused(graph: Graph) -> Graph:
-    """The graph after the pass, which must be valid and give the same bits: x W^T + b + residual adds in that order."""
-    fused = fuse_residual(graph)
-    verify(fused)
-    for before, after in zip(interpret(graph, [X]), interpret(fused, [X]), strict=True):
-        assert torch.equal(before, after)
-    assert str(fuse_residual(fused)) == str(fused)
-    return fused
-
-
-def _ops(graph: Graph) -> list[str]:
-    return [node.op.label for node in graph.nodes]
+    """The same bits: x W^T + b + residual adds in that order."""
+    return dense_graphs.fused(graph, fuse_residual)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -73,7 +41,7 @@ def test_the_dense_layer_runs_where_the_sum_ran() -> None:
 def test_of_two_dense_layers_one_takes_the_sum() -> None:
     b = Builder()
     fused = _fused(b.give(b.add(b.dense("x", "d1"), b.dense("x", "d2"), "y")))
-    assert _ops(fused) == ["dense", "dense + add"]
+    assert labels(fused) == ["dense", "dense + add"]
 
 
 def test_chains_of_residual_blocks() -> None:
@@ -81,14 +49,14 @@ def test_chains_of_residual_blocks() -> None:
     first = b.add("x", b.dense("x", "d1"), "first")
     second = b.add(b.dense(first, "d2"), first, "second")
     fused = _fused(b.give(b.add(second, b.dense(second, "d3"), "y")))
-    assert _ops(fused) == ["dense + add"] * 3
+    assert labels(fused) == ["dense + add"] * 3
 
 
 def test_a_dense_layer_takes_one_sum_only() -> None:
     b = Builder()
     first = b.add(b.dense("x", "d"), "x", "first")
     fused = _fused(b.give(b.add(first, "x", "y")))
-    assert _ops(fused) == ["dense + add", "add"]
+    assert labels(fused) == ["dense + add", "add"]
 
 
 def test_not_where_the_dense_layer_is_read_twice() -> None:
@@ -96,28 +64,28 @@ def test_not_where_the_dense_layer_is_read_twice() -> None:
     d = b.dense("x", "d")
     relu = b.add_node(RELU, (d,), "relu", "")
     fused = _fused(b.give(b.add(d, "x", "y"), relu))
-    assert _ops(fused) == ["dense", "relu", "add"]
+    assert labels(fused) == ["dense", "relu", "add"]
 
 
 def test_not_where_the_sum_reads_the_dense_layer_twice() -> None:
     b = Builder()
     d = b.dense("x", "d")
     fused = _fused(b.give(b.add(d, d, "y")))
-    assert _ops(fused) == ["dense", "add"]
+    assert labels(fused) == ["dense", "add"]
 
 
 def test_not_where_the_dense_layer_is_an_output() -> None:
     b = Builder()
     d = b.dense("x", "d")
     fused = _fused(b.give(b.add(d, "x", "y"), d))
-    assert _ops(fused) == ["dense", "add"]
+    assert labels(fused) == ["dense", "add"]
 
 
 def test_not_where_the_other_branch_is_constant() -> None:
     b = Builder()
     constant = b.add_constant("c", X.flip(0).contiguous())
     fused = _fused(b.give(b.add(b.dense("x", "d"), constant, "y")))
-    assert _ops(fused) == ["dense", "add"]
+    assert labels(fused) == ["dense", "add"]
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (3, 1)])
@@ -126,25 +94,25 @@ def test_not_where_the_other_branch_is_broadcast(shape: tuple[int, int]) -> None
     axis = shape.index(1)
     part = b.add_node(Slice(axis, 0, 1), ("x",), "part", "")
     fused = _fused(b.give(b.add(b.dense("x", "d"), part, "y")))
-    assert _ops(fused) == ["slice", "dense", "add"]
+    assert labels(fused) == ["slice", "dense", "add"]
 
 
 def test_not_where_the_dense_layer_is_broadcast() -> None:
     b = Builder()
     row = b.add_node(Reshape((4,)), (b.add_node(Slice(0, 0, 1), ("x",), "part", ""),), "row", "")
     fused = _fused(b.give(b.add(b.dense(row, "d"), "x", "y")))
-    assert _ops(fused) == ["slice", "reshape", "dense", "add"]
+    assert labels(fused) == ["slice", "reshape", "dense", "add"]
 
 
 @pytest.mark.parametrize("function", ["sub", "mul", "div"])
 def test_not_into_other_arithmetic(function: str) -> None:
     b = Builder()
     fused = _fused(b.give(b.add_node(Arithmetic(function), (b.dense("x", "d"), "x"), "y", "")))
-    assert _ops(fused) == ["dense", function]
+    assert labels(fused) == ["dense", function]
 
 
 def test_not_after_an_activation() -> None:
     b = Builder()
     d = b.add_node(Dense(activation=RELU), ("x", b.weight), "d", "")
     fused = _fused(b.give(b.add(d, "x", "y")))
-    assert _ops(fused) == ["dense + relu", "add"]
+    assert labels(fused) == ["dense + relu", "add"]
