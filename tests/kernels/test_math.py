@@ -35,7 +35,7 @@ def evaluate(function: Callable[[hl.Expr], hl.Expr], x: torch.Tensor) -> torch.T
     fix_output(out, tuple(x.shape))
     given, result = aligned_array(tuple(x.shape)), aligned_array(tuple(x.shape))
     given[...] = x.numpy()
-    out.compile_to_callable([source], hl.get_host_target())(hl.Buffer(given), hl.Buffer(result))
+    out.compile_to_callable([source.param], hl.get_host_target())(hl.Buffer(given), hl.Buffer(result))
     return torch.from_numpy(result)
 
 

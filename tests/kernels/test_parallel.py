@@ -35,7 +35,8 @@ def tasks_of(op: Op, inputs: list[torch.Tensor], threads: int, path: Path) -> se
     pipeline.output.compile_to_lowered_stmt(str(file), params, hl.StmtOutputFormat.Text, target)
     # Numbers after a $ or _ tell the functions of a process apart.
     return {
-        re.sub(r"[$_]\d+", "", name) for name in re.findall(r"internal func \S+_for_\S+?_s\d+_(\S+)", file.read_text())
+        re.sub(r"[$_]\d+", "", name).rstrip("_")
+        for name in re.findall(r"internal func \S+_for_\S+?_s\d+_(\S+)", file.read_text())
     }
 
 

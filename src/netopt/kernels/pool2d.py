@@ -50,7 +50,7 @@ class Pool2dKernel(FromImageToImage):
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
         _, _, height, width = problem.inputs[0].shape
         if op.function == "max" and op.dilation == (1, 1) and math.prod(op.kernel) <= _UNROLLED_WINDOW:
-            return _small_max(op, source, out, (height, width), cpu)
+            return _small_max(op, source, out, problem, cpu)
         c, x, y, n, total = hl.Var("c"), hl.Var("x"), hl.Var("y"), hl.Var("n"), hl.Func("total")
         k = hl.RDom([(0, op.kernel[1]), (0, op.kernel[0])], "window")
         column = x * op.stride[1] + k.x * op.dilation[1] - window.padding[2]
@@ -94,10 +94,10 @@ class Pool2dKernel(FromImageToImage):
         return Pipeline(out.finish(cpu.lanes), (source.param,))
 
 
-def _small_max(op: Pool2d, source: SpatialInput, out: SpatialOutput, size: tuple[int, int], cpu: Cpu) -> Pipeline:
+def _small_max(op: Pool2d, source: SpatialInput, out: SpatialOutput, problem: Problem, cpu: Cpu) -> Pipeline:
     """The maximum over a window that is written out: a tree, where a chain would wait for each step."""
     # --- algorithm
-    window, (height, width) = op.window(), size
+    window, (height, width) = op.window(), problem.inputs[0].shape[2:]
 
     def result(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
         values = []
@@ -114,12 +114,14 @@ def _small_max(op: Pool2d, source: SpatialInput, out: SpatialOutput, size: tuple
         return hl.strict_float(hl.select(is_nan, hl.f32(math.nan), most))
 
     # --- schedule
-    stage, columns, _ = out.define(result)
+    stage, columns, rows = out.define(result)
     c_out, x_out, x_in, tail = hl.Var("c_out"), hl.RVar("x_out"), hl.RVar("x_in"), hl.TailStrategy.GuardWithIf
     # A few pixels at a time: a whole line of one vector of channels would share a few sets of the first-level cache.
     stage.split(out.c, c_out, out.c, cpu.lanes, tail).split(columns, x_out, x_in, 8, tail)
     stage.reorder(out.c, x_in, c_out, x_out)
     stage.vectorize(out.c)
+    read = problem.output.elements // out.batch * math.prod(op.kernel)
+    split_rows(stage, rows, out.height, read, problem.threads)
     return Pipeline(out.finish(cpu.lanes), (source.param,))
 
 
