@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import netopt
 from netopt.binding import bind_kernels, bind_torch, runs_of
@@ -50,3 +51,25 @@ def test_saved_weights_are_those_of_the_graph(tmp_path: Path) -> None:
     saved = read_network(tmp_path / "net.nopt").graph.constants
     for name, parameter in model.named_parameters():
         assert torch.equal(saved[name], parameter.detach())
+
+
+def test_layers_that_share_a_weight_but_pack_it_in_another_order(tmp_path: Path) -> None:
+    """The first reads the middle of the kernel alone; the strides of the others give them phases of their own."""
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 4, 3, 3, generator=torch.Generator().manual_seed(0)))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            pixel = F.conv_transpose2d(x[:, :, :1, :1], self.weight, padding=1)
+            return pixel, *(F.conv_transpose2d(x, self.weight, stride=stride, padding=1) for stride in (1, 2, 3))
+
+    model, x = Shared(), torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    program = netopt.lower(model, x)
+    program.save(tmp_path / "net.nopt")
+    assert torch.equal(read_network(tmp_path / "net.nopt").graph.constants["weight"], model.weight.detach())
+    for executor in (program, netopt.load(tmp_path / "net.nopt")):
+        for result, expected in zip(executor(x), model(x), strict=True):
+            # Sums of 36 products of numbers near 1.
+            torch.testing.assert_close(result, expected.detach(), rtol=1e-5, atol=1e-5)

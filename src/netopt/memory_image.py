@@ -17,8 +17,8 @@ from netopt.memory import MemoryPlan, scratch_name
 from netopt.numerics import ALIGNMENT, FLOAT32, Shape
 from netopt.ops import Op, TensorType
 
-# A constant as a kernel takes it: its name, the type of the op, its shape when packed.
-Key = tuple[str, type[Op], Shape]
+# A constant as a kernel takes it: its name, the type of the op, its shape when packed, `Kernel.packing`.
+Key = tuple[str, type[Op], Shape, tuple[int, ...]]
 # Elements of an image from which on a kernel of ours, which takes 2 us to call, copies it faster than PyTorch does.
 _SMALLEST_LOAD = 8192
 
@@ -52,7 +52,7 @@ class MemoryImage:
         for node, problem, schedule in steps:
             shapes = KERNELS[type(node.op)].argument_shapes(problem, schedule, host_cpu())
             for name, shape in zip(node.inputs, shapes, strict=False):
-                key = (name, type(node.op), shape)
+                key = _key(name, problem, shape)
                 if name in graph.constants and key not in offsets:
                     offsets[key] = size
                     size += -(-graph.types[name].format.storage_bytes(shape) // ALIGNMENT) * ALIGNMENT
@@ -72,7 +72,7 @@ class MemoryImage:
             if name not in graph.constants:
                 arrays.append(self._array(name, shape))
                 continue
-            key = (name, type(node.op), shape)
+            key = _key(name, problem, shape)
             if key not in self._packed:
                 self._packed[key] = self._reserved.pop(key)
                 self._packed[key][...] = kernel.pack(problem, schedule, cpu, index, to_array(graph.constants[name]))
@@ -88,7 +88,7 @@ class MemoryImage:
         """A constant input of the node in its own layout again."""
         kernel = KERNELS[type(node.op)]
         shape = kernel.argument_shapes(problem, schedule, host_cpu())[index]
-        return to_tensor(kernel.unpack(problem, index, self._packed[node.inputs[index], type(node.op), shape]))
+        return to_tensor(kernel.unpack(problem, index, self._packed[_key(node.inputs[index], problem, shape)]))
 
     # --- for the caller, and for PyTorch
 
@@ -135,3 +135,8 @@ class MemoryImage:
         """The value in the arena as an array of the row-major shape `shape`."""
         type_ = self._types[name]
         return array_at(self.arena, self._offsets[name], shape, type_.format, strides_of(shape, type_))
+
+
+def _key(name: str, problem: Problem, shape: Shape) -> Key:
+    kind = type(problem.op)
+    return name, kind, shape, KERNELS[kind].packing(problem)

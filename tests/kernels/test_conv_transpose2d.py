@@ -90,6 +90,15 @@ def test_packing_is_undone_to_the_bit(groups: int) -> None:
     assert_packing_is_undone(problem, schedule, tensors)
 
 
+def test_elements_that_reach_nothing_are_packed_too() -> None:
+    """Another layer that shares the weight may read them, and a file holds them."""
+    op = ConvTranspose2d((1, 1), (1, 1, 1, 1), has_bias=True)
+    tensors = inputs_of(op, (1, 2, 1, 1), 3, (3, 3))
+    problem = problem_of(op, tensors, 1, [CHANNELS_LAST], CHANNELS_LAST)
+    assert_packing_is_undone(problem, KERNEL.schedules(problem, host_cpu())[0], tensors)
+    assert_matches(op, tensors)
+
+
 def test_nan_reaches_the_pixels_that_it_adds_to_and_no_others() -> None:
     op = ConvTranspose2d((3, 3))
     tensors = inputs_of(op, (1, 2, 3, 4), 5, (2, 2))

@@ -61,11 +61,15 @@ class _Size:
         return (*shape[:3], self.groups, shape[3] // self.groups)
 
     def order(self) -> list[int]:
-        """The elements of the kernel, numbered row by row, phase by phase."""
-        width = self.kernel[1]
-        return [
+        """The elements of the kernel, numbered row by row, phase by phase; last those that no phase reads.
+
+        The latter only reach what is cut off.
+        """
+        height, width = self.kernel
+        read = [
             y * width + x for rows in self.rows for columns in self.columns for y in rows.taps for x in columns.taps
         ]
+        return [*read, *(element for element in range(height * width) if element not in read)]
 
 
 class ConvTranspose2dKernel(OnePipeline[TileSchedule]):
@@ -107,14 +111,16 @@ class ConvTranspose2dKernel(OnePipeline[TileSchedule]):
         split = padded.reshape(groups, inputs, panels, panel, taps)
         return np.ascontiguousarray(split.transpose(0, 2, 4, 1, 3))
 
+    def packing(self, problem: Problem) -> tuple[int, ...]:
+        return tuple(_Size(problem).order())
+
     def unpack(self, problem: Problem, index: int, packed: Array) -> Array:
         size, shape = _Size(problem), problem.inputs[index].shape
         if index == 2:
             return np.ascontiguousarray(packed[:, : size.outputs]).reshape(shape)
         groups, panels, taps, inputs, panel = packed.shape
         grouped = packed.transpose(0, 3, 1, 4, 2).reshape(groups, inputs, panels * panel, taps)
-        # Elements that only reach what is cut off are in no phase; they are in no result either.
-        value = np.zeros((groups, inputs, size.outputs, size.kernel[0] * size.kernel[1]), np.float32)
+        value = np.empty((groups, inputs, size.outputs, taps), np.float32)
         value[..., size.order()] = grouped[:, :, : size.outputs]
         return value.reshape(shape)
 
