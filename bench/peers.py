@@ -108,7 +108,8 @@ class DeepSparse(SelfTimed):
 
     def __del__(self) -> None:
         """End the process."""
-        self._process.kill()
+        if hasattr(self, "_process"):
+            self._process.kill()
 
     def _read(self) -> Any:
         assert self._process.stdout is not None
