@@ -173,7 +173,5 @@ def _exported(model: nn.Module, x: torch.Tensor, *, dynamo: bool = True):  # typ
         path = os.fspath(Path(folder) / "model.onnx")
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            torch.onnx.export(
-                model, (x,), path, dynamo=dynamo, verbose=False, **({} if dynamo else {"opset_version": 13})
-            )
+            torch.onnx.export(model, (x,), path, dynamo=dynamo, verbose=False, opset_version=None if dynamo else 14)
         yield path

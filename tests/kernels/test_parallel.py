@@ -33,11 +33,9 @@ def tasks_of(op: Op, inputs: list[torch.Tensor], threads: int, path: Path) -> se
     file, target = path / "code.txt", hl.Target(cpu.target)
     params = [source.param for source in pipeline.inputs]
     pipeline.output.compile_to_lowered_stmt(str(file), params, hl.StmtOutputFormat.Text, target)
-    # Numbers after a $ or _ tell the functions of a process apart.
-    return {
-        re.sub(r"[$_]\d+", "", name).rstrip("_")
-        for name in re.findall(r"internal func \S+_for_\S+?_s\d+_(\S+)", file.read_text())
-    }
+    # Numbers after a $ or _, and more underscores, tell the functions of a process apart.
+    names = re.findall(r"internal func \S+_for_\S+?_s\d+_(\S+)", file.read_text())
+    return {re.sub(r"_+", "_", re.sub(r"[$_]\d+", "", name)).rstrip("_") for name in names}
 
 
 def conv(groups: int = 1) -> Conv2d:
