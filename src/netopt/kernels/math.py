@@ -116,9 +116,8 @@ def log1p_of_unit(u: hl.Expr) -> hl.Expr:
 
 
 def sigmoid(x: hl.Expr) -> hl.Expr:
-    """1 / (1 + e^-x), from e^-|x|, which does not overflow."""
-    e = exp(-hl.abs(x))
-    return hl.select(x < f32(0.0), e, f32(1.0)) / (f32(1.0) + e)
+    """1 / (1 + e^-x); 0 where e^-x overflows, which is where it is below the smallest normal numbers."""
+    return f32(1.0) / (f32(1.0) + exp(-x))
 
 
 def _horner(x: hl.Expr, *coefficients: float) -> hl.Expr:

@@ -70,7 +70,7 @@ EXPRESSIONS: dict[str, Callable[..., hl.Expr]] = {
     "elu": _elu,
     "gelu": lambda x: f32(0.5) * x * (f32(1.0) + erf(x * f32(math.sqrt(0.5)))),
     "gelu_tanh": _gelu_tanh,
-    "silu": lambda x: x * sigmoid(x),
+    "silu": lambda x: x / (f32(1.0) + exp(-x)),
     "sigmoid": sigmoid,
     "tanh": tanh,
     "hardswish": lambda x: x * _hardsigmoid(x),
