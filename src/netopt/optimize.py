@@ -53,7 +53,9 @@ def optimize(
         lower: compile the result for this machine; needs `example`.
         example: one input: a tensor, a tuple of positional arguments or a dict of keyword arguments.
         threads: for the program; see `netopt.lower`.
-        tune, exact, precision: for the program; see `netopt.lower`.
+        tune: for the program; see `netopt.lower`.
+        exact: for the program; see `netopt.lower`.
+        precision: for the program; see `netopt.lower`.
         fallback: let PyTorch run what cannot be lowered; see `netopt.lower`.
 
     Raises:

@@ -85,7 +85,8 @@ class Program:
         Args:
             watch: called in order as watch(index, run), with the step's index in `steps` and what it runs. Denormals
                 are flushed around it where they are in a call.
-            args, kwargs: as a call takes them.
+            *args: as a call takes them.
+            **kwargs: as a call takes them.
 
         Raises:
             InvalidArgument, InvalidType: as a call.
