@@ -28,7 +28,7 @@ from netopt.kernels.formats import Array, Source
 from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
 from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.spatial import channels_last, zero_halo
-from netopt.kernels.tile import Band, TileSchedule, TileSum, bands_of, share_tiles, tiles_by_cost
+from netopt.kernels.tile import Band, TileSchedule, TileSum, bands_of, share_tiles, tile_schedules
 from netopt.numerics import Shape
 from netopt.ops import ConvTranspose2d
 from netopt.ops.conv_transpose2d import Phase
@@ -79,13 +79,7 @@ class ConvTranspose2dKernel(OnePipeline[TileSchedule]):
 
     def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[TileSchedule]:
         size = _Size(problem)
-        tiles = tiles_by_cost(size.columns[0].count, size.outputs, cpu)[:5]
-        return [
-            TileSchedule(rows, vectors, panel, unroll)
-            for unroll in (1, 2)
-            for rows, vectors in tiles
-            for panel in dict.fromkeys((vectors, 1))
-        ]
+        return tile_schedules(size.columns[0].count, size.outputs, cpu)
 
     def argument_shapes(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> tuple[Shape, ...]:
         size = _Size(problem)

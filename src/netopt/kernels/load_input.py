@@ -18,8 +18,8 @@ from netopt.ops import Relayout, TensorType
 def loader_of(type_: TensorType, place: Array) -> Callable[[torch.Tensor], None]:
     """A function that writes a float32 tensor of the type's shape into `place`, halo included.
 
-    By the kernel that changes layouts: on one core of an AMD EPYC (Zen 5) an image of 3 x 224 x 224 takes 27 us to
-    float32 and 42 us to bfloat16, where PyTorch's copy takes 49 and 153.
+    By the kernel that changes layouts: on one core of an AMD EPYC (Zen 5) an image of 3 x 224 x 224 takes 13 us to
+    float32 and 12 us to bfloat16, where the copy of PyTorch 2.13.0 takes 46 and 145 (medians, interleaved).
 
     Args:
         type_: of the input: an image channels last.

@@ -64,6 +64,16 @@ def bands_of(rows: int, s: TileSchedule) -> list[Band]:
     return [band for band in parts if band.rows]
 
 
+def tile_schedules(rows: int, outputs: int, cpu: Cpu) -> list[TileSchedule]:
+    """Schedules worth measuring for tiles of a matrix of this size: the five most promising tiles, in two panels."""
+    return [
+        TileSchedule(height, vectors, panel, unroll)
+        for unroll in (1, 2)
+        for height, vectors in tiles_by_cost(rows, outputs, cpu)[:5]
+        for panel in dict.fromkeys((vectors, 1))
+    ]
+
+
 def tiles_by_cost(rows: int, outputs: int, cpu: Cpu) -> list[tuple[int, int]]:
     """Tiles (rows, vectors) that fit the registers, for a matrix of this size, the most promising first."""
     return [tile for tile, _ in tile_costs(rows, outputs, cpu)]

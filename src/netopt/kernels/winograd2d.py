@@ -19,7 +19,7 @@ from netopt.kernels.cpu import Cpu
 from netopt.kernels.formats import Array
 from netopt.kernels.kernel import Call, Kernel, Problem
 from netopt.kernels.spatial import channels_last
-from netopt.kernels.tile import TileSchedule, tiles_by_cost
+from netopt.kernels.tile import TileSchedule, tile_schedules
 from netopt.kernels.winograd_steps import end, product, transform, zeros_around
 from netopt.numerics import Shape
 from netopt.ops import TensorType, Winograd2d
@@ -51,13 +51,7 @@ class Winograd2dKernel(Kernel[TileSchedule]):
     op = Winograd2d
 
     def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[TileSchedule]:
-        tiles = tiles_by_cost(_tiling(problem).tiles, problem.output.shape[1], cpu)[:5]
-        return [
-            TileSchedule(rows, vectors, panel, unroll)
-            for unroll in (1, 2)
-            for rows, vectors in tiles
-            for panel in dict.fromkeys((vectors, 1))
-        ]
+        return tile_schedules(_tiling(problem).tiles, problem.output.shape[1], cpu)
 
     def argument_shapes(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> tuple[Shape, ...]:
         op = _op(problem)
