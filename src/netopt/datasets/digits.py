@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
+from netopt.datasets.split import Split
 from netopt.errors import NetoptError
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images (number, features) as float32 from 0 to 1, and their labels (number,) as int64."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
 
 
 def digits(*, held_out: float = 0.3, seed: int = 0) -> tuple[Split, Split]:
     """The digits as (training, held-out) parts, shuffled, with every digit in proportion in both.
+
+    Images are (number, 64), from 0 to 1.
 
     Args:
         held_out: share of the images in the second part.

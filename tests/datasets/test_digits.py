@@ -1,4 +1,4 @@
-"""The real data."""
+"""The digits that scikit-learn ships."""
 
 from __future__ import annotations
 
