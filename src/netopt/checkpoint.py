@@ -1,0 +1,89 @@
+"""The file that a training goes on from after an interruption."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from netopt.errors import InvalidArgument
+from netopt.files import write_atomically
+
+_REMEDY = "remove the file to train anew, or give another checkpoint=..."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training's file: tensors, numbers and text, no code.
+
+    Attributes:
+        path: of the file.
+        training: says what is trained how; a file of another training is refused.
+        model: whose state is saved and restored.
+        optimizer: the same.
+    """
+
+    path: Path
+    training: str
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def save(self, epochs: int) -> None:
+        """Replace the file by one with `epochs` behind it."""
+        state = {
+            "training": self.training,
+            "epochs": epochs,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, [buffer.getbuffer()])
+
+    def load(self) -> int:
+        """Restore model and optimizer; the number of epochs behind them, 0 where there is no file.
+
+        Raises:
+            InvalidArgument: the file is damaged, or of another training, optimizer or model. It stays as it is.
+        """
+        if not self.path.exists():
+            return 0
+        try:
+            # On the CPU, where optimizers keep their counts of steps; loading moves the rest to the model's device.
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            training, epochs = state["training"], int(state["epochs"])
+            model, optimizer = state["model"], state["optimizer"]
+            settings = _settings(optimizer)
+        except Exception as error:  # whatever a damaged file makes torch raise
+            raise self._refused("one written by retrain", _reason(error)) from error
+        if training != self.training:
+            raise self._refused(f"one of {self.training}", training)
+        if settings != _settings(self.optimizer.state_dict()):
+            raise self._refused(f"one of this {type(self.optimizer).__name__}", "another optimizer, or other options")
+        try:
+            self.model.load_state_dict(model)
+            self.optimizer.load_state_dict(optimizer)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise self._refused("one of this model", _reason(error)) from error
+        return epochs
+
+    def _refused(self, expected: str, found: str) -> InvalidArgument:
+        return InvalidArgument(f"checkpoint '{self.path}'", expected=expected, found=found, fix=_REMEDY)
+
+
+def _settings(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The optimizer's options for each group of parameters, without what changes from step to step."""
+    return [
+        {key: value for key, value in group.items() if key not in ("lr", "params")} for group in state["param_groups"]
+    ]
+
+
+def _reason(error: Exception) -> str:
+    """The first two lines of a message: the first of load_state_dict's only says that there are errors."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {' '.join(lines[:2])}"
