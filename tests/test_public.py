@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+from pathlib import Path
+
 import netopt
+from netopt import datasets, report
 
 
 def test_public_names() -> None:
@@ -16,16 +21,65 @@ def test_public_names() -> None:
         "NetoptError",
         "Optimized",
         "Program",
+        "Proposal",
         "Report",
         "Technique",
         "UnsupportedModel",
         "factorization",
         "load",
+        "load_weights",
         "lower",
         "optimize",
+        "restore_structure",
+        "retrain",
+        "save_weights",
     ]
-    assert sorted(netopt.factorization.__all__) == ["Energy", "FactoredDense", "SVD", "factor_dense", "svd_factors"]
     assert all(hasattr(netopt, name) for name in netopt.__all__)
+
+
+def test_public_names_of_the_packages() -> None:
+    assert sorted(netopt.factorization.__all__) == [
+        "Budget",
+        "CP",
+        "ChannelSVD",
+        "DepthwiseSVD",
+        "EVBMF",
+        "Energy",
+        "FactoredConv",
+        "FactoredDense",
+        "SVD",
+        "SpatialSVD",
+        "Tucker",
+        "decompose",
+        "factor_dense",
+        "svd_factors",
+    ]
+    assert sorted(datasets.__all__) == ["Batches", "Split", "cifar10", "digits", "mnist"]
+    assert sorted(report.__all__) == ["Accuracy", "Comparison", "Measured", "Profile", "StepTime", "compare", "profile"]
+    for package in (netopt.factorization, datasets, report):
+        assert all(hasattr(package, name) for name in package.__all__)
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """Each with the heading that a reader looks for."""
+    page = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
+    headings = set(re.findall(r"heading: netopt\.(.+)", page))
+    wanted = {name for name in netopt.__all__ if name != "factorization"}
+    for package in (netopt.factorization, datasets, report):
+        wanted |= {f"{package.__name__.removeprefix('netopt.')}.{name}" for name in package.__all__}
+    assert headings == wanted
+
+
+def test_the_reference_names_what_there_is() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
+    for path in re.findall(r"^::: (\S+)", page, re.MULTILINE):
+        module, _, name = path.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), path
+
+
+def test_the_verbs_are_functions_and_no_modules() -> None:
+    """netopt.lower, netopt.optimize and netopt.retrain are modules, too."""
+    assert all(callable(getattr(netopt, name)) for name in ("lower", "optimize", "retrain"))
 
 
 def test_errors_are_of_the_builtin_kinds_that_fit() -> None:

@@ -1,12 +1,16 @@
 """netopt: make trained PyTorch networks smaller and faster on CPUs, and prove it."""
 
 from netopt import factorization
+from netopt.cost import Cost
 from netopt.errors import FileFormatError, InvalidArgument, InvalidType, NetoptError, UnsupportedModel
+from netopt.layer_report import Report
 from netopt.lower import lower
 from netopt.optimize import Optimized, optimize
 from netopt.program import Program, load
+from netopt.retrain import retrain
 from netopt.select import Layer
-from netopt.technique import Cost, Keep, Report, Technique
+from netopt.structure import load_weights, restore_structure, save_weights
+from netopt.technique import Keep, Proposal, Technique
 
 __version__ = "0.1.0"
 
@@ -20,11 +24,16 @@ __all__ = [
     "NetoptError",
     "Optimized",
     "Program",
+    "Proposal",
     "Report",
     "Technique",
     "UnsupportedModel",
     "factorization",
     "load",
+    "load_weights",
     "lower",
     "optimize",
+    "restore_structure",
+    "retrain",
+    "save_weights",
 ]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
 from netopt.checks import check_threads
 from netopt.errors import InvalidArgument, InvalidType
-from netopt.graph.capture import Example
+from netopt.layer_report import Report
 from netopt.lower import lower as lower_model
 from netopt.lower import prepare
+from netopt.measure import FasterBy, network_times
+from netopt.observe import Calibration, Example
 from netopt.program import Program
-from netopt.technique import Report, Technique, transform
+from netopt.technique import Technique
+from netopt.transform import KeepIf, Train, retrained, transform
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,14 @@ def optimize(
     model: nn.Module,
     techniques: Technique | Sequence[Technique],
     *,
-    train: Callable[[nn.Module], nn.Module | None] | None = None,
+    train: Train | None = None,
     lower: bool = False,
     example: Example | None = None,
+    calibration: Calibration | None = None,
+    keep_if: KeepIf | None = None,
+    margin: float = 0.05,
+    iterative: bool = False,
+    recover: Train | None = None,
     threads: int = 1,
     tune: bool = False,
     exact: bool = True,
@@ -49,42 +59,68 @@ def optimize(
     Args:
         model: a trained network.
         techniques: applied one after the other.
-        train: gets the transformed model; trains it in place or returns another.
+        train: gets the transformed model; trains it in place or returns another. `netopt.retrain` is one.
         lower: compile the result for this machine; needs `example`.
         example: one input: a tensor, a tuple of positional arguments or a dict of keyword arguments.
-        threads: for the program; see `netopt.lower`.
-        tune: for the program; see `netopt.lower`.
-        exact: for the program; see `netopt.lower`.
-        precision: for the program; see `netopt.lower`.
+        calibration: inputs, a tensor (number, ...) or a list of batches, on which factorizations minimise the error of
+            each layer's output, in place of that of its weights.
+        keep_if: which replacements are kept: "faster", the default with an example, where the lowered layer was
+            measured to take less time (all of them are undone should the whole network take more); "smaller", the
+            default without one, where it has fewer parameters; or "always".
+        margin: for "faster", the share of a layer's time that must be saved.
+        iterative: replace one layer after another, with `recover`, or without it `train`, after each.
+        recover: a short training after each replacement; implies `iterative`.
+        threads: for the program, and for measuring; see `netopt.lower`. So are the options below.
+        tune: see `netopt.lower`.
+        exact: see `netopt.lower`.
+        precision: see `netopt.lower`.
         fallback: let PyTorch run what cannot be lowered; see `netopt.lower`.
 
     Raises:
-        InvalidArgument: `lower` without `example`.
+        InvalidArgument: `lower` or "faster" without `example`, or an option that is out of range.
         InvalidType: an argument, or what `train` returns, is not what it should be.
         NetoptError: a layer cannot be replaced, or the model cannot be lowered; names the layer.
     """
-    if lower and example is None:
-        raise InvalidArgument(
-            "example", expected="an input for the shapes", found="none", fix="give example=... with lower=True"
-        )
-    if train is not None and not callable(train):
-        raise InvalidType("train", expected="a function of the model", found=repr(train))
+    keep_if = _checked(lower, example, keep_if, margin, {"train": train, "recover": recover})
+    if iterative and train is None and recover is None:
+        raise InvalidArgument("iterative", expected="train or recover", found="neither", fix="give recover=...")
     check_threads(threads)
-    transformed, report = transform(model, techniques)
+    options: dict[str, Any] = {"threads": threads, "tune": tune, "exact": exact, "precision": precision}
+    transformed, report = transform(
+        model,
+        techniques,
+        example=example,
+        calibration=calibration,
+        keep_if=keep_if,
+        judge=FasterBy(margin=margin, options=options) if keep_if == "faster" else None,
+        recover=recover or (train if iterative else None),
+    )
+    options = {**options, "fallback": fallback}
+    if keep_if == "faster" and any(row.replaced for row in report.rows):
+        report = replace(report, network=network_times(model, transformed, example, options))
+        if report.network is not None and report.network.after_ms > report.network.before_ms:
+            transformed, report = copy.deepcopy(model), report.undone()
     if train is not None and lower and example is not None:
         # What cannot be lowered should be known before the hours of training, not after.
         prepare(transformed, example, precision=precision, fallback=fallback)
     if train is not None:
-        trained: object = train(transformed)
-        if isinstance(trained, nn.Module):
-            transformed = trained
-        elif trained is not None:
-            raise InvalidType(
-                "train", expected="a model, or None after training in place", found=type(trained).__name__
-            )
-    program = None
-    if lower and example is not None:
-        program = lower_model(
-            transformed, example, threads=threads, tune=tune, exact=exact, precision=precision, fallback=fallback
-        )
+        transformed = retrained(transformed, train)
+    program = lower_model(transformed, example, **options) if lower and example is not None else None
     return Optimized(transformed, program, report)
+
+
+def _checked(
+    lower: bool, example: Example | None, keep_if: KeepIf | None, margin: float, functions: dict[str, Train | None]
+) -> KeepIf:
+    """Whether what was asked for can be done; what decides which replacements are kept."""
+    if example is None and (lower or keep_if == "faster"):
+        what = "lower=True" if lower else 'keep_if="faster"'
+        raise InvalidArgument(
+            "example", expected="an input for the shapes", found="none", fix=f"give example=... with {what}"
+        )
+    if not isinstance(margin, float | int) or not 0 <= margin < 1:
+        raise InvalidArgument("margin", expected="a share from 0, below 1", found=margin)
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise InvalidType(name, expected="a function of the model", found=repr(function))
+    return keep_if or ("smaller" if example is None else "faster")

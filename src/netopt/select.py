@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from netopt.errors import InvalidArgument, InvalidType, name_of_layer
@@ -34,12 +35,16 @@ class Layer:
         module: the layer.
         is_first: no dense or convolution layer was registered before it in the network.
         is_last: none was registered after it.
+        input_shapes: the shape of its input in each call of a run on the example; empty without an example.
+        calibration: gives the layer's inputs when the network runs on calibration inputs; None without such.
     """
 
     name: str
     module: nn.Module
     is_first: bool
     is_last: bool
+    input_shapes: tuple[torch.Size, ...] = ()
+    calibration: Callable[[], Iterator[torch.Tensor]] | None = None
 
     def __getattr__(self, attribute: str) -> Any:
         # Python asks only for what a Layer does not have itself. Dunder names are the interpreter's own questions.

@@ -1,0 +1,105 @@
+"""What layers cost: numbers of weights, and multiply-adds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from netopt.errors import InvalidArgument
+from netopt.select import WEIGHTED
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a layer costs.
+
+    Attributes:
+        parameters: numbers of weights and biases.
+        multiply_adds: for inputs of known shapes, of one run; else for one input vector of a dense layer, or one output
+            position of a convolution.
+    """
+
+    parameters: int
+    multiply_adds: int
+
+    @classmethod
+    def of(cls, module: nn.Module, inputs: Sequence[torch.Size] = ()) -> Cost:
+        """The cost of the dense and convolution layers in `module`.
+
+        Its other parameters are counted, their arithmetic is not.
+
+        Args:
+            module: a layer, or what replaced it.
+            inputs: the shape of its input in each call of a run, if known.
+
+        Raises:
+            InvalidArgument: the shapes are known, and the module cannot be called on PyTorch's meta device.
+        """
+        parameters = sum(p.numel() for p in module.parameters())
+        if inputs:
+            return cls(parameters, _multiply_adds(module, inputs))
+        return cls(parameters, sum(_weight(layer).numel() for layer in _weighted(module)))
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.parameters + other.parameters, self.multiply_adds + other.multiply_adds)
+
+
+def _weighted(module: nn.Module) -> list[nn.Module]:
+    return [layer for layer in module.modules() if isinstance(layer, WEIGHTED)]
+
+
+def _weight(layer: nn.Module) -> torch.Tensor:
+    assert isinstance(layer.weight, torch.Tensor)
+    return layer.weight
+
+
+def _multiply_adds(module: nn.Module, inputs: Sequence[torch.Size]) -> int:
+    """Of calls with inputs of these shapes: found by calls on the meta device, where nothing is computed.
+
+    Raises:
+        InvalidArgument: the module cannot be called there.
+    """
+    shadow = copy.deepcopy(module).to("meta").eval()
+    total = 0
+
+    def add(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor) -> None:
+        nonlocal total
+        total += multiply_adds(layer, next(iter((*args, *kwargs.values()))).shape, output.shape)
+
+    for part in shadow.modules():
+        part._forward_hooks.clear()  # the user's own, which may look at values
+    for layer in _weighted(shadow):
+        layer.register_forward_hook(add, with_kwargs=True)
+    dtype = next((p.dtype for p in shadow.parameters()), torch.float32)
+    with torch.no_grad():
+        for shape in inputs:
+            try:
+                shadow(torch.empty(shape, device="meta", dtype=dtype))
+            except Exception as error:  # whatever the module's own code raises
+                raise InvalidArgument(
+                    f"cost of a {type(module).__name__}",
+                    expected="a module that can be called on PyTorch's meta device",
+                    found=f"{type(error).__name__}: {error}",
+                    fix="override Technique.cost",
+                ) from error
+    return total
+
+
+def multiply_adds(layer: nn.Module, given: torch.Size, output: torch.Size) -> int:
+    """Of one call of a dense or convolution layer.
+
+    Each weight is used once for each row of a dense layer, for each output position of a convolution, and for each
+    input position of a transposed one.
+    """
+    weight = _weight(layer)
+    if isinstance(layer, nn.Linear):
+        return output.numel() // layer.out_features * weight.numel()
+    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        return given.numel() // layer.in_channels * weight.numel()
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    return output.numel() // layer.out_channels * weight.numel()

@@ -1,0 +1,148 @@
+"""What the layers of a network are given when it runs: shapes on an example, values on calibration inputs."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from netopt.errors import InvalidArgument, InvalidType
+
+# One input: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
+Example = Any
+# Inputs for calibration: a tensor (number, ...), or batches, each an example or a pair (inputs, labels).
+Calibration = torch.Tensor | Sequence[Any]
+
+
+Note = Callable[[str, list[Any]], None]
+
+
+class _Enough(Exception):
+    """Ends a run early: the layer that was waited for has been called."""
+
+
+def call(model: nn.Module, example: Example) -> Any:
+    """The model's output for an example."""
+    if isinstance(example, Mapping):
+        return model(**example)
+    return model(*example) if isinstance(example, tuple | list) else model(example)
+
+
+def input_shapes(model: nn.Module, example: Example) -> dict[str, tuple[torch.Size, ...]]:
+    """For each module, by name, the shape of its input in each call of one run in eval mode.
+
+    A module that is not called has none, nor has one that takes anything but one tensor of floating-point numbers. The
+    model is not changed.
+
+    Raises:
+        InvalidArgument: the model fails for the example.
+    """
+    shapes: dict[str, list[torch.Size]] = {name: [] for name, _ in model.named_modules()}
+    others: set[str] = set()
+
+    def note(name: str, given: list[Any]) -> None:
+        if len(given) == 1 and isinstance(given[0], torch.Tensor) and given[0].is_floating_point():
+            shapes[name].append(given[0].shape)
+        else:
+            others.add(name)
+
+    with watched(copy.deepcopy(model).eval(), list(shapes), note) as shadow, torch.no_grad():
+        try:
+            call(shadow, example)
+        except Exception as error:  # whatever the model's own code raises
+            raise InvalidArgument(
+                "example", expected="an input that the model takes", found=f"{type(error).__name__}: {error}"
+            ) from error
+    return {name: () if name in others else tuple(seen) for name, seen in shapes.items()}
+
+
+class Observer:
+    """Runs a network on calibration inputs, again for each question, so that no layer's inputs need to be kept."""
+
+    def __init__(self, model: nn.Module, calibration: Calibration, batch: int = 64) -> None:
+        """Take a copy of the model, in eval mode.
+
+        Args:
+            model: the network as it is.
+            calibration: inputs.
+            batch: rows of a tensor that are run together.
+
+        Raises:
+            InvalidType: `calibration` is neither a tensor nor a list of batches.
+            InvalidArgument: it is empty, or the model fails for it.
+        """
+        if isinstance(calibration, torch.Tensor):
+            some = calibration.dim() > 0 and len(calibration) > 0
+            self._batches: Sequence[Any] = torch.split(calibration, batch) if some else ()
+        elif isinstance(calibration, Sequence) and not isinstance(calibration, str):
+            self._batches = [_inputs_of(item) for item in calibration]
+        else:
+            raise InvalidType(
+                "calibration",
+                expected="a tensor, or a list of batches",
+                found=type(calibration).__name__,
+                fix="of a data loader, give list(loader)",
+            )
+        if not self._batches:
+            raise InvalidArgument("calibration", expected="at least one input", found="none")
+        self._model = copy.deepcopy(model).eval()
+        self._calls: Counter[str] = Counter()
+        self._run(self._batches[0], list(dict(model.named_modules())), lambda name, _: self._calls.update([name]))
+
+    def inputs(self, layer: str) -> Iterator[torch.Tensor]:
+        """What the layer of this name is given, call by call. Nothing runs after its last call in a batch."""
+        if not self._calls[layer]:
+            return
+        seen: list[torch.Tensor] = []
+
+        def note(_name: str, given: list[Any]) -> None:
+            # A copy: until its last call, the network may change what the layer was given.
+            seen.append(given[0].detach().clone())
+            if len(seen) == self._calls[layer]:
+                raise _Enough
+
+        for batch in self._batches:
+            self._run(batch, [layer], note)
+            yield from seen
+            seen.clear()
+
+    def _run(self, batch: Any, names: Sequence[str], note: Note) -> None:
+        with watched(self._model, names, note) as model, torch.no_grad():
+            try:
+                call(model, batch)
+            except _Enough:
+                pass
+            except Exception as error:  # whatever the model's own code raises
+                raise InvalidArgument(
+                    "calibration", expected="inputs that the model takes", found=f"{type(error).__name__}: {error}"
+                ) from error
+
+
+@contextmanager
+def watched(model: nn.Module, names: Sequence[str], note: Note) -> Iterator[nn.Module]:
+    """The model, whose layers of these names tell `note` their name and arguments before each call."""
+    modules = dict(model.named_modules())
+    handles = [
+        modules[name].register_forward_pre_hook(
+            lambda _module, args, kwargs, name=name: note(name, [*args, *kwargs.values()]), with_kwargs=True
+        )
+        for name in names
+    ]
+    try:
+        yield model
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _inputs_of(batch: Any) -> Any:
+    """The inputs of a batch: of a pair with a tensor of labels, the first."""
+    is_pair = isinstance(batch, tuple | list) and len(batch) == 2
+    if is_pair and isinstance(batch[1], torch.Tensor) and not batch[1].is_floating_point():
+        return batch[0]
+    return batch
