@@ -120,7 +120,9 @@ def test_layers_without_bias() -> None:
 
 @pytest.mark.parametrize("rank", [0, -2, 21])
 def test_ranks_out_of_range(rank: int) -> None:
-    with pytest.raises(InvalidArgument, match=rf"layer '0': rank: expected an integer from 1 to .* = 20, found {rank}"):
+    with pytest.raises(
+        InvalidArgument, match=rf"layer '0': rank: expected an integer from 1 to the full rank 20, found {rank}"
+    ):
         factor_dense(network(), projection_function=lambda w: rank)
 
 
@@ -128,7 +130,11 @@ def test_a_rank_that_saves_nothing_leaves_the_layer_alone() -> None:
     """12 x (20 + 30) = 600 = 20 x 30."""
     result = optimize(network(), SVD(rank=12, select="0"))
     assert type(result.model[0]) is nn.Linear
-    assert result.report.rows[0].reason == "rank 12 saves nothing: 12 x (30 + 20) >= 30 x 20"
+    assert result.report.rows[0].reason == "saves nothing: 630 parameters, not fewer than 630"
+    by_rule = optimize(network(), SVD(rank=0.6, multiple=4, select="0")).report.rows[0]
+    assert by_rule.reason == "saves nothing: 630 parameters, not fewer than 630"
+    rounded = optimize(network(), SVD(rank=0.55, multiple=4, select="0")).report.rows[0]
+    assert rounded.reason == "rank 11 -> 12 saves nothing: 630 parameters, not fewer than 630"
     assert isinstance(optimize(network(), SVD(rank=11, select="0")).model[0], FactoredDense)
 
 
@@ -321,3 +327,73 @@ def test_options_are_checked_when_built() -> None:
         SVD(rank=1, select=5)  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         SVD(rank=1).rank = 2  # type: ignore[misc]
+
+
+# --- calibration
+
+
+def correlated(rows: int, columns: int, directions: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    mixture = torch.randn(directions, columns, generator=generator)
+    noise = 0.1 * torch.randn(rows, columns, generator=generator)
+    return torch.randn(rows, directions, generator=generator) @ mixture + noise
+
+
+def error_on(new: nn.Module, old: nn.Linear, x: torch.Tensor) -> float:
+    """Of the outputs without the bias, which both have."""
+    with torch.no_grad():
+        difference, size = new(x) - old(x), old(x) - (0 if old.bias is None else old.bias)
+    return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(size))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_calibration_gives_the_least_error_of_the_outputs(bias: bool) -> None:
+    linear, x = nn.Linear(20, 30, bias=bias), correlated(200, 20, 4)
+    plain = optimize(linear, SVD(rank=4))
+    aware = optimize(linear, SVD(rank=4), calibration=x)
+    error = error_on(aware.model, linear, x)
+    assert aware.report.rows[0].error == pytest.approx(error, rel=1e-4)
+    assert error < 0.5 * error_on(plain.model, linear, x)
+    # Eckart and Young, 1936, of the outputs.
+    s = torch.linalg.svdvals(x @ linear.weight.detach().T)
+    assert error == pytest.approx(float(s[4:].norm() / s.norm()), rel=1e-4)
+
+
+def test_error_in_the_report_without_calibration() -> None:
+    linear = nn.Linear(20, 30)
+    s = torch.linalg.svdvals(linear.weight.detach())
+    row = optimize(linear, SVD(rank=4)).report.rows[0]
+    assert row.error == pytest.approx(float(s[4:].norm() / s.norm()), rel=1e-5)
+
+
+def test_energy_of_the_outputs() -> None:
+    linear, x = nn.Linear(20, 30), correlated(200, 20, 4)
+    assert optimize(linear, SVD(rank=Energy(0.97)), calibration=x).model.rank == 4
+    assert optimize(linear, SVD(rank=Energy(0.97)), keep_if="always").model.rank > 10
+
+
+@pytest.mark.parametrize("rank", [3, 11, 20])
+def test_calibration_inputs_that_leave_directions_out(rank: int) -> None:
+    """Five inputs of twenty features, some of them always 0: outputs span five directions, ranks go beyond."""
+    linear, x = nn.Linear(20, 30), torch.randn(5, 20)
+    x[:, 7:] = 0
+    new = optimize(linear, SVD(rank=rank), keep_if="always", calibration=x).model
+    assert all(torch.isfinite(parameter).all() for parameter in new.parameters())
+    # Both factors are of one size, also where the outputs are 0.
+    torch.testing.assert_close(new.u.weight.norm(dim=0), new.v.weight.norm(dim=1), rtol=1e-4, atol=1e-6)
+    if rank >= 5:
+        assert error_on(new, linear, x) < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(20,), (7, 20), (2, 3, 4, 20)])
+def test_calibration_inputs_of_any_leading_shape(shape: tuple[int, ...]) -> None:
+    linear, x = nn.Linear(20, 30), torch.randn(shape)
+    result = optimize(linear, SVD(rank=4), calibration=[x])
+    assert result.report.rows[0].error == pytest.approx(error_on(result.model, linear, x), rel=1e-3, abs=1e-6)
+
+
+def test_costs_of_a_budget_count_the_rows_of_the_example() -> None:
+    layer = Layer("fc", nn.Linear(20, 30), True, True, input_shapes=(torch.Size((2, 5, 20)), torch.Size((20,))))
+    found = SVD(rank=1).decomposition(layer)
+    assert (found.cost((4,)).parameters, found.cost((4,)).multiply_adds) == (200, 11 * 200)
+    assert found.loss((20,)) == 0

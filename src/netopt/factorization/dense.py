@@ -5,26 +5,35 @@ y = W x + b with W (m, n) becomes y = U (V x) + b with U (m, k) and V (k, n): k 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from netopt.errors import InvalidArgument, InvalidType
-from netopt.factorization.ranks import Energy, Rank, check_rank, check_rule, resolve_rank
+from netopt.cost import Cost
+from netopt.errors import FileFormatError, InvalidArgument, InvalidType
+from netopt.factorization.decomposition import Decomposition, Factorization
+from netopt.factorization.geometry import finite_weight
+from netopt.factorization.moments import moment_of_dense, relative_error
+from netopt.factorization.ranks import Ranks, check_rank
 from netopt.select import Layer, Predicate, Selection
-from netopt.technique import Keep, Technique, inherit, transform
+from netopt.structure import Structured
+from netopt.technique import Proposal, Technique, inherit
+from netopt.transform import transform
 
 Factors = tuple[torch.Tensor, torch.Tensor]
 
 
-class FactoredDense(nn.Module):
+class FactoredDense(nn.Module, Structured):
     """y = U (V x) + b, for x of any leading shape (..., n).
 
     Two ordinary `nn.Linear` layers: `v` (n -> k, no bias), then `u` (k -> m, with the bias).
     """
+
+    kind: ClassVar[str] = "factored dense layer"
 
     def __init__(self, u: torch.Tensor, v: torch.Tensor, bias: nn.Parameter | None) -> None:
         """Take over the factors U (m, k) and V (k, n), and the bias (m,)."""
@@ -67,6 +76,31 @@ class FactoredDense(nn.Module):
         """b, (m,), or None."""
         return self.u.bias
 
+    def describe(self) -> dict[str, Any]:
+        """Sizes, for a file."""
+        return {
+            "inputs": self.in_features,
+            "rank": self.rank,
+            "outputs": self.out_features,
+            "bias": self.bias is not None,
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> FactoredDense:
+        """What `describe` described, without values.
+
+        Raises:
+            FileFormatError: a size is missing or is no number.
+        """
+        try:
+            m, k, n = (int(description[key]) for key in ("outputs", "rank", "inputs"))
+            bias = nn.Parameter(torch.empty(m, device="meta")) if description["bias"] else None
+            return cls(torch.empty(m, k, device="meta"), torch.empty(k, n, device="meta"), bias)
+        except Exception as error:  # whatever wrong values make torch and Python raise
+            raise FileFormatError(
+                "structure", expected="sizes of a factored dense layer", found=f"{type(error).__name__}: {error}"
+            ) from error
+
     def __repr__(self) -> str:
         return f"FactoredDense({self.in_features} -> {self.rank} -> {self.out_features}, bias={self.bias is not None})"
 
@@ -87,30 +121,80 @@ def svd_factors(weight: torch.Tensor, rank: int) -> Factors:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SVD(Technique):
+class SVD(Factorization):
     """Replace dense layers by their truncated singular value decomposition.
 
+    With calibration inputs what is cut off is what is least in the outputs on them, and not in the weights.
+
     Attributes:
-        rank: a number, a fraction, Energy(share) or a function of W (m, n); see `netopt.factorization.ranks`.
+        rank: see `netopt.factorization.ranks`; the full rank is min(m, n).
+        multiple: ranks that a rule finds are rounded to the nearest multiple; 1, since at batch 1 time follows the
+            bytes.
         select: which dense layers; None for all.
     """
 
-    rank: Rank
+    multiple: int = 1
     handles: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_rule(self.rank)
+    def decomposition(self, layer: Layer) -> DenseDecomposition:
+        return DenseDecomposition(layer)
 
-    def replace(self, layer: Layer) -> nn.Module | Keep:
-        weight = _weight_of(layer)
-        if isinstance(self.rank, Energy):
-            decomposition = torch.linalg.svd(weight, full_matrices=False)
-            rank = resolve_rank(self.rank, weight, decomposition[1], layer.name)
-            return _saves_nothing(weight, rank) or _replacement(layer, *_truncate(decomposition, rank))
-        rank = resolve_rank(self.rank, weight, None, layer.name)
-        # The decomposition takes seconds for a big layer, so it comes after the question whether it is wanted.
-        return _saves_nothing(weight, rank) or _replacement(layer, *svd_factors(weight, rank))
+
+class DenseDecomposition(Decomposition):
+    """A dense layer and the singular values of its weight, or with calibration inputs of its outputs."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer, finite_weight(layer.module, layer.name))
+
+    @property
+    def full(self) -> Ranks:
+        return (min(self.weight.shape),)
+
+    @cached_property
+    def _moment(self) -> torch.Tensor | None:
+        return moment_of_dense(self.layer)
+
+    @cached_property
+    def _parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Orthonormal U, s and V^T of unit rows, U diag(s) V^T = W; what is largest, in the outputs if known, first."""
+        if self._moment is None:
+            parts = torch.linalg.svd(self.weight, full_matrices=False)
+            return parts[0], parts[1], parts[2]
+        u, weight = self._outputs[1], self.weight.double()
+        rows = u.T @ weight
+        s = rows.norm(dim=1)
+        return u, s, rows / s.clamp_min(torch.finfo(s.dtype).tiny)[:, None]
+
+    @cached_property
+    def _outputs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The principal components of the outputs on the calibration inputs: squared sizes, and directions."""
+        assert self._moment is not None
+        weight = self.weight.double()
+        values, vectors = torch.linalg.eigh(weight @ self._moment @ weight.T)
+        return values.flip(0)[: self.full[0]].clamp_min(0), vectors.flip(1)[:, : self.full[0]]
+
+    def energies(self) -> list[torch.Tensor]:
+        return [self._parts[1].square() if self._moment is None else self._outputs[0]]
+
+    def unfoldings(self) -> list[list[torch.Tensor]]:
+        return [[self.weight]]
+
+    def cost(self, ranks: Ranks) -> Cost:
+        m, n = self.weight.shape
+        parameters = ranks[0] * (m + n)
+        rows = sum(torch.Size(shape[:-1]).numel() for shape in self.layer.input_shapes) or 1
+        return Cost(parameters, rows * parameters)
+
+    def build(self, ranks: Ranks) -> nn.Module:
+        u, v = _truncate(self._parts, ranks[0])
+        return _replacement(self.layer, u.to(self.weight.dtype), v.to(self.weight.dtype))
+
+    def error(self, module: nn.Module) -> float:
+        assert isinstance(module, FactoredDense)
+        with torch.no_grad():
+            weight = module.u.weight.double() @ module.v.weight.double()
+        wrong, size = relative_error(self.weight.double(), weight, self._moment)
+        return (max(0.0, wrong) / size) ** 0.5 if size > 0 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,17 +209,17 @@ class _UserFactors(Technique):
     def name(self) -> str:
         return "factor_dense"
 
-    def replace(self, layer: Layer) -> nn.Module | Keep:
-        weight = _weight_of(layer)
-        full = min(weight.shape)
-        wanted = full
-        if self.projection_function is not None:
-            wanted = check_rank(self.projection_function(weight.clone()), full, layer.name)
-            if (keep := _saves_nothing(weight, wanted)) is not None:
-                return keep
-        factors: object = self.factor_function(weight.clone(), wanted)
-        u, v = _check_factors(factors, weight, None if self.projection_function is None else wanted, layer.name)
-        return _saves_nothing(weight, v.shape[0]) or _replacement(layer, u, v)
+    def replace(self, layer: Layer) -> nn.Module | Proposal:
+        weight = finite_weight(layer.module, layer.name)
+        if self.projection_function is None:
+            return self._factored(layer, weight, None)
+        rank = check_rank(self.projection_function(weight.clone()), min(weight.shape), layer.name)
+        bias = 0 if layer.bias is None else layer.bias.numel()
+        return Proposal(rank * sum(weight.shape) + bias, partial(self._factored, layer, weight, rank), f"rank {rank}")
+
+    def _factored(self, layer: Layer, weight: torch.Tensor, rank: int | None) -> nn.Module:
+        factors: object = self.factor_function(weight.clone(), min(weight.shape) if rank is None else rank)
+        return _replacement(layer, *_check_factors(factors, weight, rank, layer.name))
 
 
 def factor_dense(
@@ -186,28 +270,10 @@ def factor_dense(
     return transform(model, technique)[0]
 
 
-def _weight_of(layer: Layer) -> torch.Tensor:
-    """A copy of W in float32, or in float64 where it is that."""
-    assert isinstance(layer.module, nn.Linear)
-    weight = layer.module.weight.detach()
-    if weight.is_meta:
-        raise InvalidArgument("weight", expected="values", found="a tensor on the meta device", layer=layer.name)
-    if not torch.isfinite(weight).all():
-        raise InvalidArgument("weight", expected="finite numbers", found="NaN or infinity", layer=layer.name)
-    return weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
-
-
 def _truncate(decomposition: tuple[torch.Tensor, torch.Tensor, torch.Tensor], rank: int) -> Factors:
     u, s, vh = decomposition
     root = s[:rank].sqrt()
     return (u[:, :rank] * root).contiguous(), (root[:, None] * vh[:rank]).contiguous()
-
-
-def _saves_nothing(weight: torch.Tensor, rank: int) -> Keep | None:
-    m, n = weight.shape
-    if rank * (m + n) < m * n:
-        return None
-    return Keep(f"rank {rank} saves nothing: {rank} x ({m} + {n}) >= {m} x {n}")
 
 
 def _check_factors(factors: object, weight: torch.Tensor, rank: int | None, layer: str) -> Factors:

@@ -1,20 +1,24 @@
 """Rules that choose the rank of a factorization.
 
-SVD(rank=64)              a number
-SVD(rank=0.25)            a fraction of the full rank min(m, n), rounded to nearest, at least 1
-SVD(rank=Energy(0.9))     the least rank that keeps this share of the squared singular values
-SVD(rank=lambda W: 64)    a function of the weight matrix
+rank=64              a number
+rank=(48, 32)        a number for each of the two ranks of Tucker
+rank=0.25            a fraction of the full rank, rounded to nearest, at least 1
+rank=Energy(0.9)     the least rank that keeps this share of the squared singular values
+rank=EVBMF()         the rank that Bayesian matrix factorization finds above the noise
+rank=Budget(...)     what the whole network may cost, spread over its layers by error
+rank=lambda W: 64    a function of the weight
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from netopt.errors import InvalidArgument, InvalidType
+from netopt.factorization.evbmf import evbmf_rank
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,64 @@ class Energy:
             raise InvalidArgument("share of Energy", expected="a number above 0, up to 1", found=self.share)
 
 
-Rank = int | float | Energy | Callable[[torch.Tensor], int]
+@dataclass(frozen=True)
+class EVBMF:
+    """The rank of the empirical variational Bayesian factorization of the weight; where that is 0, 1.
+
+    Source: Nakajima et al., 2013, "Global analytic solution of fully-observed variational Bayesian matrix
+    factorization".
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the whole network may cost, as shares of what it costs: the ranks with the least sum of errors within that.
+
+    The cost of layers that are not decomposed counts, too.
+
+    Attributes:
+        multiply_adds: share of the multiply-adds of one run, above 0, below 1; needs an example. None for no bound.
+        parameters: share of the parameters of dense and convolution layers; exactly one of both is given.
+    """
+
+    multiply_adds: float | None = None
+    parameters: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.multiply_adds is None) == (self.parameters is None):
+            raise InvalidArgument(
+                "Budget", expected="multiply_adds or parameters", found="both" if self.parameters else "neither"
+            )
+        if not isinstance(self.share, float) or not 0 < self.share < 1:
+            raise InvalidArgument("share of Budget", expected="a number above 0, below 1", found=self.share)
+
+    @property
+    def share(self) -> float:
+        """Of what the network costs."""
+        share = self.multiply_adds if self.parameters is None else self.parameters
+        assert share is not None
+        return share
+
+
+@dataclass(frozen=True)
+class Allotted:
+    """The ranks that were chosen for layers by name; None for a layer that is better left whole."""
+
+    ranks: Mapping[str, tuple[int, ...] | None]
+
+
+Ranks = tuple[int, ...]
+Rank = int | float | Sequence[int] | Energy | EVBMF | Budget | Allotted | Callable[[torch.Tensor], int | Sequence[int]]
 
 
 def check_rule(rank: object) -> None:
-    """Raise unless `rank` is a rule that can be applied to some matrix.
+    """Raise unless `rank` is a rule that can be applied to some layer.
 
     Raises:
         InvalidArgument: a number out of range.
         InvalidType: not a rule.
     """
-    if isinstance(rank, Energy):
+    if isinstance(rank, Energy | EVBMF | Budget | Allotted):
         return
     if isinstance(rank, float):
         if not 0 < rank <= 1:
@@ -51,44 +102,61 @@ def check_rule(rank: object) -> None:
     elif isinstance(rank, int) and not isinstance(rank, bool):
         if rank < 1:
             raise InvalidArgument("rank", expected="at least 1", found=rank)
+    elif isinstance(rank, list | tuple) and rank and all(type(item) is int for item in rank):
+        if min(rank) < 1:
+            raise InvalidArgument("rank", expected="at least 1", found=rank)
     elif not callable(rank) or isinstance(rank, type):
-        raise InvalidType("rank", expected="an int, a fraction, Energy(share) or a function of W", found=repr(rank))
+        raise InvalidType(
+            "rank",
+            expected="an int, a fraction, Energy(share), EVBMF(), Budget(...) or a function of W",
+            found=repr(rank),
+        )
 
 
-def resolve_rank(rule: Rank, weight: torch.Tensor, spectrum: torch.Tensor | None, layer: str) -> int:
-    """The rank that a rule gives for `weight` (m, n).
+def check_multiple(multiple: object) -> None:
+    """Raise unless `multiple` is an integer of at least 1."""
+    if type(multiple) is not int or multiple < 1:
+        raise InvalidArgument("multiple", expected="an integer of at least 1", found=multiple)
 
-    Args:
-        rule: see the module.
-        weight: handed to a function; not changed.
-        spectrum: all singular values, in descending order; needed for Energy alone.
-        layer: qualified name, for errors.
 
-    Raises:
-        InvalidArgument: the rank is not from 1 to min(m, n).
-        InvalidType: a function returns something that is no integer.
+def rounded(rank: int, full: int, multiple: int) -> int:
+    """The multiple nearest to `rank`, at least one of it, at most `full`.
+
+    Kernels compute output channels in whole vectors: 17 of them take as long as 32. A full rank not above `multiple`
+    leaves no choice, and the rank is left as it is; so is a rank that is full.
     """
-    full = min(weight.shape)
-    if isinstance(rule, Energy):
-        assert spectrum is not None
-        return _rank_for_energy(rule.share, spectrum)
-    if isinstance(rule, float):
-        return max(1, int(rule * full + 0.5))
-    return check_rank(rule if isinstance(rule, int) else rule(weight.clone()), full, layer)
+    if full <= multiple or rank == full:
+        return rank
+    return min(full, max(1, (rank + multiple // 2) // multiple) * multiple)
+
+
+def rank_for_fraction(fraction: float, full: int) -> int:
+    """The fraction of the full rank, rounded to nearest, at least 1."""
+    return max(1, int(fraction * full + 0.5))
+
+
+def rank_for_energy(share: float, energy: torch.Tensor) -> int:
+    """The least rank that keeps `share` of the energy: squared singular values, in descending order."""
+    energy = energy.double()
+    if energy.sum() == 0:
+        return 1
+    kept = energy.cumsum(0) / energy.sum()
+    # A share of 1 asks for all but rounding: the sum of a float32 spectrum is not known better than its epsilon.
+    return min(len(kept), int((kept < share - torch.finfo(torch.float32).eps).sum()) + 1)
+
+
+def rank_for_evbmf(matrices: Sequence[torch.Tensor]) -> int:
+    """The largest of the ranks of these matrices by `EVBMF`; may be 0."""
+    return max(evbmf_rank(matrix) for matrix in matrices)
 
 
 def check_rank(rank: object, full: int, layer: str) -> int:
     """`rank` as an int, if it is an integer from 1 to `full`; else an error."""
-    try:
-        if isinstance(rank, bool):
-            raise TypeError
-        value = operator.index(rank)  # type: ignore[arg-type]  # that is the question
-    except TypeError:
-        raise InvalidType("rank", expected="an integer", found=repr(rank), layer=layer) from None
+    value = as_integer(rank, layer)
     if not 1 <= value <= full:
         raise InvalidArgument(
             "rank",
-            expected=f"an integer from 1 to min(m, n) = {full}",
+            expected=f"an integer from 1 to the full rank {full}",
             found=value,
             layer=layer,
             fix="give a fraction such as 0.25, or leave the layer out with a filter",
@@ -96,10 +164,11 @@ def check_rank(rank: object, full: int, layer: str) -> int:
     return value
 
 
-def _rank_for_energy(share: float, spectrum: torch.Tensor) -> int:
-    energy = spectrum.double().square()
-    if energy.sum() == 0:
-        return 1
-    kept = energy.cumsum(0) / energy.sum()
-    # A share of 1 asks for all but rounding: the sum of a float32 spectrum is not known better than its epsilon.
-    return min(len(kept), int((kept < share - torch.finfo(torch.float32).eps).sum()) + 1)
+def as_integer(rank: object, layer: str) -> int:
+    """`rank` as an int, if it is an integer of any type but bool; else InvalidType."""
+    try:
+        if isinstance(rank, bool):
+            raise TypeError
+        return operator.index(rank)  # type: ignore[arg-type]  # that is the question
+    except TypeError:
+        raise InvalidType("rank", expected="an integer", found=repr(rank), layer=layer) from None
