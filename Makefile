@@ -9,7 +9,7 @@ EXTRAS := demo,test,check
 # The benchmarks are meant for one core: a shared machine's other cores are busy anyhow.
 PIN := $(shell command -v taskset >/dev/null 2>&1 && echo taskset -c 0)
 
-.PHONY: setup demo test check format bench bench-peers docs clean
+.PHONY: setup demo test check format bench bench-peers results docs clean
 
 setup: $(STAMP)
 
@@ -48,6 +48,15 @@ bench: $(STAMP)
 	$(PIN) $(BIN)/python bench/layer_rates.py --exact
 	$(PIN) $(BIN)/python bench/layer_rates.py --inexact
 	$(BIN)/python bench/threads.py
+
+# Trains for hours, and goes on where it was when killed: results/ keeps what is done.
+results: $(STAMP)
+	@test -d "$(DATA)/cifar-10-batches-bin" -a -d "$(DATA)/MNIST/raw" || \
+	  { echo "Give DATA=FOLDER, one that holds cifar-10-batches-bin and MNIST/raw; found '$(DATA)'"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python bench/decompositions.py $(DATA) results --only-train --threads $$(nproc)
+	$(PIN) $(BIN)/python bench/decompositions.py $(DATA) results --only-measure
+	$(PIN) $(BIN)/python bench/decomposition_choices.py $(DATA)
 
 # In a venv of its own: it needs numpy below 2.
 bench-peers: $(PEERS)/.installed

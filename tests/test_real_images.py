@@ -13,6 +13,7 @@ from torch import nn
 
 import netopt
 from netopt import zoo
+from netopt.datasets import cifar10, mnist
 from netopt.graph import capture, run_passes
 from netopt.kernels.cpu import host_cpu
 from tests.test_zoo import randomized
@@ -44,6 +45,20 @@ def photographs(folder: Path) -> torch.Tensor:
     """4 photographs (3, 32, 32), normalized."""
     records = np.fromfile(folder / "cifar-10-batches-bin" / "test_batch.bin", np.uint8, 4 * 3073).reshape(4, 3073)
     return (torch.from_numpy(records[:, 1:].copy()).float().reshape(4, 3, 32, 32) / 255 - 0.47) / 0.25
+
+
+def test_pretrained_networks_reach_their_accuracy(folder: Path) -> None:
+    """On all test images: at least 99.2 % for LeNet-5 and 86 % for ResNet23; and the programs agree with the models."""
+    for model, split, least in (
+        (zoo.lenet5(pretrained=True), mnist(folder)[1], 0.992),
+        (zoo.resnet23(pretrained=True), cifar10(folder)[1], 0.86),
+    ):
+        with torch.inference_mode():
+            classes = torch.cat([model(images).argmax(1) for images in split.images.split(500)])
+        assert float((classes == split.labels).float().mean()) >= least
+        program = netopt.lower(model, split.images[:500])
+        # Rounding may decide between two classes that are equally likely.
+        assert int((program(split.images[:500]).argmax(1) != classes[:500]).sum()) <= 1
 
 
 def assert_agrees(model: nn.Module, images: torch.Tensor) -> None:

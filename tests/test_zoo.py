@@ -41,6 +41,19 @@ def randomized(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.parametrize("make", [zoo.resnet23, zoo.lenet5])
+def test_pretrained_weights_come_whole_and_in_eval_mode(make: Any) -> None:
+    model, fresh = make(pretrained=True), make().state_dict()
+    assert not model.training
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert all(not torch.equal(value, fresh[key]) for key, value in model.state_dict().items())
+
+
+def test_pretrained_weights_of_other_classes() -> None:
+    with pytest.raises(InvalidArgument, match="classes: expected 10.*found 100"):
+        zoo.resnet23(100, pretrained=True)
+
+
 # name, model, input as small as the network allows or odd, parameters
 NETWORKS = [
     ("lenet5", zoo.lenet5, (2, 1, 28, 28), 431_080),

@@ -1,4 +1,4 @@
-"""The reference networks that netopt's results are made with, with random weights."""
+"""The reference networks that netopt's results are made with, with random weights, or for some with trained ones."""
 
 from netopt.zoo.densenet import densenet121
 from netopt.zoo.efficientnet import efficientnet_b0
@@ -8,7 +8,7 @@ from netopt.zoo.mobilenet_v2 import mobilenet_v2
 from netopt.zoo.resnet import resnet18, resnet23, resnet50
 from netopt.zoo.shufflenet_v2 import shufflenet_v2
 from netopt.zoo.squeezenet import squeezenet1_1
-from netopt.zoo.vgg import vgg19
+from netopt.zoo.vgg import vgg11_half, vgg19
 from netopt.zoo.vit import vit_tiny
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "resnet50",
     "shufflenet_v2",
     "squeezenet1_1",
+    "vgg11_half",
     "vgg19",
     "vit_tiny",
 ]

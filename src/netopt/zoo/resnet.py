@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from netopt.zoo.pretrained import with_weights
+
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
     """Convolution without bias, then batch normalization."""
@@ -65,15 +67,20 @@ def resnet50(classes: int = 1000) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2048, classes))
 
 
-def resnet23(classes: int = 10) -> nn.Sequential:
+def resnet23(classes: int = 10, *, pretrained: bool = False) -> nn.Sequential:
     """The network of nnabla's tutorial on model compression; input (batch, 3, 32, 32).
 
     One 3 x 3 convolution, seven bottleneck units of 64 and 32 channels with 2 x 2 max pooling after units 2, 4 and 6,
     4 x 4 average pooling, one dense layer; no convolution has a bias.
+
+    Args:
+        classes: outputs.
+        pretrained: with weights trained on CIFAR-10, in eval mode; images as `netopt.datasets.cifar10` gives them.
     """
     layers: list[nn.Module] = [_conv(3, 64, 3), nn.ReLU()]
     for unit in range(1, 8):
         layers.append(_bottleneck(64, 32, 1, 64))
         if unit in (2, 4, 6):
             layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.AvgPool2d(4), nn.Flatten(), nn.Linear(64, classes))
+    model = nn.Sequential(*layers, nn.AvgPool2d(4), nn.Flatten(), nn.Linear(64, classes))
+    return with_weights(model, "resnet23", classes) if pretrained else model
