@@ -69,7 +69,8 @@ def train(name: str, data: Path, out: Path) -> nn.Module:
         log.write_text("")
         note(
             f"{name}: {recipe.epochs} epochs, SGD with Nesterov momentum 0.9, lr {recipe.lr}, weight decay "
-            f"{recipe.weight_decay}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {host_cpu().target}"
+            f"{recipe.weight_decay}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads, "
+            f"{host_cpu().target}"
         )
     trained = netopt.retrain(
         model,

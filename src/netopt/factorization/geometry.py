@@ -9,26 +9,14 @@ import torch
 from torch import nn
 
 from netopt.errors import InvalidArgument
-from netopt.factorization.stages import Stage
+from netopt.factorization.stages import Shape, Stage
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """Fields as of `Stage`."""
-
-    inputs: int
-    outputs: int
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...] | str
-    dilation: tuple[int, ...]
-    groups: int
-    padding_mode: str
-    output_padding: tuple[int, ...]
-    transposed: bool
-    bias: bool
+class Geometry(Shape):
+    """That of a whole layer."""
 
     @classmethod
     def of(cls, module: nn.Module) -> Geometry:
@@ -48,14 +36,6 @@ class Geometry:
             transposed=isinstance(module, _TRANSPOSED),
             bias=module.bias is not None,
         )
-
-    @property
-    def area(self) -> int:
-        """Weights of a kernel for one input and one output channel."""
-        area = 1
-        for extent in self.kernel:
-            area *= extent
-        return area
 
     @property
     def axes(self) -> tuple[int, ...]:

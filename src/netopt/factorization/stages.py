@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,11 +24,10 @@ _TYPES: dict[tuple[int, bool], type[nn.modules.conv._ConvNd]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One of the convolutions; fields as of `nn.Conv2d` and `nn.ConvTranspose2d`, a number for each axis of the image.
+class Shape:
+    """What a convolution is but for its weights; as `nn.Conv2d` and `nn.ConvTranspose2d`, a number for each axis.
 
     Attributes:
-        name: of the module.
         inputs: channels.
         outputs: channels.
         kernel: its size.
@@ -41,7 +41,6 @@ class Stage:
         bias: whether it has one.
     """
 
-    name: str
     inputs: int
     outputs: int
     kernel: tuple[int, ...]
@@ -55,12 +54,25 @@ class Stage:
     bias: bool
 
     @property
+    def area(self) -> int:
+        """Weights of a kernel for one input and one output channel."""
+        return math.prod(self.kernel)
+
+    @property
     def weights(self) -> int:
         """How many it has."""
-        area = 1
-        for extent in self.kernel:
-            area *= extent
-        return self.inputs * self.outputs // self.groups * area
+        return self.inputs * self.outputs // self.groups * self.area
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Shape):
+    """One of the convolutions that stand in the place of another.
+
+    Attributes:
+        name: of the module.
+    """
+
+    name: str
 
     def module(self) -> nn.Module:
         """The convolution, on the meta device: without values, and without drawing random ones."""
