@@ -41,34 +41,38 @@ class Study:
     Attributes:
         trained: loads its trained weights; None if they are trained here.
         image: shape of one.
-        budgets: shares of the multiply-adds, for each method.
+        budgets: shares of the multiply-adds, for each method, and epochs of retraining.
         methods: of convolutions that are not 1 x 1.
         multiple: of ranks.
-        epochs: of retraining.
         lr: of retraining.
     """
 
     trained: Callable[[], nn.Module] | None
     image: tuple[int, ...]
-    budgets: tuple[float, ...]
+    budgets: dict[float, int]
     methods: tuple[str, ...] = ("Tucker", "CP", "SpatialSVD")
     multiple: int = 8
-    epochs: int
     lr: float
 
 
 STUDIES = {
     "resnet23": Study(
-        trained=partial(zoo.resnet23, pretrained=True), image=(3, 32, 32), budgets=(0.5, 0.65), epochs=8, lr=0.03
+        trained=partial(zoo.resnet23, pretrained=True), image=(3, 32, 32), budgets={0.5: 8, 0.65: 4}, lr=0.03
     ),
-    "vgg11_half": Study(trained=None, image=(3, 32, 32), budgets=(0.3,), multiple=16, epochs=10, lr=0.03),
+    "vgg11_half": Study(
+        trained=None,
+        image=(3, 32, 32),
+        budgets={0.3: 10},
+        methods=("Tucker", "SpatialSVD"),
+        multiple=16,
+        lr=0.03,
+    ),
     "lenet5": Study(
         trained=partial(zoo.lenet5, pretrained=True),
         image=(1, 28, 28),
-        budgets=(0.3,),
+        budgets={0.3: 5},
         methods=("Tucker",),
-        epochs=5,
-        lr=0.01,
+        lr=0.001,
     ),
 }
 
@@ -108,7 +112,7 @@ def study_one(name: str, method: str, budget: float, data: Path, out: Path) -> N
     retrained = netopt.retrain(
         result.model.to(memory_format=torch.channels_last),
         train_zoo.RECIPES[name].batches(training),
-        epochs=study.epochs,
+        epochs=study.budgets[budget],
         lr=study.lr,
         teacher=model.to(memory_format=torch.channels_last),
         distillation=Distillation(temperature=4.0, weight=0.9),
@@ -125,7 +129,7 @@ def study_one(name: str, method: str, budget: float, data: Path, out: Path) -> N
         "method": method,
         "budget": budget,
         "seconds": seconds,
-        "epochs": study.epochs,
+        "epochs": study.budgets[budget],
         "lr": study.lr,
     }
     row |= {"before": before.correct, "after": after.correct, "tested": after.total}

@@ -70,7 +70,9 @@ def refusal(path: Path, **arguments: Any) -> str:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     message = str(caught.value)
     assert message.startswith(f"checkpoint '{path}': expected one ")
-    assert message.endswith("; remove the file to train anew, or give another checkpoint=...")
+    assert message.endswith(
+        "; each training needs a file of its own: give another checkpoint=..., or remove the file to train anew"
+    )
     return message
 
 
@@ -84,6 +86,7 @@ def refusal(path: Path, **arguments: Any) -> str:
         ({"warmup": 0.0}, f"{TRAINING}, warmup 0.0"),
         ({"label_smoothing": 0.1}, f"{TRAINING}, label_smoothing 0.1"),
         ({"clip_norm": 1.0}, f"{TRAINING}, clip_norm 1.0"),
+        ({"bfloat16": True}, f"{TRAINING}, bfloat16 True"),
         ({"teacher": network()}, f"{TRAINING}, Distillation(temperature=4.0, weight=0.7, features=0.0)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

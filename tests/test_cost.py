@@ -20,6 +20,8 @@ LAYERS = {
     "conv2d with strides": (nn.Conv2d(4, 8, 3, stride=(2, 1)), (2, 4, 9, 9), 2 * 4 * 7 * (4 * 8 * 9)),
     "conv2d with groups": (nn.Conv2d(8, 4, (1, 3), groups=4), (1, 8, 5, 5), 15 * (2 * 4 * 3)),
     "depthwise conv2d": (nn.Conv2d(8, 16, 3, groups=8, dilation=2), (1, 8, 6, 6), 4 * (16 * 9)),
+    "conv2d with padding same": (nn.Conv2d(4, 8, (3, 2), padding="same"), (2, 4, 9, 8), 2 * 72 * (4 * 8 * 6)),
+    "conv2d with padding valid": (nn.Conv2d(4, 8, 3, padding="valid", dilation=2), (1, 4, 9, 8), 20 * (4 * 8 * 9)),
     "transposed conv1d": (nn.ConvTranspose1d(6, 4, 4, stride=2), (1, 6, 5), 5 * (6 * 4 * 4)),
     "transposed conv2d": (nn.ConvTranspose2d(4, 6, 3, stride=2, output_padding=1), (2, 4, 5, 6), 60 * (4 * 6 * 9)),
     "transposed conv2d with groups": (nn.ConvTranspose2d(4, 6, 2, groups=2), (1, 4, 3, 3), 9 * (4 * 3 * 4)),
@@ -99,3 +101,41 @@ def test_a_module_that_needs_values_is_a_clear_error() -> None:
     with pytest.raises(InvalidArgument, match=r"cost of a Clock: expected a module .* override Technique.cost"):
         Cost.of(Clock(), [torch.Size((2,))])
     assert Cost.of(Clock()) == Cost(0, 0)
+
+
+class Odd(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if x.sum() > 0 else -super().forward(x)
+
+
+class OddConv(nn.Conv3d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("called")
+
+
+def test_a_subclass_costs_what_the_layer_does_and_is_not_called() -> None:
+    assert Cost.of(Odd(4, 2), [torch.Size((3, 4))]) == Cost(10, 3 * 8)
+    assert Cost.of(OddConv(2, 3, 2, stride=2), [torch.Size((1, 2, 5, 4, 4))]) == Cost(51, 8 * 48)
+
+
+def test_hooks_of_the_user_are_not_called() -> None:
+    """On the meta device those that look at values would fail."""
+    called: list[float] = []
+    for module in (nn.Linear(4, 2, bias=False), nn.Sequential(nn.Linear(4, 2, bias=False), nn.ReLU())):
+        for part in module.modules():
+            part.register_forward_pre_hook(lambda _, args: called.append(float(args[0].sum())))
+            part.register_forward_pre_hook(lambda _, args, kwargs: called.append(1.0), with_kwargs=True)
+            part.register_forward_hook(lambda _, args, output: called.append(float(output.sum())))
+        assert Cost.of(module, [torch.Size((3, 4))]) == Cost(8, 24)
+        assert all(len(part._forward_pre_hooks) == 2 for part in module.modules())
+    assert called == []
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("inside", [False, True])
+def test_hooks_that_make_the_weight_stay(inside: bool) -> None:
+    layer = nn.Linear(4, 2, bias=False)
+    with torch.no_grad():
+        nn.utils.weight_norm(layer)
+    module = nn.Sequential(layer, nn.ReLU()) if inside else layer
+    assert Cost.of(module, [torch.Size((3, 4))]) == Cost(8 + 2, 24)

@@ -132,11 +132,57 @@ class Counted(nn.Module):
 def test_nothing_runs_after_the_layer() -> None:
     model = nn.Sequential(nn.Linear(4, 4), Counted(), nn.Linear(4, 4), Counted())
     observer = Observer(model, torch.zeros(6, 4), batch=4)
+    list(observer.inputs("0"))  # the first question runs all batches as a whole, to count calls
+    assert model[3].runs == [4, 2]
     model[1].runs.clear()
     model[3].runs.clear()
     list(observer.inputs("2"))
     assert model[1].runs == [4, 2]
     assert model[3].runs == []
+
+
+class ByBatch(nn.Module):
+    """One layer for a batch of small numbers, another one, twice, for large ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small, self.large = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.small(x) if x.max() < 1 else self.large(self.large(x))
+
+
+@pytest.mark.parametrize("name", ["small", "large"])
+def test_calls_may_depend_on_the_batch(name: str) -> None:
+    torch.manual_seed(0)
+    model, batches = ByBatch(), [torch.rand(3, 4), 5 + torch.rand(2, 4), torch.rand(1, 4)]
+    observer, wanted = Observer(model, batches), hooked(model, name, batches)
+    assert len(wanted) == 2
+    for _ in range(2):  # counts calls, then knows them
+        assert equal(list(observer.inputs(name)), wanted)
+
+
+class Pair(nn.Module):
+    def forward(self, *given: Any) -> torch.Tensor:
+        return given[0][0] if given else torch.zeros(1)
+
+
+class Pairs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair, self.nothing, self.dense = Pair(), Pair(), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dense(self.pair((x, x))) + self.nothing()
+
+
+def test_layers_that_are_given_no_tensor() -> None:
+    observer, x = Observer(Pairs(), torch.ones(2, 4)), torch.ones(2, 4)
+    assert equal(list(observer.inputs("dense")), [x])
+    with pytest.raises(InvalidArgument, match="^layer 'pair': calibration: expected a tensor .*, found tuple$"):
+        list(observer.inputs("pair"))
+    with pytest.raises(InvalidArgument, match="^layer 'nothing': calibration: expected a tensor .*, found no argument"):
+        list(observer.inputs("nothing"))
 
 
 def test_two_layers_at_a_time() -> None:

@@ -129,7 +129,7 @@ def test_a_layer_that_does_not_become_faster_stays_and_its_times_are_reported() 
     assert result.report.network is None
 
 
-@pytest.mark.parametrize(("after", "replaced"), [(2.1, False), (1.9, True)])
+@pytest.mark.parametrize(("after", "replaced"), [(2.1, False), (2.02, True), (1.9, True)])
 def test_replacements_are_undone_where_the_whole_network_is_slower(
     monkeypatch: pytest.MonkeyPatch, after: float, replaced: bool
 ) -> None:

@@ -13,6 +13,7 @@ from netopt import datasets, report
 def test_public_names() -> None:
     assert sorted(netopt.__all__) == [
         "Cost",
+        "Distillation",
         "FileFormatError",
         "InvalidArgument",
         "InvalidType",
@@ -33,6 +34,7 @@ def test_public_names() -> None:
         "restore_structure",
         "retrain",
         "save_weights",
+        "structure_of",
     ]
     assert all(hasattr(netopt, name) for name in netopt.__all__)
 

@@ -245,7 +245,7 @@ def test_nothing_of_the_callers_is_changed() -> None:
 
 def test_an_error_leaves_the_random_state() -> None:
     model, state = network(), torch.get_rng_state()
-    with pytest.raises(IndexError):
+    with pytest.raises(InvalidArgument, match="labels in"):
         netopt.retrain(model, [(torch.zeros(8, 6), torch.full((8,), 4))], epochs=1)
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -662,19 +662,84 @@ X, LABELS = torch.zeros(8, 6), torch.zeros(8, dtype=torch.int64)
 @pytest.mark.parametrize(
     ("batch", "error", "message"),
     [
-        (X, InvalidType, r"batch of data: expected a pair \(inputs, labels\) of tensors, found Tensor"),
-        ((X, LABELS, LABELS), InvalidType, "batch of data: .* found 3 things"),
-        ((X, [0] * 8), InvalidType, "batch of data: "),
-        ((X, LABELS.int()), InvalidArgument, r"labels: expected classes .* found \(8,\) as torch.int32"),
-        ((X, LABELS.float()), InvalidArgument, r"labels: .* found \(8,\) as torch.float32"),
-        ((X, LABELS[:, None]), InvalidArgument, r"labels: .* found \(8, 1\) as torch.int64"),
-        ((X, LABELS[:7]), InvalidArgument, r"output of the model: expected logits \(7, classes\), found \(8, 4\)"),
+        (X, InvalidType, r"batch of data in AT: expected a pair \(inputs, labels\) of tensors, found Tensor"),
+        ((X, LABELS, LABELS), InvalidType, "batch of data in AT: .* found Tensor, Tensor, Tensor"),
+        ((X, [0] * 8), InvalidType, "batch of data in AT: .* found Tensor, list"),
+        (({"x": X}, LABELS), InvalidType, "inputs in AT: expected a tensor or a tuple of tensors, found dict; have"),
+        (((X, 3), LABELS), InvalidType, "inputs in AT: expected a tensor or a tuple of tensors, found int; have"),
+        (((), LABELS), InvalidType, "inputs in AT: expected a tensor or a tuple of tensors, found an empty tuple"),
+        ((X, LABELS.int()), InvalidArgument, r"labels in AT: expected classes .* found \(8,\) as torch.int32"),
+        ((X, LABELS.float()), InvalidArgument, r"labels in AT: .* found \(8,\) as torch.float32"),
+        ((X, LABELS[:, None]), InvalidArgument, r"labels in AT: .* found \(8, 1\) as torch.int64"),
+        ((X[:0], LABELS[:0]), InvalidArgument, r"labels in AT: .* at least one, found \(0,\)"),
+        ((X, LABELS[:7]), InvalidArgument, "labels in AT: expected 8, one for each input, found 7; have"),
+        ((X, LABELS + 4), InvalidArgument, "labels in AT: expected classes from 0 to 3, .* 4 logits, found 4; number"),
+        ((X, LABELS - 100), InvalidArgument, "labels in AT: expected classes from 0 to 3, .*, found -100; number"),
+        (
+            (X, torch.full((8, 5), 0.2)),
+            InvalidArgument,
+            r"labels in AT: expected probabilities \(8, 4\), as the model's logits, found \(8, 5\); give",
+        ),
+        (
+            (X[:, :5], LABELS),
+            InvalidArgument,
+            r"inputs in AT: expected what the model takes, found \(8, 5\) as torch.float32, and RuntimeError: mat1 .*;",
+        ),
+        (((X, X), LABELS), InvalidArgument, "inputs in AT: .* the model takes, found .*, and TypeError: .*;"),
         ((X[:, None], LABELS), InvalidArgument, r"output of the model: .* found \(8, 1, 4\)"),
     ],
 )
 def test_wrong_batches(batch: Any, error: type[NetoptError], message: str) -> None:
+    with pytest.raises(error, match="^" + message.replace(" AT:", " epoch 1, step 2:")):
+        netopt.retrain(nn.Linear(6, 4), [(X, LABELS), batch], epochs=1)
+
+
+def test_inputs_that_a_network_does_not_take_have_the_cause() -> None:
+    batches = [(torch.zeros(8, 3, 5, 5), LABELS)]
+    model = nn.Sequential(nn.Conv2d(1, 4, 5), nn.Flatten())
+    with pytest.raises(InvalidArgument, match=r"inputs in epoch 1, step 1: .* the model takes, found \(8, 3") as caught:
+        netopt.retrain(model, batches, epochs=1)
+    assert type(caught.value.__cause__) is RuntimeError
+    fitting = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten())
+    with pytest.raises(InvalidArgument, match="inputs in epoch 1, step 1: expected what the teacher takes, found"):
+        netopt.retrain(fitting, batches, epochs=1, teacher=model)
+
+
+class BatchSecond(nn.Linear):
+    """Inputs (length, batch, features), as a recurrent network's."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.sum(0))
+
+
+def test_the_batch_may_be_another_axis_of_the_inputs() -> None:
+    model, (batch,) = BatchSecond(6, 4), data(1)
+    new = netopt.retrain(model, [(batch[0].expand(3, 8, 6), batch[1])], epochs=1)
+    assert new.weight.isfinite().all()
+    assert not same(new, model)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "model", "error", "found"),
+    [
+        (torch.optim.LBFGS, linear(), InvalidArgument, "ValueError: LBFGS doesn't support"),
+        (torch.optim.LBFGS, nn.Linear(6, 4, bias=False), InvalidArgument, "LBFGS"),
+        (
+            partial(torch.optim.SGD, momentum=-1.0),
+            linear(),
+            InvalidArgument,
+            "ValueError: Invalid momentum value: -1.0",
+        ),
+        (lambda groups, lr: None, linear(), InvalidType, "one to NoneType"),
+    ],
+    ids=["two groups", "one group", "wrong option", "none"],
+)
+def test_wrong_optimizers(optimizer: Any, model: nn.Module, error: type[NetoptError], found: str) -> None:
+    message = (
+        rf"^optimizer: expected a function .* needs no closure, found {found}.*; give one such as torch.optim.AdamW$"
+    )
     with pytest.raises(error, match=message):
-        netopt.retrain(nn.Linear(6, 4), [batch], epochs=1)
+        netopt.retrain(model, data(1), epochs=1, optimizer=optimizer)
 
 
 class Pair(nn.Linear):

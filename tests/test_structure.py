@@ -131,6 +131,29 @@ def test_modes_and_gradients_are_those_of_the_model_given(path: Path) -> None:
     assert all(parameter.requires_grad for parameter in restored[10].parameters())
 
 
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
+@pytest.mark.parametrize(
+    ("layer", "technique"),
+    [
+        (nn.Linear(8, 6), SVD(rank=2)),
+        (nn.Conv2d(8, 8, 3), Tucker(rank=2)),
+        (nn.ConvTranspose2d(8, 8, 3), Tucker(rank=2)),
+        (nn.Linear(8, 6), [SVD(rank=4), SVD(rank=1, select="0.u")]),
+    ],
+    ids=["dense", "convolution", "transposed convolution", "parts of parts"],
+)
+def test_weight_and_bias_are_frozen_apart(layer: nn.Module, technique: Any, frozen: str, path: Path) -> None:
+    model = nn.Sequential(copy.deepcopy(layer))
+    model[0].get_parameter(frozen).requires_grad_(False)
+    new = netopt.optimize(model, technique, keep_if="always").model
+    save_weights(new, path)
+    restored = load_weights(model, path)
+    flags = {name: parameter.requires_grad for name, parameter in restored.named_parameters()}
+    assert sum(name.endswith("bias") for name in flags) == 1
+    assert flags == {name: not name.endswith(frozen) for name in flags}
+    assert flags == {name: parameter.requires_grad for name, parameter in new.named_parameters()}
+
+
 def test_a_module_used_twice(path: Path) -> None:
     shared = nn.Linear(8, 8)
     model = nn.Sequential(shared, nn.ReLU(), nn.Sequential(shared))
@@ -228,8 +251,8 @@ def test_paths(path: Path, tmp_path: Path) -> None:
     assert same(load_weights(model, str(path)), model)
     with pytest.raises(FileNotFoundError):
         load_weights(model, tmp_path / "absent")
-    with pytest.raises(FileNotFoundError):
-        save_weights(model, tmp_path / "absent" / "net.safetensors")
+    save_weights(model, tmp_path / "new" / "folders" / "net.safetensors")
+    assert same(load_weights(model, tmp_path / "new" / "folders" / "net.safetensors"), model)
     with pytest.raises((OSError, NetoptError)):
         load_weights(model, tmp_path)
 

@@ -251,6 +251,16 @@ def test_a_proposal_that_saves_nothing_is_not_built() -> None:
     ]
 
 
+def test_a_proposal_that_is_much_larger_is_not_built_to_be_timed() -> None:
+    technique = Offer(built=[], parameters=36)
+    judge = lambda layer, new: Verdict(layer.name == "0", "not faster by 5%")
+    new, report = transform(network(), technique, keep_if="faster", judge=judge)
+    assert technique.built == ["0"]  # 36 are less than 1.5 times 35, but 1.5 times 24
+    assert isinstance(new[0], nn.Sequential)
+    reasons = [row.reason for row in report.rows[1:]]
+    assert reasons == ["one feature would have 36 parameters, over 1.5 times those of the layer: not tried"] * 2
+
+
 def test_always_keeps_what_is_larger_too() -> None:
     technique = Offer(built=[], parameters=1000)
     _, report = transform(network(), technique, keep_if="always")
@@ -427,6 +437,36 @@ def test_hooks_are_not_shown_layers_without_values() -> None:
     model[0].register_forward_hook(lambda module, args, output: sums.append(output.sum().item()))
     _, report = transform(model, Halve(), example=torch.zeros(1, 2))
     assert report.rows[0].before == Cost(6, 4)
+
+
+class L2(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if x.sum() > 0 else x
+
+
+class Clock(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * float(x.sum())
+
+
+def test_layers_that_nobody_asked_about_are_not_called_for_their_cost() -> None:
+    model = nn.Sequential(nn.Linear(6, 5), L2(5, 5), nn.Linear(5, 4))
+    model[2].register_forward_pre_hook(lambda module, args: args if args[0].sum() > 0 else None)
+    technique = Prepared(seen=[], select="0")
+    _, report = transform(model, technique, example=torch.ones(1, 6), keep_if="always")
+    assert technique.seen == [(["0"], Cost(35 + 30 + 24, 30 + 25 + 20))]
+    assert [(row.layer, row.before) for row in report.rows] == [("0", Cost(35, 30)), ("2", Cost(24, 20))]
+
+
+def test_a_cost_that_cannot_be_counted_names_the_layer() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Clocks(Halve):
+        handles: ClassVar[tuple[type[nn.Module], ...]] = (Clock,)
+
+    message = "^layer '1': cost of a Clock: expected .*; override Technique.cost$"
+    with pytest.raises(InvalidArgument, match=message) as caught:
+        transform(nn.Sequential(nn.Linear(6, 5), Clock()), Clocks(), example=torch.ones(1, 6))
+    assert caught.value.layer == "1"
 
 
 @dataclass(frozen=True, kw_only=True)

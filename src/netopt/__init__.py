@@ -2,6 +2,7 @@
 
 from netopt import factorization
 from netopt.cost import Cost
+from netopt.distillation import Distillation
 from netopt.errors import FileFormatError, InvalidArgument, InvalidType, NetoptError, UnsupportedModel
 from netopt.layer_report import Report
 from netopt.lower import lower
@@ -9,13 +10,14 @@ from netopt.optimize import Optimized, optimize
 from netopt.program import Program, load
 from netopt.retrain import retrain
 from netopt.select import Layer
-from netopt.structure import load_weights, restore_structure, save_weights
+from netopt.structure import load_weights, restore_structure, save_weights, structure_of
 from netopt.technique import Keep, Proposal, Technique
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Cost",
+    "Distillation",
     "FileFormatError",
     "InvalidArgument",
     "InvalidType",
@@ -36,4 +38,5 @@ __all__ = [
     "restore_structure",
     "retrain",
     "save_weights",
+    "structure_of",
 ]

@@ -13,7 +13,7 @@ from torch import nn
 from netopt.errors import InvalidArgument
 from netopt.files import write_atomically
 
-_REMEDY = "remove the file to train anew, or give another checkpoint=..."
+_REMEDY = "each training needs a file of its own: give another checkpoint=..., or remove the file to train anew"
 
 
 @dataclass(frozen=True)

@@ -31,14 +31,15 @@ class Cost:
     def of(cls, module: nn.Module, inputs: Sequence[torch.Size] = ()) -> Cost:
         """The cost of the dense and convolution layers in `module`.
 
-        Its other parameters are counted, their arithmetic is not.
+        Its other parameters are counted, their arithmetic is not. A subclass of such a layer costs what the layer does.
 
         Args:
             module: a layer, or what replaced it.
             inputs: the shape of its input in each call of a run, if known.
 
         Raises:
-            InvalidArgument: the shapes are known, and the module cannot be called on PyTorch's meta device.
+            InvalidArgument: the shapes are known, and the module is no dense or convolution layer itself, and cannot be
+                called on PyTorch's meta device.
         """
         parameters = sum(p.numel() for p in module.parameters())
         if inputs:
@@ -59,22 +60,26 @@ def _weight(layer: nn.Module) -> torch.Tensor:
 
 
 def _multiply_adds(module: nn.Module, inputs: Sequence[torch.Size]) -> int:
-    """Of calls with inputs of these shapes: found by calls on the meta device, where nothing is computed.
+    """Of calls with inputs of these shapes.
+
+    What is more than one layer is called on the meta device, where nothing is computed.
 
     Raises:
         InvalidArgument: the module cannot be called there.
     """
+    if isinstance(module, WEIGHTED):
+        return sum(multiply_adds(module, shape) for shape in inputs)
     shadow = copy.deepcopy(module).to("meta").eval()
     total = 0
 
-    def add(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: torch.Tensor) -> None:
+    def add(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nonlocal total
-        total += multiply_adds(layer, next(iter((*args, *kwargs.values()))).shape, output.shape)
+        total += multiply_adds(layer, next(iter((*args, *kwargs.values()))).shape)
 
     for part in shadow.modules():
-        part._forward_hooks.clear()  # the user's own, which may look at values
+        _clear_hooks(part)
     for layer in _weighted(shadow):
-        layer.register_forward_hook(add, with_kwargs=True)
+        layer.register_forward_pre_hook(add, with_kwargs=True)
     dtype = next((p.dtype for p in shadow.parameters()), torch.float32)
     with torch.no_grad():
         for shape in inputs:
@@ -90,16 +95,38 @@ def _multiply_adds(module: nn.Module, inputs: Sequence[torch.Size]) -> int:
     return total
 
 
-def multiply_adds(layer: nn.Module, given: torch.Size, output: torch.Size) -> int:
-    """Of one call of a dense or convolution layer.
+def _clear_hooks(module: nn.Module) -> None:
+    """Remove the user's own, which may look at values. Those of torch.nn.utils stay: weight_norm's make the weight."""
+    module._forward_hooks.clear()
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if not any(base.__module__.startswith("torch.nn.utils.") for base in type(hook).__mro__):
+            del module._forward_pre_hooks[key]
+
+
+def multiply_adds(layer: nn.Module, given: torch.Size) -> int:
+    """Of one call of a dense or convolution layer, for the shape of its input; none of the layer's own code runs.
 
     Each weight is used once for each row of a dense layer, for each output position of a convolution, and for each
     input position of a transposed one.
     """
     weight = _weight(layer)
     if isinstance(layer, nn.Linear):
-        return output.numel() // layer.out_features * weight.numel()
+        return given.numel() // layer.in_features * weight.numel()
     if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         return given.numel() // layer.in_channels * weight.numel()
     assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    return output.numel() // layer.out_channels * weight.numel()
+    return _positions(layer, given) * weight.numel()
+
+
+def _positions(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, given: torch.Size) -> int:
+    """How many output positions a convolution has for an input (..., in, *size), all images together."""
+    axes = len(layer.kernel_size)
+    positions = given[: -axes - 1].numel()
+    for axis, extent in enumerate(given[-axes:]):
+        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+        if isinstance(layer.padding, str):
+            padding = reach if layer.padding == "same" else 0
+        else:
+            padding = 2 * layer.padding[axis]
+        positions *= max(0, (extent + padding - reach - 1) // layer.stride[axis] + 1)
+    return positions

@@ -57,7 +57,7 @@ class UnsupportedModel(NetoptError):
 
 
 class FileFormatError(NetoptError):
-    """A file that is not a whole, undamaged .nopt file of a version that this netopt reads."""
+    """A file, of a program or of weights, that is not whole and undamaged, or of a version that this netopt reads."""
 
 
 def name_of_layer(name: str) -> str:

@@ -91,25 +91,48 @@ class Observer:
         if not self._batches:
             raise InvalidArgument("calibration", expected="at least one input", found="none")
         self._model = copy.deepcopy(model).eval()
-        self._calls: Counter[str] = Counter()
-        self._run(self._batches[0], list(dict(model.named_modules())), lambda name, _: self._calls.update([name]))
+        self._names = list(dict(model.named_modules()))
+        # By batch, how often each layer is called: it may depend on the batch. Known after its first whole run.
+        self._calls: dict[int, Counter[str]] = {}
+        self._inputs_in(0, None)
 
     def inputs(self, layer: str) -> Iterator[torch.Tensor]:
-        """What the layer of this name is given, call by call. Nothing runs after its last call in a batch."""
-        if not self._calls[layer]:
-            return
-        seen: list[torch.Tensor] = []
+        """What the layer of this name is given first, call by call.
 
-        def note(_name: str, given: list[Any]) -> None:
+        A batch is run as a whole once; after that, nothing runs after the layer's last call in it.
+
+        Raises:
+            InvalidArgument: the model fails for a batch, or the layer is given something other than a tensor.
+        """
+        for index in range(len(self._batches)):
+            yield from self._inputs_in(index, layer)
+
+    def _inputs_in(self, index: int, layer: str | None) -> list[torch.Tensor]:
+        """In one batch, what the layer is given; and how often each layer is called, if that is not known yet."""
+        known = self._calls.get(index)
+        if known is not None and layer is not None and not known[layer]:
+            return []
+        counted: Counter[str] = Counter()
+        seen: list[torch.Tensor] = []
+        others: list[str] = []  # what was given that is no tensor
+
+        def note(name: str, given: list[Any]) -> None:
+            counted[name] += 1
+            if name != layer:
+                return
+            if not given or not isinstance(given[0], torch.Tensor):
+                others.append(type(given[0]).__name__ if given else "no argument")
+                return
             # A copy: until its last call, the network may change what the layer was given.
             seen.append(given[0].detach().clone())
-            if len(seen) == self._calls[layer]:
+            if known is not None and len(seen) == known[layer]:
                 raise _Enough
 
-        for batch in self._batches:
-            self._run(batch, [layer], note)
-            yield from seen
-            seen.clear()
+        self._run(self._batches[index], self._names if known is None or layer is None else [layer], note)
+        self._calls.setdefault(index, counted)
+        if others:
+            raise InvalidArgument("calibration", expected="a tensor for the layer", found=others[0], layer=layer)
+        return seen
 
     def _run(self, batch: Any, names: Sequence[str], note: Note) -> None:
         with watched(self._model, names, note) as model, torch.no_grad():

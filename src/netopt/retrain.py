@@ -57,6 +57,7 @@ class Epoch:
         return f"{training}{score}  lr {self.lr:.5f}  {self.seconds:.0f} s"
 
 
+# Long by its options and what is said of each; the training itself is the last twenty lines.
 def retrain(
     model: nn.Module,
     data: Data,
@@ -102,7 +103,9 @@ def retrain(
 
     Raises:
         InvalidArgument: a number is out of range; data have no batches, or not as many as they say; labels or logits
-            have another shape; features are to match where no layer is replaced; the checkpoint is of another training.
+            have another shape; a label is no class of the model; model or teacher do not take the inputs; the
+            optimizer takes no groups or needs a closure; features are to match where no layer is replaced; the
+            checkpoint is of another training.
         InvalidType: an argument or a batch is of another type.
         NetoptError: the loss or a weight became NaN or infinite; says when. The last checkpoint stays.
     """
@@ -114,14 +117,14 @@ def retrain(
         student=student,
         teacher=teacher,
         distillation=options,
-        optimizer=optimizer(_groups(student), lr=lr),
+        optimizer=_made(optimizer, student, lr),
         schedule=_Schedule(lr, epochs * len(data), warmup),
         label_smoothing=label_smoothing,
         clip_norm=clip_norm,
         bfloat16=bfloat16,
     )
     taught = "" if teacher is None else f", {options}"
-    unusual = _unusual(warmup=warmup, label_smoothing=label_smoothing, clip_norm=clip_norm)
+    unusual = _unusual(warmup=warmup, label_smoothing=label_smoothing, clip_norm=clip_norm, bfloat16=bfloat16)
     training = f"{epochs} epochs of {len(data)} batches, lr {lr}, seed {seed}{unusual}{taught}"
     file = None if checkpoint is None else Checkpoint(Path(checkpoint), training, student, trainer.optimizer)
     done = 0 if file is None else file.load()
@@ -188,16 +191,16 @@ class _Trainer:
         """Mean loss and accuracy of one pass through the data."""
         total, right, seen, steps = 0.0, 0, 0, 0
         for batch in islice(data, len(data) + 1):
-            inputs, labels = _unpack(batch, self.device)
+            where = f"epoch {number + 1}, step {steps + 1}"
+            inputs, labels = _unpack(batch, where)
             self.lr = self.schedule(number * len(data) + steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.lr
-            loss, logits = self._step(inputs, labels)
+            loss, hits = self._step(inputs, labels, where)
             steps += 1
             if not math.isfinite(loss):
-                raise self._diverged(f"loss in epoch {number + 1}, step {steps}", loss)
-            classes = labels if labels.dim() == 1 else labels.argmax(1)
-            total, right, seen = total + loss, right + int((logits.argmax(1) == classes).sum()), seen + len(classes)
+                raise self._diverged(f"loss in {where}", loss)
+            total, right, seen = total + loss, right + hits, seen + len(labels)
             bar.update(TaskID(0), advance=1, description=f"epoch {number + 1}, loss {total / steps:.3f}")
         if steps != len(data):
             raise InvalidArgument(
@@ -214,13 +217,19 @@ class _Trainer:
         fix = f"train with a learning rate below {self.schedule.lr}, or with clip_norm=1.0"
         return NetoptError(subject, expected="finite numbers", found=found, fix=fix)
 
-    def _step(self, inputs: tuple[torch.Tensor, ...], labels: torch.Tensor) -> tuple[float, torch.Tensor]:
+    def _step(self, inputs: tuple[torch.Tensor, ...], labels: torch.Tensor, where: str) -> tuple[float, int]:
+        """The loss, and the number of inputs whose class was right."""
+        # Before the pass: on a GPU, to read them after it would wait for it.
+        extremes = _extremes(labels)
+        inputs = tuple(tensor.to(self.device) for tensor in inputs)
         with self._autocast, self._taught.recording():
-            logits = _logits(self.student(*inputs), "model", len(labels))
+            logits = _logits(self.student, inputs, len(labels), "model", where)
+        _check_labels(labels, extremes, logits, where)
+        labels = labels.to(self.device)
         loss = F.cross_entropy(logits, labels, label_smoothing=self._label_smoothing)
         if self._teacher is not None:
             with torch.no_grad(), self._autocast, self._teaching.recording():
-                wanted = _logits(self._teacher(*inputs), "teacher", len(labels))
+                wanted = _logits(self._teacher, inputs, len(labels), "teacher", where)
             options = self._distillation
             soft = kl_divergence(logits, wanted, options.temperature)
             loss = (1 - options.weight) * loss + options.weight * soft
@@ -231,7 +240,22 @@ class _Trainer:
         if self._clip_norm is not None:
             nn.utils.clip_grad_norm_(self.student.parameters(), self._clip_norm)
         self.optimizer.step()
-        return loss.item(), logits.detach()
+        classes = labels if labels.dim() == 1 else labels.argmax(1)
+        return loss.item(), int((logits.detach().argmax(1) == classes).sum())
+
+
+def _made(optimizer: Callable[..., torch.optim.Optimizer], model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    expected = "a function (parameter groups, lr=...) to an optimizer whose step needs no closure"
+    fix = "give one such as torch.optim.AdamW"
+    try:
+        made: object = optimizer(_groups(model), lr=lr)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument("optimizer", expected=expected, found=_reason(error), fix=fix) from error
+    if not isinstance(made, torch.optim.Optimizer):
+        raise InvalidType("optimizer", expected=expected, found=f"one to {type(made).__name__}", fix=fix)
+    if isinstance(made, torch.optim.LBFGS):  # it takes a single group
+        raise InvalidArgument("optimizer", expected=expected, found="LBFGS", fix=fix)
+    return made
 
 
 def _groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -274,30 +298,99 @@ def _set_modes(modes: Mapping[nn.Module, bool], *, all_training: bool = False) -
         module.training = training or all_training
 
 
-def _unpack(batch: object, device: torch.device) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    """A batch's inputs and its labels, on the device."""
+def _unpack(batch: object, where: str) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """A batch's inputs and its labels."""
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[1], torch.Tensor):
-        found = f"{len(batch)} things" if isinstance(batch, tuple | list) else type(batch).__name__
-        raise InvalidType("batch of data", expected="a pair (inputs, labels) of tensors", found=found)
+        found = ", ".join(type(part).__name__ for part in (batch if isinstance(batch, tuple | list) else (batch,)))
+        expected = "a pair (inputs, labels) of tensors"
+        raise InvalidType(f"batch of data in {where}", expected=expected, found=found)
     inputs, labels = batch
-    classes = labels.dim() == 1 and labels.dtype == torch.int64
-    if not classes and not (labels.dim() == 2 and labels.is_floating_point()):
-        raise InvalidArgument(
-            "labels",
-            expected="classes (batch,) as int64 or probabilities (batch, classes)",
-            found=f"{tuple(labels.shape)} as {labels.dtype}",
+    several = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+    others = [type(tensor).__name__ for tensor in several if not isinstance(tensor, torch.Tensor)]
+    if others or not several:
+        raise InvalidType(
+            f"inputs in {where}",
+            expected="a tensor or a tuple of tensors",
+            found=", ".join(others) or "an empty tuple",
+            fix="have the data give the model's arguments in their order",
         )
-    several = inputs if isinstance(inputs, tuple | list) else (inputs,)
-    return tuple(tensor.to(device) for tensor in several), labels.to(device)
+    classes = labels.dim() == 1 and labels.dtype == torch.int64
+    if not labels.numel() or not (classes or (labels.dim() == 2 and labels.is_floating_point())):
+        raise InvalidArgument(
+            f"labels in {where}",
+            expected="classes (batch,) as int64 or probabilities (batch, classes), at least one",
+            found=f"{tuple(labels.shape)} as {labels.dtype}",
+            fix="have the data give one of these",
+        )
+    return several, labels
 
 
-def _logits(output: object, whose: str, number: int) -> torch.Tensor:
+def _logits(network: nn.Module, inputs: tuple[torch.Tensor, ...], number: int, whose: str, where: str) -> torch.Tensor:
+    """What the model or the teacher makes of the inputs to `number` labels."""
+    try:
+        output: object = network(*inputs)
+    except (NetoptError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        shapes = ", ".join(f"{tuple(tensor.shape)} as {tensor.dtype}" for tensor in inputs)
+        raise InvalidArgument(
+            f"inputs in {where}",
+            expected=f"what the {whose} takes",
+            found=f"{shapes}, and {_reason(error)}",
+            fix="give data of the shape and type that it was made for",
+        ) from error
     if not isinstance(output, torch.Tensor):
         raise InvalidType(f"output of the {whose}", expected="a tensor of logits", found=type(output).__name__)
+    # Asked only where something is wrong: the batch of a recurrent network's inputs may be on another axis.
+    if not output.dim() or len(output) != number:
+        _check_lengths(inputs, number, where)
     if output.dim() != 2 or len(output) != number:
         shape = tuple(output.shape)
         raise InvalidArgument(f"output of the {whose}", expected=f"logits ({number}, classes)", found=shape)
     return at_least_float32(output)
+
+
+def _check_lengths(inputs: tuple[torch.Tensor, ...], number: int, where: str) -> None:
+    lengths = [len(tensor) for tensor in inputs if tensor.dim()]
+    if lengths and number not in lengths:
+        raise InvalidArgument(
+            f"labels in {where}",
+            expected=f"{lengths[0]}, one for each input",
+            found=number,
+            fix="have the data give as many labels as inputs",
+        )
+
+
+def _extremes(labels: torch.Tensor) -> tuple[int, int] | None:
+    """The least and the largest class; None for probabilities."""
+    if labels.dim() != 1:
+        return None
+    least, largest = labels.aminmax()
+    return int(least), int(largest)
+
+
+def _check_labels(labels: torch.Tensor, extremes: tuple[int, int] | None, logits: torch.Tensor, where: str) -> None:
+    """Whether they are of the classes that the model has logits for."""
+    classes = logits.shape[1]
+    if extremes is None and labels.shape != logits.shape:
+        raise InvalidArgument(
+            f"labels in {where}",
+            expected=f"probabilities {tuple(logits.shape)}, as the model's logits",
+            found=tuple(labels.shape),
+            fix="give a probability for each class that the model has",
+        )
+    for label in extremes or ():
+        if not 0 <= label < classes:
+            raise InvalidArgument(
+                f"labels in {where}",
+                expected=f"classes from 0 to {classes - 1}, as the model has {classes} logits",
+                found=label,
+                fix="number the classes from 0, or give a model with more of them",
+            )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _is_number(value: object) -> TypeGuard[float]:

@@ -84,6 +84,8 @@ def restore_structure(model: nn.Module, structure: Structure) -> nn.Module:
 def save_weights(model: nn.Module, path: str | Path) -> None:
     """Write the weights of a network, transformed or not, and its structure, atomically, as safetensors.
 
+    Folders of the path that are not there are made.
+
     Raises:
         InvalidType: the model is none, or its state holds something other than tensors.
         OSError: the file cannot be written.
@@ -98,7 +100,9 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         tensors[key] = value.detach().cpu().contiguous().clone()
     structure = json.dumps(structure_of(model))
     metadata = {_STRUCTURE: structure, _CHECKSUM: _checksum(structure, tensors)}
-    write_atomically(Path(path), [safetensors.torch.save(tensors, metadata)])
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, [safetensors.torch.save(tensors, metadata)])
 
 
 def load_weights(model: nn.Module, path: str | Path) -> nn.Module:
@@ -157,12 +161,22 @@ class _Home:
     device: torch.device
     dtype: torch.dtype
     training: bool
-    requires_grad: bool
+    weight_requires_grad: bool
+    bias_requires_grad: bool
 
     @classmethod
     def of(cls, layer: nn.Module) -> _Home:
-        values = next(layer.parameters(), torch.empty(0, requires_grad=True))
-        return cls(values.device, values.dtype, layer.training, values.requires_grad)
+        bias = getattr(layer, "bias", None)
+        weights = (parameter for parameter in layer.parameters() if parameter is not bias)
+        values = next(weights, torch.empty(0, requires_grad=True))
+        bias_trains = bias.requires_grad if isinstance(bias, torch.Tensor) else values.requires_grad
+        return cls(values.device, values.dtype, layer.training, values.requires_grad, bias_trains)
+
+    def take_in(self, new: nn.Module) -> None:
+        """Give a replacement, still without values, all but the device."""
+        new.to(dtype=self.dtype).train(self.training).requires_grad_(self.weight_requires_grad)
+        if isinstance(bias := getattr(new, "bias", None), nn.Parameter):
+            bias.requires_grad_(self.bias_requires_grad)
 
 
 def _without_values(model: nn.Module, structure: Structure) -> tuple[nn.Module, dict[nn.Module, _Home]]:
@@ -185,7 +199,7 @@ def _without_values(model: nn.Module, structure: Structure) -> tuple[nn.Module, 
         if _ends(new) != _ends(old):
             raise _other_network(f"a layer '{name}' with {_ends(new)}", _ends(old) or type(old).__name__)
         home = homes.get(old) or _Home.of(old)  # a part of a replacement has no values of its own yet
-        new.to(dtype=home.dtype).train(home.training).requires_grad_(home.requires_grad)
+        home.take_in(new)
         homes.update(dict.fromkeys(new.modules(), home))
         model = put(model, old, new)
     return model, homes

@@ -21,6 +21,8 @@ from netopt.select import WEIGHTED, Layer, layers_of, select
 from netopt.technique import Keep, Proposal, Technique
 
 KeepIf = Literal["faster", "smaller", "always"]
+# With "faster", a proposal of that many times the layer's parameters is not built: it is slow to make, and to run.
+_TOO_LARGE = 1.5
 Train = Callable[[nn.Module], nn.Module | None]
 
 
@@ -63,7 +65,8 @@ def transform(
         techniques: in their order.
         example: an input, for the shapes that costs are counted for.
         calibration: inputs, for techniques that use them.
-        keep_if: "smaller" keeps replacements with fewer parameters, "always" all, "faster" those that `judge` keeps.
+        keep_if: "smaller" keeps replacements with fewer parameters, "always" all, "faster" those that `judge` keeps;
+            it is not asked about proposals with 1.5 times the layer's parameters or more.
         judge: needed for "faster".
         recover: trains the model after each replacement, in place, or returns another model.
 
@@ -176,7 +179,7 @@ class _Application:
 
     def _apply(self, technique: Technique, layer: Layer, keep: Keep | None) -> LayerReport:
         """Replace one layer, or not; its row of the report."""
-        before = technique.cost(layer.module, layer.input_shapes)
+        before = _cost(technique, layer, layer.module)
         row = LayerReport(layer.name, type(layer.module).__name__, technique.name, False, "", before, before)
         trained = {parameter: parameter.requires_grad for parameter in layer.module.parameters()}
         row = self._decide(technique, layer, row, keep)
@@ -192,6 +195,9 @@ class _Application:
         answer: object = keep or technique.replace(layer)
         if isinstance(answer, Keep):
             return replace(row, reason=answer.reason)
+        if self._keep_if == "faster" and isinstance(answer, Proposal) and _is_too_large(answer, before):
+            size = f"{answer.parameters:,} parameters, over {_TOO_LARGE} times those of the layer"
+            return replace(row, reason=f"{answer.note} would have {size}: not tried".lstrip())
         if isinstance(answer, nn.Module):
             answer = Proposal(sum(p.numel() for p in answer.parameters()), partial(_identity, answer))
         if not isinstance(answer, Proposal):
@@ -218,7 +224,26 @@ class _Application:
             if not verdict.keeps:
                 return replace(row, reason=f"{note}: {verdict.reason}")
         self.model = put(self.model, layer.module, new)
-        return replace(row, replaced=True, reason=note, after=technique.cost(new, layer.input_shapes))
+        return replace(row, replaced=True, reason=note, after=_cost(technique, layer, new))
+
+
+def _is_too_large(proposal: Proposal, before: Cost) -> bool:
+    # A layer without parameters, such as an activation, sets no limit.
+    return proposal.parameters >= _TOO_LARGE * before.parameters > 0
+
+
+def _cost(technique: Technique, layer: Layer, module: nn.Module) -> Cost:
+    """What the layer costs, or a module in its place.
+
+    Raises:
+        InvalidArgument: it cannot be counted; names the layer.
+    """
+    try:
+        return technique.cost(module, layer.input_shapes)
+    except InvalidArgument as error:
+        if error.layer is not None:
+            raise
+        raise InvalidArgument(str(error), layer=layer.name) from error
 
 
 def _identity(module: nn.Module) -> nn.Module:

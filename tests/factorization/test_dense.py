@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from netopt import InvalidArgument, InvalidType, Layer, NetoptError, optimize
+from netopt import FileFormatError, InvalidArgument, InvalidType, Layer, NetoptError, optimize
 from netopt.factorization import SVD, Energy, FactoredDense, factor_dense, svd_factors
 
 EPS = 2.0**-23
@@ -397,3 +397,15 @@ def test_costs_of_a_budget_count_the_rows_of_the_example() -> None:
     found = SVD(rank=1).decomposition(layer)
     assert (found.cost((4,)).parameters, found.cost((4,)).multiply_adds) == (200, 11 * 200)
     assert found.loss((20,)) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rank": "2"}, {"rank": 2.7}, {"inputs": 0}, {"outputs": True}, {"bias": 1}, {"bias": "no"}],
+    ids=lambda change: repr(next(iter(change.items()))),
+)
+def test_descriptions_of_other_types_are_refused(change: dict[str, Any]) -> None:
+    described = FactoredDense(torch.ones(3, 2), torch.ones(2, 4), None).describe()
+    assert FactoredDense.from_description(described).describe() == described
+    with pytest.raises(FileFormatError, match="sizes of a factored dense layer"):
+        FactoredDense.from_description({**described, **change})

@@ -105,7 +105,8 @@ class CPDecomposition(ConvDecomposition):
         return [(rank,) for rank in sorted({max(step, int(share) // step * step) for share in shares})]
 
     def at_energy(self, share: float) -> Ranks:
-        low, high = 1, self.full[0]
+        # Above the rank that saves parameters a step takes minutes, and the layer stays as it is anyhow.
+        low, high = 1, min(self.full[0], self._break_even + 1)
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if self.loss((middle,)) <= 1 - share else (middle + 1, high)

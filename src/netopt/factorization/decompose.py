@@ -109,7 +109,7 @@ def decompose(
         example: see `netopt.optimize`; needed for a budget of multiply-adds.
         calibration: see `netopt.optimize`.
         keep_if: see `netopt.optimize`.
-        **options: further ones of `netopt.optimize`, such as `train`, `lower` or `iterative`.
+        **options: the other ones of `netopt.optimize`, which get there as they are: `train`, `lower`, `iterative` ...
 
     Raises:
         NetoptError: as `netopt.optimize`.

@@ -78,10 +78,12 @@ class Decomposition(ABC):
         return min(1.0, sum(lost))
 
     def grid(self, multiple: int) -> Sequence[Ranks]:
-        """The ranks that a budget chooses from: multiples, or eighths of a small full rank."""
+        """The ranks that a budget chooses from: multiples; halves of them, or eighths, where the full rank is small."""
         combinations: list[Ranks] = [()]
         for full in self.full:
-            step = multiple if full > multiple else max(1, full // 8)
+            step = max(1, full // 8)
+            if full > multiple:
+                step = multiple if full >= 4 * multiple else max(1, multiple // 2)
             # A large layer's grid is thinned, so that a mode has about twenty ranks at most.
             step *= max(1, full // step // 20)
             combinations = [(*ranks, rank) for ranks in combinations for rank in (*range(step, full, step), full)]
@@ -189,7 +191,14 @@ def _given(answer: Any, found: Decomposition) -> Ranks:
     if not isinstance(answer, list | tuple):
         return found.at_number(as_integer(answer, name))
     if len(answer) != len(found.full):
-        raise InvalidType("rank", expected=f"an integer, or {len(found.full)} of them", found=repr(answer), layer=name)
+        modes = len(found.full)
+        raise InvalidType(
+            "rank",
+            expected="one integer" if modes == 1 else f"an integer, or {modes} of them",
+            found=repr(answer),
+            layer=name,
+            fix="give ranks for outputs and inputs to Tucker alone, as convolution=Tucker(rank=(16, 16))",
+        )
     return tuple(check_rank(rank, full, name) for rank, full in zip(answer, found.full, strict=True))
 
 

@@ -90,10 +90,12 @@ class FactoredDense(nn.Module, Structured):
         """What `describe` described, without values.
 
         Raises:
-            FileFormatError: a size is missing or is no number.
+            FileFormatError: a size is missing or is no integer.
         """
         try:
-            m, k, n = (int(description[key]) for key in ("outputs", "rank", "inputs"))
+            m, k, n = sizes = [description[key] for key in ("outputs", "rank", "inputs")]
+            if not all(type(size) is int and size > 0 for size in sizes) or type(description["bias"]) is not bool:
+                raise ValueError(f"sizes {sizes}, bias {description['bias']!r}")
             bias = nn.Parameter(torch.empty(m, device="meta")) if description["bias"] else None
             return cls(torch.empty(m, k, device="meta"), torch.empty(k, n, device="meta"), bias)
         except Exception as error:  # whatever wrong values make torch and Python raise

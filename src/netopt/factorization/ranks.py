@@ -58,7 +58,7 @@ class Budget:
     def __post_init__(self) -> None:
         if (self.multiply_adds is None) == (self.parameters is None):
             raise InvalidArgument(
-                "Budget", expected="multiply_adds or parameters", found="both" if self.parameters else "neither"
+                "Budget", expected="multiply_adds or parameters", found="neither" if self.parameters is None else "both"
             )
         if not isinstance(self.share, float) or not 0 < self.share < 1:
             raise InvalidArgument("share of Budget", expected="a number above 0, below 1", found=self.share)
