@@ -115,16 +115,16 @@ def test_with_an_example_layers_stay_unless_they_become_faster() -> None:
 
 
 def test_a_layer_that_does_not_become_faster_stays_and_its_times_are_reported() -> None:
-    """Full rank is twice the work."""
-    result = netopt.optimize(nn.Sequential(nn.Linear(512, 512)), SVD(rank=512), example=torch.zeros(1, 512))
+    """A rank of nearly three quarters is nearly one and a half times the work."""
+    result = netopt.optimize(nn.Sequential(nn.Linear(512, 512)), SVD(rank=380), example=torch.zeros(1, 512))
     (row,) = result.report.rows
     assert isinstance(result.model[0], nn.Linear)
-    assert row.reason == "FactoredDense(512 -> 512 -> 512, bias=True): not faster by 5%"
+    assert row.reason == "FactoredDense(512 -> 380 -> 512, bias=True): not faster by 5%"
     assert row.before_ms is not None
     assert row.after_ms is not None
     assert row.after_ms > row.before_ms
     assert row.error is not None
-    assert row.error < 1e-4
+    assert 0 < row.error < 0.5
     assert row.after == row.before
     assert result.report.network is None
 
