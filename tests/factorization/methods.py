@@ -148,3 +148,11 @@ def correlated(module: nn.Module, batch: int = 8, seed: int = 0) -> torch.Tensor
     mixture = torch.randn(channels, 2, generator=torch.Generator().manual_seed(seed + 1), dtype=x.dtype)
     smooth = (x[:, :2] + x[:, :2].roll(1, -1) + x[:, :2].roll(2, -1)) / 3
     return torch.einsum("cm,bm...->bc...", mixture, smooth) + 0.1 * x
+
+
+def component_norms(factors: list[torch.Tensor]) -> torch.Tensor:
+    """Frobenius norm of each component, (rank,): the product of the norms of its columns.
+
+    The sum of their squares, over the squared norm of the tensor, tells how far components cancel: about 1 is healthy.
+    """
+    return torch.stack([torch.linalg.vector_norm(factor, dim=0) for factor in factors]).prod(dim=0)

@@ -8,8 +8,7 @@ from torch import nn
 
 from netopt import InvalidArgument, optimize
 from netopt.factorization import CP, EVBMF, Budget, Energy
-from netopt.factorization.cp_als import component_norms
-from tests.factorization.methods import correlated, factored, handle, relative
+from tests.factorization.methods import component_norms, correlated, factored, handle, relative
 
 
 def of_rank(layer: nn.Conv2d, rank: int, seed: int = 0) -> nn.Conv2d:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.factorization import cp_als
-from netopt.factorization.cp_als import component_norms, cp_error, cp_factors, cp_tensor
+from netopt.factorization.cp_als import cp_error, cp_factors, cp_tensor
+from tests.factorization.methods import component_norms
 
 
 def gaussian(*shape: int, seed: int = 0) -> torch.Tensor:

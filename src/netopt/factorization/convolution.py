@@ -16,7 +16,7 @@ from netopt.factorization.decomposition import Decomposition, Factorization
 from netopt.factorization.geometry import Geometry, blocks_of, finite_weight
 from netopt.factorization.moments import channel_moment, fitted, moments_of_patches, relative_error, roots
 from netopt.factorization.ranks import Ranks
-from netopt.factorization.stages import FactoredConv, Stage
+from netopt.factorization.stages import FactoredConv, Stage, composed
 from netopt.select import Layer
 from netopt.technique import inherit
 
@@ -122,7 +122,7 @@ class ConvDecomposition(Decomposition):
             if kernel is None:
                 kernel = _spread(weight, self.ins) if is_depthwise else weight
             else:
-                kernel = _after(kernel, weight, is_depthwise)
+                kernel = composed(kernel, weight, depthwise=is_depthwise)
         assert kernel is not None
         if last_kernel.numel() == 1:
             return kernel.flatten(1)
@@ -142,16 +142,6 @@ class ConvDecomposition(Decomposition):
             parts = relative_error(self.blocks[group].flatten(1), other.flatten(1), moment)
             wrong, size = wrong + parts[0], size + parts[1]
         return (max(0.0, wrong) / size) ** 0.5 if size > 0 else 0.0
-
-
-def _after(kernel: torch.Tensor, weight: torch.Tensor, is_depthwise: bool) -> torch.Tensor:
-    """The kernel (out, in, ...) of a convolution after another; along each axis one of both has extent 1."""
-    if kernel.dim() == 3:
-        return _after(kernel[..., None], weight[..., None], is_depthwise)[..., 0]
-    terms = "rab,rscd->rsacbd" if is_depthwise else "trab,rscd->tsacbd"
-    product = torch.einsum(terms, weight[:, 0] if is_depthwise else weight, kernel)
-    out, ins, a, c, b, d = product.shape
-    return product.reshape(out, ins, a * c, b * d)
 
 
 def _spread(weight: torch.Tensor, channels: int) -> torch.Tensor:

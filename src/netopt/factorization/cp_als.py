@@ -87,14 +87,6 @@ def cp_error(tensor: torch.Tensor, factors: list[torch.Tensor]) -> float:
     return difference / size
 
 
-def component_norms(factors: list[torch.Tensor]) -> torch.Tensor:
-    """Frobenius norm of each component, (rank,): the product of the norms of its columns.
-
-    The sum of their squares, over the squared norm of the tensor, tells how far components cancel: about 1 is healthy.
-    """
-    return torch.stack([torch.linalg.vector_norm(factor, dim=0) for factor in factors]).prod(dim=0)
-
-
 @dataclass(frozen=True)
 class _Components:
     """Columns of norm 1 (or 0), a factor a mode; the norms of the components (rank,); the relative error."""

@@ -148,7 +148,7 @@ class FactoredConv(nn.Sequential, Structured):
         first, *others = self.stages
         kernel = first.dense_weight(self._weight_of(first))
         for stage in others:
-            kernel = _composed(kernel, stage.dense_weight(self._weight_of(stage)))
+            kernel = composed(kernel, stage.dense_weight(self._weight_of(stage)))
         return _grouped(kernel, self.groups, self.transposed)
 
     def _weight_of(self, stage: Stage) -> torch.Tensor:
@@ -205,11 +205,18 @@ def _stage(fields: Mapping[str, Any]) -> Stage:
     return Stage(**values)
 
 
-def _composed(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """The kernel of two convolutions in turn, of which along each axis one has extent 1: (out, in, ...)."""
+def composed(first: torch.Tensor, second: torch.Tensor, *, depthwise: bool = False) -> torch.Tensor:
+    """The kernel (out, in, ...) of two convolutions in turn, of which along each axis one has extent 1.
+
+    Args:
+        first: (mid, in, ...).
+        second: (out, mid, ...), or of a depthwise convolution (mid, 1, ...).
+        depthwise: whether it is one.
+    """
     if first.dim() == 3:
-        return _composed(first[..., None], second[..., None])[..., 0]
-    product = torch.einsum("trab,rscd->tsacbd", second, first)
+        return composed(first[..., None], second[..., None], depthwise=depthwise)[..., 0]
+    terms = "rab,rscd->rsacbd" if depthwise else "trab,rscd->tsacbd"
+    product = torch.einsum(terms, second[:, 0] if depthwise else second, first)
     t, s, a, c, b, d = product.shape
     return product.reshape(t, s, a * c, b * d)
 
