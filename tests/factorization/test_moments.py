@@ -20,7 +20,7 @@ from netopt.factorization.moments import (
     relative_error,
     roots,
 )
-from tests.factorization.methods import CONV1D, CONV2D, LAYERS, inputs_of
+from tests.factorization.methods import CONV1D, CONV2D, LAYERS, handle, inputs_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
@@ -152,3 +152,14 @@ def test_relative_error_is_that_of_the_outputs() -> None:
     assert size == pytest.approx(float((x @ weight.T).square().sum()))
     wrong, size = relative_error(weight, other, None)
     assert (wrong, size) == pytest.approx((float((weight - other).square().sum()), float(weight.square().sum())))
+
+
+@pytest.mark.parametrize("number", [1, 2047, 2048, 5000])
+def test_moments_of_many_small_samples_are_those_of_all_rows(number: int) -> None:
+    """They are multiplied some thousands of rows at a time."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(number, 3, generator=generator)
+    layer = nn.Linear(3, 2)
+    moment = moment_of_dense(handle(layer, calibration=lambda: iter(x.split(1))))
+    assert moment is not None
+    torch.testing.assert_close(moment, x.double().T @ x.double() / number, rtol=1e-5, atol=1e-5)

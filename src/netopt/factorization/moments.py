@@ -19,6 +19,8 @@ from netopt.select import Layer
 _FLOOR = 1e-3
 # Of each input as many places are looked at as give this many for all of them; moments change little with more.
 _PLACES = 100_000
+# Rows that are multiplied together, at least.
+_ROWS = 2048
 
 
 def moment_of_dense(layer: Layer) -> torch.Tensor | None:
@@ -42,8 +44,7 @@ def moments_of_patches(layer: Layer, geometry: Geometry) -> list[torch.Tensor] |
 def _mean_product(samples: Iterator[torch.Tensor], layer: Layer) -> torch.Tensor:
     """The mean of x x^T over the rows of samples (groups, rows, n): (groups, n, n)."""
     total, rows = None, 0
-    for sample in samples:
-        sample = sample.float()
+    for sample in _gathered(samples):
         product = (sample.transpose(1, 2) @ sample).double()
         total, rows = (product if total is None else total + product), rows + sample.shape[1]
     if total is None or rows == 0:
@@ -53,6 +54,20 @@ def _mean_product(samples: Iterator[torch.Tensor], layer: Layer) -> torch.Tensor
     if not torch.isfinite(total).all():
         raise InvalidArgument("calibration", expected="finite inputs of the layer", found="others", layer=layer.name)
     return total / rows
+
+
+def _gathered(samples: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The samples joined until they have many rows: to add up a product of n columns costs as much as n rows do."""
+    waiting: list[torch.Tensor] = []
+    rows = 0
+    for sample in samples:
+        waiting.append(sample.float())
+        rows += sample.shape[1]
+        if rows >= max(_ROWS, sample.shape[2]):
+            yield torch.cat(waiting, 1)
+            waiting, rows = [], 0
+    if waiting:
+        yield torch.cat(waiting, 1)
 
 
 def _patches(x: torch.Tensor, geometry: Geometry) -> Iterator[torch.Tensor]:
