@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 
 from netopt.factorization.convolution import ConvDecomposition, ConvFactorization
+from netopt.factorization.moments import principal_components
 from netopt.factorization.ranks import Ranks
 from netopt.factorization.stages import Stage
 from netopt.select import Layer
@@ -64,8 +65,7 @@ class ChannelDecomposition(ConvDecomposition):
         if self.moments is None:
             u, s, _ = torch.linalg.svd(matrix, full_matrices=False)
             return u, s.square()
-        values, vectors = torch.linalg.eigh(matrix @ self.moments[group] @ matrix.T)
-        return vectors.flip(1), values.flip(0).clamp_min(0)
+        return principal_components(matrix, self.moments[group])
 
     @cached_property
     def _parts(self) -> list[tuple[torch.Tensor, torch.Tensor]]:

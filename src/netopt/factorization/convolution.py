@@ -12,13 +12,19 @@ import torch
 from torch import nn
 
 from netopt.cost import Cost
-from netopt.factorization.decomposition import Decomposition, Factorization
+from netopt.factorization.decomposition import Decomposition, Factorization, inherit_with_bias
 from netopt.factorization.geometry import Geometry, blocks_of, finite_weight
-from netopt.factorization.moments import channel_moment, fitted, moments_of_patches, relative_error, roots
+from netopt.factorization.moments import (
+    channel_moment,
+    fitted,
+    moments_of_patches,
+    relative_error,
+    root_ratio,
+    roots,
+)
 from netopt.factorization.ranks import Ranks
 from netopt.factorization.stages import FactoredConv, Stage, composed
 from netopt.select import Layer
-from netopt.technique import inherit
 
 
 class ConvDecomposition(Decomposition):
@@ -74,14 +80,10 @@ class ConvDecomposition(Decomposition):
             swaps = stage.transposed and stage.groups == self.groups
             weights.append(torch.cat([w.transpose(0, 1) if swaps else w for w in group_weights]))
         bias = self.layer.module.bias if isinstance(self.layer.module.bias, nn.Parameter) else None
-        trains = bias is not None and bias.requires_grad
         replacement = FactoredConv(self.method, stages, transposed=self.geometry.transposed).set_weights(
             [weight.to(self.weight.dtype) for weight in weights], bias
         )
-        inherit(replacement, self.layer.module)
-        if bias is not None:
-            bias.requires_grad_(trains)
-        return replacement
+        return inherit_with_bias(replacement, self.layer.module)
 
     # --- calibration
 
@@ -141,7 +143,7 @@ class ConvDecomposition(Decomposition):
             moment = None if self.moments is None else self.moments[group]
             parts = relative_error(self.blocks[group].flatten(1), other.flatten(1), moment)
             wrong, size = wrong + parts[0], size + parts[1]
-        return (max(0.0, wrong) / size) ** 0.5 if size > 0 else 0.0
+        return root_ratio(wrong, size)
 
 
 def _spread(weight: torch.Tensor, channels: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ from netopt.factorization.ranks import (
     rounded,
 )
 from netopt.select import Layer
-from netopt.technique import Keep, Proposal, Technique
+from netopt.technique import Keep, Proposal, Technique, inherit
 
 
 class Decomposition(ABC):
@@ -68,6 +68,10 @@ class Decomposition(ABC):
     @abstractmethod
     def error(self, module: nn.Module) -> float:
         """Of a replacement: what `netopt.technique.Proposal.error` asks for."""
+
+    def whole_cost(self, ranks: Ranks) -> Cost:
+        """`cost` with the bias."""
+        return self.cost(ranks) + Cost(self.bias_parameters, 0)
 
     def loss(self, ranks: Ranks) -> float:
         """The share of the energy that these ranks lose, about: a bound where modes are cut together."""
@@ -137,8 +141,7 @@ class Factorization(Technique):
         ranks, note = self._ranks(found)
         if ranks is None:
             return Keep(note)
-        parameters = found.cost(ranks).parameters + found.bias_parameters
-        return Proposal(parameters, partial(found.build, ranks), note, found.error)
+        return Proposal(found.whole_cost(ranks).parameters, partial(found.build, ranks), note, found.error)
 
     def prepare(self, layers: Sequence[Layer], network: Cost) -> Technique:
         if not isinstance(self.rank, Budget):
@@ -174,14 +177,26 @@ class Factorization(Technique):
         return _rounded(wanted, found.full, self.multiple, "EVBMF" if isinstance(rule, EVBMF) else "")
 
 
+Replacement = TypeVar("Replacement", bound=nn.Module)
+
+
+def inherit_with_bias(replacement: Replacement, original: nn.Module) -> Replacement:
+    """As `inherit`, of a replacement that has the original's own bias, which keeps its requires_grad."""
+    bias = original.bias if isinstance(original.bias, nn.Parameter) else None
+    trains = bias is not None and bias.requires_grad
+    inherit(replacement, original)
+    if bias is not None:
+        bias.requires_grad_(trains)
+    return replacement
+
+
 def choices(found: Decomposition, multiple: int) -> list[Choice]:
     """What a budget chooses from: ranks that save parameters, with their cost and loss."""
     result = []
     for ranks in found.grid(multiple):
-        cost = found.cost(ranks)
-        if cost.parameters + found.bias_parameters < found.parameters_of_layer:
-            whole = Cost(cost.parameters + found.bias_parameters, cost.multiply_adds)
-            result.append(Choice(ranks, whole, found.loss(ranks)))
+        cost = found.whole_cost(ranks)
+        if cost.parameters < found.parameters_of_layer:
+            result.append(Choice(ranks, cost, found.loss(ranks)))
     return result
 
 

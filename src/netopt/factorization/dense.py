@@ -15,13 +15,14 @@ from torch import nn
 
 from netopt.cost import Cost
 from netopt.errors import FileFormatError, InvalidArgument, InvalidType
-from netopt.factorization.decomposition import Decomposition, Factorization
+from netopt.factorization.decomposition import Decomposition, Factorization, inherit_with_bias
 from netopt.factorization.geometry import finite_weight
-from netopt.factorization.moments import moment_of_dense, relative_error
+from netopt.factorization.moments import moment_of_dense, principal_components, relative_error, root_ratio
 from netopt.factorization.ranks import Ranks, check_rank
+from netopt.factorization.truncate import truncated
 from netopt.select import Layer, Predicate, Selection
 from netopt.structure import Structured
-from netopt.technique import Proposal, Technique, inherit
+from netopt.technique import Proposal, Technique
 from netopt.transform import transform
 
 Factors = tuple[torch.Tensor, torch.Tensor]
@@ -119,7 +120,7 @@ def svd_factors(weight: torch.Tensor, rank: int) -> Factors:
 
     Source: Eckart and Young, 1936: the error is the root of the sum of the squared singular values left out.
     """
-    return _truncate(torch.linalg.svd(weight, full_matrices=False), rank)
+    return _contiguous(truncated(torch.linalg.svd(weight, full_matrices=False), rank))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,9 +172,8 @@ class DenseDecomposition(Decomposition):
     def _outputs(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The principal components of the outputs on the calibration inputs: squared sizes, and directions."""
         assert self._moment is not None
-        weight = self.weight.double()
-        values, vectors = torch.linalg.eigh(weight @ self._moment @ weight.T)
-        return values.flip(0)[: self.full[0]].clamp_min(0), vectors.flip(1)[:, : self.full[0]]
+        directions, sizes = principal_components(self.weight.double(), self._moment)
+        return sizes[: self.full[0]], directions[:, : self.full[0]]
 
     def energies(self) -> list[torch.Tensor]:
         return [self._parts[1].square() if self._moment is None else self._outputs[0]]
@@ -188,15 +188,14 @@ class DenseDecomposition(Decomposition):
         return Cost(parameters, rows * parameters)
 
     def build(self, ranks: Ranks) -> nn.Module:
-        u, v = _truncate(self._parts, ranks[0])
+        u, v = _contiguous(truncated(self._parts, ranks[0]))
         return _replacement(self.layer, u.to(self.weight.dtype), v.to(self.weight.dtype))
 
     def error(self, module: nn.Module) -> float:
         assert isinstance(module, FactoredDense)
         with torch.no_grad():
             weight = module.u.weight.double() @ module.v.weight.double()
-        wrong, size = relative_error(self.weight.double(), weight, self._moment)
-        return (max(0.0, wrong) / size) ** 0.5 if size > 0 else 0.0
+        return root_ratio(*relative_error(self.weight.double(), weight, self._moment))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,10 +271,8 @@ def factor_dense(
     return transform(model, technique)[0]
 
 
-def _truncate(decomposition: tuple[torch.Tensor, torch.Tensor, torch.Tensor], rank: int) -> Factors:
-    u, s, vh = decomposition
-    root = s[:rank].sqrt()
-    return (u[:, :rank] * root).contiguous(), (root[:, None] * vh[:rank]).contiguous()
+def _contiguous(factors: Factors) -> Factors:
+    return factors[0].contiguous(), factors[1].contiguous()
 
 
 def _check_factors(factors: object, weight: torch.Tensor, rank: int | None, layer: str) -> Factors:
@@ -304,10 +301,5 @@ def _check_factors(factors: object, weight: torch.Tensor, rank: int | None, laye
 def _replacement(layer: Layer, u: torch.Tensor, v: torch.Tensor) -> nn.Module:
     linear = layer.module
     assert isinstance(linear, nn.Linear)
-    bias_trains = linear.bias is not None and linear.bias.requires_grad
     # The bias itself, not a copy: it keeps its identity within the new model.
-    replacement = FactoredDense(u, v, linear.bias)
-    inherit(replacement, linear)
-    if linear.bias is not None:
-        replacement.u.bias.requires_grad_(bias_trains)
-    return replacement
+    return inherit_with_bias(FactoredDense(u, v, linear.bias), linear)

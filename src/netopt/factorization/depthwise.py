@@ -17,6 +17,7 @@ from netopt.factorization.convolution import ConvDecomposition, ConvFactorizatio
 from netopt.factorization.moments import roots
 from netopt.factorization.ranks import Ranks
 from netopt.factorization.stages import Stage
+from netopt.factorization.truncate import truncated
 from netopt.select import Layer
 from netopt.technique import Keep
 
@@ -91,8 +92,9 @@ class DepthwiseDecomposition(ConvDecomposition):
 
     def factors(self, group: int, ranks: Ranks) -> list[torch.Tensor]:
         (rank,) = ranks
-        u, s, vh = self._parts[group]
-        root = s[:, :rank].sqrt()
-        depthwise = (root[..., None] * vh[:, :rank]).reshape(self.ins * rank, 1, *self.geometry.kernel)
-        pointwise = (u[..., :rank] * root[:, None]).permute(1, 0, 2).reshape(self.outs, self.ins * rank)
-        return [depthwise, pointwise.reshape(self.outs, -1, *(1,) * len(self.geometry.kernel))]
+        pointwise, depthwise = truncated(self._parts[group], rank)
+        ones = (1,) * len(self.geometry.kernel)
+        return [
+            depthwise.reshape(self.ins * rank, 1, *self.geometry.kernel),
+            pointwise.permute(1, 0, 2).reshape(self.outs, self.ins * rank, *ones),
+        ]

@@ -120,6 +120,12 @@ def roots(moment: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (vectors * root) @ vectors.T, (vectors / root) @ vectors.T
 
 
+def principal_components(weight: torch.Tensor, moment: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the outputs W x: unit vectors (out, out), the largest first, and their mean squares (out,)."""
+    values, vectors = torch.linalg.eigh(weight @ moment @ weight.T)
+    return vectors.flip(1), values.flip(0).clamp_min(0)
+
+
 def fitted(weight: torch.Tensor, moment: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     """The G (out, k) that minimises E|(W - G B) x|^2 for features B (k, n) of the inputs: W M B^T (B M B^T)^-1."""
     gram = features @ moment @ features.T
@@ -134,3 +140,8 @@ def relative_error(weight: torch.Tensor, other: torch.Tensor, moment: torch.Tens
     if moment is None:
         return float(difference.square().sum()), float(weight.square().sum())
     return float((difference @ moment * difference).sum()), float((weight @ moment * weight).sum())
+
+
+def root_ratio(wrong: float, size: float) -> float:
+    """The relative error that two such squares, or sums of them, tell; 0 where there is nothing to be wrong about."""
+    return (max(0.0, wrong) / size) ** 0.5 if size > 0 else 0.0

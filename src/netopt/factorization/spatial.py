@@ -16,6 +16,7 @@ from torch import nn
 from netopt.factorization.convolution import ConvDecomposition, ConvFactorization
 from netopt.factorization.ranks import Ranks
 from netopt.factorization.stages import Stage
+from netopt.factorization.truncate import truncated
 from netopt.select import Layer
 
 
@@ -75,11 +76,9 @@ class SpatialDecomposition(ConvDecomposition):
     def factors(self, group: int, ranks: Ranks) -> list[torch.Tensor]:
         (rank,) = ranks
         height, width = self.geometry.kernel
-        u, s, vh = torch.linalg.svd(self._matrix(self.weighted(group)), full_matrices=False)
-        root = s[:rank].sqrt()
-        first = (root[:, None] * vh[:rank]).view(rank, self.ins, height, 1)
-        last = (u[:, :rank] * root).view(self.outs, width, rank).transpose(1, 2).unsqueeze(2)
-        return [self.unweighted(first, group), last]
+        last, first = truncated(torch.linalg.svd(self._matrix(self.weighted(group)), full_matrices=False), rank)
+        vertical = self.unweighted(first.view(rank, self.ins, height, 1), group)
+        return [vertical, last.view(self.outs, width, rank).transpose(1, 2).unsqueeze(2)]
 
     def features(self, weights: list[torch.Tensor], last_kernel: torch.Size, stages: list[Stage]) -> torch.Tensor:
         width = last_kernel[1]

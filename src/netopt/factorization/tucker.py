@@ -16,6 +16,7 @@ from netopt.factorization.convolution import ConvDecomposition, ConvFactorizatio
 from netopt.factorization.ranks import Ranks, check_rank
 from netopt.factorization.stages import Stage
 from netopt.factorization.tensorly_calls import tucker_factors
+from netopt.factorization.truncate import truncated
 from netopt.select import Layer
 
 
@@ -108,11 +109,8 @@ class TuckerDecomposition(ConvDecomposition):
         kernel = self.weighted(group)
         ones = (1,) * (kernel.dim() - 2)
         if not self.geometry.bound:
-            u, s, vh = torch.linalg.svd(kernel.flatten(1), full_matrices=False)
-            rank = min(ranks)
-            root = s[:rank].sqrt()
-            first = self.unweighted((root[:, None] * vh[:rank]).unflatten(1, (-1, *ones)), group)
-            return [first, (u[:, :rank] * root).unflatten(1, (-1, *ones))]
+            last, first = truncated(torch.linalg.svd(kernel.flatten(1), full_matrices=False), min(ranks))
+            return [self.unweighted(first.reshape(*first.shape, *ones), group), last.reshape(*last.shape, *ones)]
         cut = {mode: rank for mode, rank in enumerate(self._useful(ranks)) if rank < self.full[mode]}
         core, found = tucker_factors(kernel, cut)
         factors = dict(zip(cut, found, strict=True))
