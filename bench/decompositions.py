@@ -151,16 +151,29 @@ def measure(name: str, data: Path, out: Path) -> list[dict[str, object]]:
             label = f"{name}-{method}-{budget}"
             rows.append(json.loads((out / f"{label}.json").read_text()))
             models.append(netopt.load_weights(model, out / f"{label}.safetensors").eval())
-    x = torch.randn(1, *study.image)
+    add_figures(rows, models, torch.randn(1, *study.image), rounds=200, burst=3, seconds=60)
+    return rows
+
+
+def add_figures(
+    rows: list[dict[str, object]],
+    models: list[nn.Module],
+    x: torch.Tensor,
+    *,
+    rounds: int,
+    burst: int,
+    seconds: float | None = None,
+) -> None:
+    """Put each model's parameters, multiply-adds and latency into its row; all are lowered and called in turn."""
+    for row, model in zip(rows, models, strict=True):
+        row["parameters"] = sum(p.numel() for p in model.parameters())
     for exact in (True, False):
-        programs = [netopt.lower(version, x, exact=exact) for version in models]
+        programs = [netopt.lower(model, x, exact=exact) for model in models]
         calls = {str(i): partial(program, x) for i, program in enumerate(programs)}
-        timings = interleaved(calls, rounds=200, burst=3, seconds=60)
+        timings = interleaved(calls, rounds=rounds, burst=burst, seconds=seconds)
         for index, row in enumerate(rows):
             row["exact_ms" if exact else "inexact_ms"] = timings[str(index)].median
             row["multiply_adds"] = programs[index].multiply_adds if exact else row["multiply_adds"]
-            row["parameters"] = sum(p.numel() for p in models[index].parameters())
-    return rows
 
 
 def notebook(rounds: int) -> list[dict[str, object]]:
@@ -169,19 +182,12 @@ def notebook(rounds: int) -> list[dict[str, object]]:
     model = zoo.vgg19().eval()
     technique = Tucker(rank=0.5, select=lambda layer: not layer.is_first)
     halved = netopt.optimize(model, technique, keep_if="always").model
-    x = torch.randn(1, 3, 224, 224)
     rows: list[dict[str, object]] = []
     for method, version in (("original", model), ("Tucker", halved)):
         convolutions = version[:37]
         rows.append({"network": "vgg19", "method": method, "budget": "ranks 1/2"})
-        rows[-1]["parameters"] = sum(p.numel() for p in version.parameters())
         rows[-1]["parameters of convolutions"] = sum(p.numel() for p in convolutions.parameters())
-    for exact in (True, False):
-        programs = [netopt.lower(version, x, exact=exact) for version in (model, halved)]
-        timings = interleaved({str(i): partial(p, x) for i, p in enumerate(programs)}, rounds=rounds, burst=2)
-        for index, row in enumerate(rows):
-            row["exact_ms" if exact else "inexact_ms"] = timings[str(index)].median
-            row["multiply_adds"] = programs[index].multiply_adds if exact else row["multiply_adds"]
+    add_figures(rows, [model, halved], torch.randn(1, 3, 224, 224), rounds=rounds, burst=2)
     return rows
 
 

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 import netopt
@@ -84,7 +83,7 @@ def train(name: str, data: Path, out: Path) -> nn.Module:
         on_epoch=note,
     )
     note(f"accuracy on all {len(test):,} test images: {accuracy(trained.eval(), test)}")
-    save_file({key: value.contiguous() for key, value in trained.state_dict().items()}, out / f"{name}.safetensors")
+    netopt.save_weights(trained, out / f"{name}.safetensors")
     return trained
 
 
