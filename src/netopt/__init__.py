@@ -1,6 +1,6 @@
 """netopt: make trained PyTorch networks smaller and faster on CPUs, and prove it."""
 
-from netopt import factorization
+from netopt import factorization, quantization
 from netopt.cost import Cost
 from netopt.distillation import Distillation
 from netopt.errors import FileFormatError, InvalidArgument, InvalidType, NetoptError, UnsupportedModel
@@ -35,6 +35,7 @@ __all__ = [
     "load_weights",
     "lower",
     "optimize",
+    "quantization",
     "restore_structure",
     "retrain",
     "save_weights",

@@ -15,3 +15,14 @@ def put(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
             if child is old:
                 parent._modules[name] = new
     return model
+
+
+class Latent:
+    """A layer with latent weights: numbers that are trained, and of which the layer uses less, such as the sign."""
+
+    def latent_weights(self) -> tuple[nn.Parameter, ...]:
+        """Weights that have no weight decay, since their size means nothing."""
+        return ()
+
+    def constrain(self) -> None:
+        """Bring the weights back to where their gradient is; to be called after each step of an optimizer."""

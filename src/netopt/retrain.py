@@ -21,6 +21,7 @@ from netopt.checkpoint import Checkpoint
 from netopt.console import progress
 from netopt.distillation import Distillation, Outputs, at_least_float32, kl_divergence, match, replaced_layers
 from netopt.errors import InvalidArgument, InvalidType, NetoptError
+from netopt.modules import Latent
 
 
 class Data(Protocol):
@@ -71,6 +72,7 @@ def retrain(
     label_smoothing: float = 0.0,
     clip_norm: float | None = None,
     bfloat16: bool = False,
+    penalty: Callable[[nn.Module], torch.Tensor] | None = None,
     checkpoint: str | Path | None = None,
     evaluate: Callable[[nn.Module], float] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -79,7 +81,8 @@ def retrain(
     """Train a copy of a classifier, and return it. The caller's model and random state are not changed.
 
     The learning rate rises linearly, then falls to zero along a cosine (Loshchilov and Hutter, 1608.03983). Vectors,
-    such as biases and the parameters of normalization, have no weight decay. The device is the model's.
+    such as biases and the parameters of normalization, have no weight decay, nor have latent weights (`netopt.modules`),
+which are constrained after each step. The device is the model's.
 
     Args:
         model: its output are logits (batch, classes). Modules in eval mode stay so, unless the whole model is in it.
@@ -95,6 +98,7 @@ def retrain(
         label_smoothing: as of `F.cross_entropy`.
         clip_norm: bound on the norm of all gradients together.
         bfloat16: compute matrix products and convolutions at that precision: faster on CPUs and GPUs that have it.
+        penalty: a further term of the loss, of the model, computed in each step.
         checkpoint: a file written after each epoch. If it is there at the start, training goes on from it, and gives
             what it would have given without the interruption. It holds tensors, numbers and text, no code.
         evaluate: a score of the model in eval mode, computed after each epoch without gradients, for `on_epoch`.
@@ -109,7 +113,8 @@ def retrain(
         InvalidType: an argument or a batch is of another type.
         NetoptError: the loss or a weight became NaN or infinite; says when. The last checkpoint stays.
     """
-    _check(model, data, teacher, distillation, optimizer=optimizer, evaluate=evaluate, on_epoch=on_epoch)
+    functions = {"optimizer": optimizer, "penalty": penalty, "evaluate": evaluate, "on_epoch": on_epoch}
+    _check(model, data, teacher, distillation, **functions)
     _check_numbers(epochs, lr, warmup=warmup, label_smoothing=label_smoothing, clip_norm=clip_norm, seed=seed)
     student = copy.deepcopy(model)  # gradients are not copied
     options = distillation or Distillation()
@@ -122,6 +127,7 @@ def retrain(
         label_smoothing=label_smoothing,
         clip_norm=clip_norm,
         bfloat16=bfloat16,
+        penalty=penalty,
     )
     taught = "" if teacher is None else f", {options}"
     unusual = _unusual(warmup=warmup, label_smoothing=label_smoothing, clip_norm=clip_norm, bfloat16=bfloat16)
@@ -177,11 +183,14 @@ class _Trainer:
         label_smoothing: float,
         clip_norm: float | None,
         bfloat16: bool,
+        penalty: Callable[[nn.Module], torch.Tensor] | None,
     ) -> None:
         self.student, self.optimizer, self.schedule, self.lr = student, optimizer, schedule, 0.0
         self.device = next(student.parameters()).device
         self._teacher = None if teacher is None else copy.deepcopy(teacher).eval().to(self.device)
         self._distillation, self._label_smoothing, self._clip_norm = distillation, label_smoothing, clip_norm
+        self._penalty = penalty
+        self._latent = [module for module in student.modules() if isinstance(module, Latent)]
         self._autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16)
         names = replaced_layers(student, teacher) if teacher is not None and distillation.features else []
         self._taught = Outputs(student, names)
@@ -235,11 +244,15 @@ class _Trainer:
             loss = (1 - options.weight) * loss + options.weight * soft
             if options.features:
                 loss = loss + options.features * match(self._taught.of, self._teaching.of)
+        if self._penalty is not None:
+            loss = loss + self._penalty(self.student)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         if self._clip_norm is not None:
             nn.utils.clip_grad_norm_(self.student.parameters(), self._clip_norm)
         self.optimizer.step()
+        for module in self._latent:
+            module.constrain()
         classes = labels if labels.dim() == 1 else labels.argmax(1)
         return loss.item(), int((logits.detach().argmax(1) == classes).sum())
 
@@ -260,9 +273,13 @@ def _made(optimizer: Callable[..., torch.optim.Optimizer], model: nn.Module, lr:
 
 def _groups(model: nn.Module) -> list[dict[str, Any]]:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    layers = [module for module in model.modules() if isinstance(module, Latent)]
+    latent = {weight for layer in layers for weight in layer.latent_weights()}
+    others = [parameter for parameter in trained if parameter not in latent]
     groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in trained if parameter.dim() > 1]},
-        {"params": [parameter for parameter in trained if parameter.dim() <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in others if parameter.dim() > 1]},
+        {"params": [parameter for parameter in others if parameter.dim() <= 1], "weight_decay": 0.0},
+        {"params": [parameter for parameter in trained if parameter in latent], "weight_decay": 0.0, "latent": True},
     ]
     return [group for group in groups if group["params"]]
 

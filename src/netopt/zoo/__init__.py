@@ -9,9 +9,11 @@ from netopt.zoo.resnet import resnet18, resnet23, resnet50
 from netopt.zoo.shufflenet_v2 import shufflenet_v2
 from netopt.zoo.squeezenet import squeezenet1_1
 from netopt.zoo.vgg import vgg11_half, vgg19
+from netopt.zoo.vgg_small import dense_with_norm, vgg_small
 from netopt.zoo.vit import vit_tiny
 
 __all__ = [
+    "dense_with_norm",
     "densenet121",
     "efficientnet_b0",
     "lenet5",
@@ -25,5 +27,6 @@ __all__ = [
     "squeezenet1_1",
     "vgg11_half",
     "vgg19",
+    "vgg_small",
     "vit_tiny",
 ]

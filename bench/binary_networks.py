@@ -1,0 +1,161 @@
+"""Networks of few bits trained on the real CIFAR-10 and MNIST: `binary_networks.py DATA OUT [NAMES]`.
+
+DATA holds cifar-10-batches-bin and MNIST/raw; OUT gets checkpoints, logs, NAME.safetensors and NAME.nopt. A killed
+training goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from train_zoo import accuracy
+
+import netopt
+from netopt import zoo
+from netopt.datasets import Batches, Split, cifar10, mnist
+from netopt.kernels.cpu import host_cpu
+from netopt.quantization import XNOR, ApproxSign, Binary, BinaryConnect, BinaryWeight, binarize_weights
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network of few bits comes to be.
+
+    Attributes:
+        start: the network that is transformed, trained or not.
+        techniques: what with; all that they replace is kept.
+        teacher: for distillation; None: labels alone.
+        load: training and test images.
+        batches: of the training images.
+        epochs: of the last stage.
+        lr: the largest learning rate of Adam.
+        first_epochs: of the first of two stages; 0: there is one.
+    """
+
+    start: Callable[[], nn.Module]
+    techniques: Sequence[netopt.Technique]
+    teacher: Callable[[], nn.Module] | None
+    load: Callable[[Path], tuple[Split, Split]]
+    batches: Callable[[Split], Batches]
+    epochs: int
+    lr: float
+    first_epochs: int = 0
+
+
+_CIFAR = partial(Batches, size=128, flip=True, shift=4)
+_MNIST = partial(Batches, size=128, shift=2)
+_RESNET23 = partial(zoo.resnet23, pretrained=True)
+_LENET5 = partial(zoo.lenet5, pretrained=True)
+
+
+def _inner(layer: netopt.Layer) -> bool:
+    return not layer.is_first and not layer.is_last
+
+
+RECIPES = {
+    "resnet23_binary_weight": Recipe(
+        _RESNET23, [BinaryWeight(select="*")], _RESNET23, cifar10, _CIFAR, epochs=24, lr=1e-3
+    ),
+    "resnet23_binary_connect": Recipe(
+        _RESNET23, [BinaryConnect(select="*")], _RESNET23, cifar10, _CIFAR, epochs=20, lr=1e-3
+    ),
+    "resnet23_1w1a": Recipe(
+        _RESNET23,
+        [XNOR(estimator=ApproxSign(), shortcut=True, rprelu=True, two_stages=True)],
+        _RESNET23,
+        cifar10,
+        _CIFAR,
+        epochs=20,
+        lr=1e-3,
+        first_epochs=6,
+    ),
+    "vgg_small_half_1w1a": Recipe(
+        partial(zoo.vgg_small, 64),
+        [Binary(normalize=False, select=_inner)],
+        _RESNET23,
+        cifar10,
+        _CIFAR,
+        epochs=15,
+        lr=2e-3,
+    ),
+    "lenet5_binary_conv": Recipe(
+        _LENET5, [XNOR(select="2")], _LENET5, mnist, _MNIST, epochs=15, lr=1e-3
+    ),
+    "mlp_binary": Recipe(
+        partial(zoo.dense_with_norm, 784, 1024, 1024, 1024, 10),
+        [Binary(normalize=False, select="*")],
+        _LENET5,
+        mnist,
+        partial(Batches, size=128, shift=1),
+        epochs=80,
+        lr=3e-3,
+    ),
+}
+
+
+def train(name: str, data: Path, out: Path) -> nn.Module:
+    """The trained network; from its checkpoint where that is done."""
+    recipe = RECIPES[name]
+    torch.manual_seed(0)
+    model = netopt.optimize(recipe.start(), list(recipe.techniques), keep_if="always").model
+    model = model.train().to(memory_format=torch.channels_last)
+    training, test = recipe.load(data)
+    log = out / f"{name}.log"
+
+    def note(line: object) -> None:
+        print(name, line, flush=True)
+        with log.open("a") as file:
+            file.write(f"{line}\n")
+
+    if not any((out / f"{name}.{stage}").exists() for stage in ("first", "checkpoint")):
+        log.write_text("")
+        note(
+            f"{name}: {recipe.first_epochs} + {recipe.epochs} epochs, AdamW, lr {recipe.lr}, PyTorch "
+            f"{torch.__version__}, {torch.get_num_threads()} threads, {host_cpu().target}"
+        )
+    some = Split(test.images[:2000], test.labels[:2000])
+    retrain = partial(
+        netopt.retrain,
+        lr=recipe.lr,
+        teacher=None if recipe.teacher is None else recipe.teacher().to(memory_format=torch.channels_last),
+        bfloat16=host_cpu().has_bfloat16,
+        evaluate=lambda model: accuracy(model, some).share,
+        on_epoch=note,
+    )
+    batches = recipe.batches(training)
+    if recipe.first_epochs:
+        note("first stage: inputs are binary")
+        model = retrain(model, batches, epochs=recipe.first_epochs, checkpoint=out / f"{name}.first")
+        model = binarize_weights(model)
+        note("second stage: weights, too")
+    model = retrain(model, batches, epochs=recipe.epochs, checkpoint=out / f"{name}.checkpoint")
+    note(f"accuracy on all {len(test):,} test images: {accuracy(model.eval(), test)}")
+    netopt.save_weights(model, out / f"{name}.safetensors")
+    return model
+
+
+def main() -> None:
+    """Train what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("names", nargs="*", metavar="NAMES", help=f"of {', '.join(RECIPES)}; without them all")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(RECIPES):
+        parser.error(f"unknown networks: {', '.join(sorted(unknown))}; there are {', '.join(RECIPES)}")
+    torch.set_num_threads(arguments.threads)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names or RECIPES:
+        train(name, arguments.data, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
