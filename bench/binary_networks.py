@@ -64,7 +64,7 @@ RECIPES = {
         _RESNET23, [BinaryWeight(select="*")], _RESNET23, cifar10, _CIFAR, epochs=24, lr=1e-3
     ),
     "resnet23_binary_connect": Recipe(
-        _RESNET23, [BinaryConnect(select="*")], _RESNET23, cifar10, _CIFAR, epochs=20, lr=1e-3
+        _RESNET23, [BinaryConnect(select="*")], _RESNET23, cifar10, _CIFAR, epochs=14, lr=1e-3
     ),
     "resnet23_1w1a": Recipe(
         _RESNET23,
@@ -72,9 +72,9 @@ RECIPES = {
         _RESNET23,
         cifar10,
         _CIFAR,
-        epochs=20,
+        epochs=13,
         lr=1e-3,
-        first_epochs=6,
+        first_epochs=3,
     ),
     "vgg_small_half_1w1a": Recipe(
         partial(zoo.vgg_small, 64),
@@ -85,16 +85,14 @@ RECIPES = {
         epochs=15,
         lr=2e-3,
     ),
-    "lenet5_binary_conv": Recipe(
-        _LENET5, [XNOR(select="2")], _LENET5, mnist, _MNIST, epochs=15, lr=1e-3
-    ),
+    "lenet5_binary_conv": Recipe(_LENET5, [XNOR(select="2")], _LENET5, mnist, _MNIST, epochs=15, lr=1e-3),
     "mlp_binary": Recipe(
         partial(zoo.dense_with_norm, 784, 1024, 1024, 1024, 10),
         [Binary(normalize=False, select="*")],
         _LENET5,
         mnist,
         partial(Batches, size=128, shift=1),
-        epochs=80,
+        epochs=60,
         lr=3e-3,
     ),
 }

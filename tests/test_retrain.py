@@ -22,6 +22,7 @@ from netopt import InvalidArgument, InvalidType, NetoptError
 from netopt.datasets import Batches, Split, digits
 from netopt.distillation import Distillation
 from netopt.factorization import SVD
+from netopt.quantization import BinaryConnect
 from netopt.retrain import Epoch
 from tests.test_distillation import softmax
 
@@ -181,6 +182,89 @@ def test_weight_decay_is_for_matrices_alone() -> None:
     assert torch.equal(new[1].weight, model[1].weight)
     plain = netopt.retrain(model, data(1, dtype=torch.float64), lr=0.5, **STEP)
     assert torch.equal(new[2].bias, plain[2].bias)
+
+
+def latent() -> nn.Sequential:
+    """The middle layer has latent weights."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)).double()
+    return netopt.optimize(model, BinaryConnect(), keep_if="always").model  # type: ignore[return-value]
+
+
+def test_latent_weights_have_a_group_of_their_own() -> None:
+    groups: list[dict[str, Any]] = []
+
+    class Grouped(torch.optim.SGD):
+        def __init__(self, params: list[dict[str, Any]], lr: float) -> None:
+            groups.extend({**group, "params": [tuple(p.shape) for p in group["params"]]} for group in params)
+            super().__init__(params, lr)
+
+    netopt.retrain(latent(), data(1, dtype=torch.float64), epochs=1, optimizer=Grouped)
+    assert groups == [
+        {"params": [(8, 6), (4, 8)]},
+        {"params": [(8,), (8,), (8,), (8,), (4,)], "weight_decay": 0.0},
+        {"params": [(8, 8)], "weight_decay": 0.0, "latent": True},
+    ]
+    model = latent()
+    model[1].weight.requires_grad_(False)
+    groups.clear()
+    netopt.retrain(model, data(1, dtype=torch.float64), epochs=1, optimizer=Grouped)
+    assert [group.get("latent") for group in groups] == [None, None]
+
+
+def test_latent_weights_have_no_decay() -> None:
+    """Where the loss has no gradient, a step leaves the decay to be seen."""
+    model = latent()
+    nn.init.zeros_(model[3].weight)
+    optimizer = partial(torch.optim.SGD, weight_decay=0.1)
+    new = netopt.retrain(model, data(1, dtype=torch.float64), epochs=1, lr=0.5, warmup=0, optimizer=optimizer)
+    assert torch.equal(new[1].weight, model[1].weight)
+    assert torch.allclose(new[0].weight, model[0].weight * (1 - 0.5 * 0.1), rtol=1e-14, atol=0)
+
+
+class Kicking(torch.optim.SGD):
+    """Notes the largest latent weight before and after its steps, which are long."""
+
+    seen: list[tuple[float, float]] = []  # noqa: RUF012 emptied by the test
+
+    def step(self, closure: Any = None) -> Any:
+        (weight,) = self.param_groups[-1]["params"]
+        before = weight.detach().abs().max().item()
+        with torch.no_grad():
+            weight.mul_(2)
+        self.seen.append((before, weight.detach().abs().max().item()))
+
+
+def test_latent_weights_are_constrained_after_each_step() -> None:
+    model = latent()
+    nn.init.uniform_(model[1].weight, -0.9, 0.9)
+    Kicking.seen = []
+    new = netopt.retrain(model, data(3, dtype=torch.float64), epochs=2, optimizer=Kicking)
+    assert len(Kicking.seen) == 6
+    assert all(before <= 1 < after for before, after in Kicking.seen)
+    assert np.array_equal(new[1].weight.detach(), np.clip(2**6 * model[1].weight.detach().numpy(), -1, 1))
+    assert model[1].weight.abs().max() < 0.9
+
+
+def test_a_penalty_is_a_term_of_the_loss() -> None:
+    """Of half the sum of squares, which has the weight for its gradient. It sees the network that is trained."""
+    model, batches = linear(), data(1, dtype=torch.float64)
+    seen: list[nn.Module] = []
+    epochs: list[Epoch] = []
+
+    def squares(network: nn.Module) -> torch.Tensor:
+        seen.append(network)
+        return 0.5 * network.weight.square().sum()  # type: ignore[no-any-return, operator]
+
+    plain = netopt.retrain(model, batches, lr=0.5, **STEP, on_epoch=epochs.append)
+    new = netopt.retrain(model, batches, lr=0.5, **STEP, on_epoch=epochs.append, penalty=squares)
+    w = model.weight.detach().numpy()
+    assert np.allclose(new.weight.detach(), plain.weight.detach().numpy() - 0.5 * w, rtol=1e-12, atol=1e-14)
+    assert torch.equal(new.bias, plain.bias)
+    assert epochs[1].loss == pytest.approx(epochs[0].loss + 0.5 * (w**2).sum(), rel=1e-12)
+    assert seen == [new]
+    netopt.retrain(model, data(3, dtype=torch.float64), epochs=2, penalty=squares)
+    assert len(seen) == 1 + 6
 
 
 @pytest.mark.parametrize("frozen", [".weight", ".bias"])
@@ -615,6 +699,7 @@ class Once:
         ),
         ({"distillation": 0.5, "teacher": linear()}, InvalidType, "distillation: expected a Distillation, found 0.5"),
         ({"optimizer": None}, InvalidType, "optimizer: expected a function, found None"),
+        ({"penalty": 5e-6}, InvalidType, "penalty: expected a function, found 5e-06"),
         ({"evaluate": 1}, InvalidType, "evaluate: expected a function, found 1"),
         ({"on_epoch": "print"}, InvalidType, "on_epoch: expected a function, found 'print'"),
         ({"data": (batch for batch in data())}, InvalidType, "data: expected batches that can .* found generator"),

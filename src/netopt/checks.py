@@ -7,7 +7,8 @@ from netopt.graph import Graph, Node
 from netopt.graph.passes.use_bfloat16 import takes_bfloat16
 from netopt.kernels.compile import kernel_of
 from netopt.numerics import BFLOAT16, FLOAT32
-from netopt.ops import Conv2d, ConvTranspose2d, Dense, TorchRegion, Winograd2d
+from netopt.ops import BinaryConv2d, BinaryDense, Sign, TorchRegion
+from netopt.ops.fused_end import FusedEnd
 
 
 def check_threads(threads: object) -> None:
@@ -20,12 +21,22 @@ def check_kernels(graph: Graph) -> None:
     """Raise UnsupportedModel unless there is a kernel for every node, and it reads and writes the formats there."""
     for node in graph.nodes:
         for name in (*node.inputs, node.output):
-            format_ = graph.types[name].format
-            if format_ != FLOAT32 and not (format_ == BFLOAT16 and takes_bfloat16(node, graph, name)):
-                raise UnsupportedModel(f"value '{name}'", expected="float32", found=format_.name, layer=node.layer)
+            if not _takes(node, graph, name):
+                raise UnsupportedModel(
+                    f"value '{name}'", expected="float32", found=graph.types[name].format.name, layer=node.layer
+                )
         if has_kernel(node, graph):
             kernel_of(node.op, node.layer)
             _check_weights(graph, node)
+
+
+def _takes(node: Node, graph: Graph, name: str) -> bool:
+    """Whether the node's kernel reads or writes the value in its format."""
+    format_ = graph.types[name].format
+    if format_ == BFLOAT16:
+        return takes_bfloat16(node, graph, name)
+    # What of signs and integers an op takes is in its type rule.
+    return format_ == FLOAT32 or isinstance(node.op, BinaryConv2d | BinaryDense | Sign)
 
 
 def has_kernel(node: Node, graph: Graph) -> bool:
@@ -36,9 +47,12 @@ def has_kernel(node: Node, graph: Graph) -> bool:
 
 def _check_weights(graph: Graph, node: Node) -> None:
     """Weights are packed when lowering, so they must be known then."""
-    if isinstance(node.op, Dense | Conv2d | ConvTranspose2d | Winograd2d) and not all(
-        name in graph.constants for name in node.inputs[1 : 2 + node.op.has_bias]
-    ):
+    known: tuple[str, ...] = ()
+    if isinstance(node.op, FusedEnd):
+        known = node.inputs[1 : node.op.residual_index + node.op.gives_signs]
+    elif isinstance(node.op, Sign):
+        known = node.inputs[1:]
+    if not all(name in graph.constants for name in known):
         raise UnsupportedModel(
             "a layer whose weight or bias is computed from the input",
             layer=node.layer,

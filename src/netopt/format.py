@@ -1,6 +1,6 @@
 """The .nopt file: one network, whole and checked. docs/format.md is its specification.
 
-    header (64 bytes) | metadata (JSON, padded to 64 bytes) | constants, each at a multiple of 64 bytes
+    header (64 bytes) | metadata (JSON, compressed, padded to 64 bytes) | constants, each at a multiple of 64 bytes
 
 Nothing in the file is code, and reading it runs none.
 """
@@ -27,20 +27,35 @@ from netopt.graph import Graph, Node, Signature, Structure, verify
 from netopt.graph.graph import DTYPES
 from netopt.memory import MemoryPlan, check_plan
 from netopt.memory.chart import timeline_of
-from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat, number_format_from_json
+from netopt.numerics import (
+    BFLOAT16,
+    FLOAT32,
+    INT32,
+    SIGN_BITS,
+    NumberFormat,
+    number_format_from_json,
+    pack_signs,
+    unpack_signs,
+)
 from netopt.ops import OPS, Layout, TensorType, TorchRegion
 from netopt.ops.serialize import op_from_json, op_to_json
 
 MAGIC = b"\x89NOPT\r\n\x1a"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 # magic, version, size of the header, size of the file, size of the metadata, checksum of all after the header; zeros;
 # then the checksum of the header up to there.
 _HEADER = struct.Struct("<8sIIQQI24s")
 _CHECKSUM = struct.Struct("<I")
+# Bytes of metadata: a graph of a hundred thousand nodes has about a quarter of it.
+_MOST_METADATA = 2**27
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 # How numpy sees the elements of constants: in the file, and in memory. It has no bfloat16.
-_NUMBERS: dict[NumberFormat, tuple[str, str]] = {FLOAT32: ("<f4", "=f4"), BFLOAT16: ("<i2", "=i2")}
+_NUMBERS: dict[NumberFormat, tuple[str, str]] = {
+    FLOAT32: ("<f4", "=f4"),
+    BFLOAT16: ("<i2", "=i2"),
+    INT32: ("<i4", "=i4"),
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,7 @@ def read_network(path: str | Path) -> Network:
             raise FileFormatError(str(path), expected="a .nopt file", found="an empty file") from None
     metadata = _check_container(path, data)
     try:
-        return _decode(json.loads(metadata), data, HEADER_BYTES + _aligned(len(metadata)))
+        return _decode(json.loads(_inflated(metadata)), data, HEADER_BYTES + _aligned(len(metadata)))
     except (NetoptError, ValueError, KeyError, TypeError, RecursionError) as error:
         # The checksum is right, so this file was written so: by a faulty or a malicious program.
         raise FileFormatError(
@@ -156,7 +171,19 @@ def _metadata(network: Network) -> bytes:
         ],
         "plan": {"offsets": dict(plan.offsets), "arena_bytes": plan.arena_bytes, "lower_bound": plan.lower_bound},
     }
-    return json.dumps(data, separators=(",", ":")).encode()
+    return zlib.compress(json.dumps(data, separators=(",", ":")).encode(), 9)
+
+
+def _inflated(metadata: bytes) -> bytes:
+    """The JSON text, if it is no larger than any network's."""
+    inflater = zlib.decompressobj()
+    try:
+        text = inflater.decompress(metadata, _MOST_METADATA)
+    except zlib.error as error:
+        raise InvalidArgument("metadata", expected="compressed JSON", found=str(error)) from error
+    if not inflater.eof or inflater.unused_data:
+        raise InvalidArgument("metadata", expected=f"one compressed text of at most {_MOST_METADATA:,} bytes")
+    return text
 
 
 def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
@@ -193,10 +220,14 @@ def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
 
 
 def _constant(file: mmap.mmap, start: int, type_: TensorType) -> torch.Tensor:
-    if type_.format not in _NUMBERS:
-        raise InvalidArgument("format of a constant", expected="float32 or bfloat16", found=type_.format.name)
+    if type_.format not in (*_NUMBERS, SIGN_BITS):
+        expected = "float32, bfloat16, int32 or bits of signs"
+        raise InvalidArgument("format of a constant", expected=expected, found=type_.format.name)
     if start + type_.bytes > len(file):
         raise InvalidArgument("constants", expected="within the file", found=f"one that ends at {start + type_.bytes}")
+    if type_.format == SIGN_BITS:
+        bits = np.frombuffer(file, np.uint8, type_.bytes, start)
+        return torch.from_numpy(unpack_signs(bits, type_.elements)).reshape(type_.shape)
     little, native = _NUMBERS[type_.format]
     flat = torch.from_numpy(np.frombuffer(file, little, type_.elements, start).astype(native, copy=False))
     return flat.view(DTYPES[type_.format]).reshape(type_.shape)
@@ -268,6 +299,8 @@ def _text(value: object) -> str:
 
 def _bytes_of(value: torch.Tensor) -> memoryview:
     bits = value.contiguous().reshape(-1)
+    if value.dtype == torch.int8:
+        return pack_signs(bits.numpy()).data
     if value.dtype == torch.bfloat16:
         bits = bits.view(torch.int16)  # numpy has no bfloat16
     array = bits.numpy()

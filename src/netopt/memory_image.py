@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from netopt.graph import Graph, Node
-from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, strides_of
+from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, array_bytes, strides_of
 from netopt.kernels.compile import KERNELS
 from netopt.kernels.cpu import host_cpu
 from netopt.kernels.formats import Array, to_array, to_tensor
@@ -52,10 +52,10 @@ class MemoryImage:
         for node, problem, schedule in steps:
             shapes = KERNELS[type(node.op)].argument_shapes(problem, schedule, host_cpu())
             for name, shape in zip(node.inputs, shapes, strict=False):
-                key = _key(name, problem, shape)
+                key = _key(name, problem, schedule, shape)
                 if name in graph.constants and key not in offsets:
                     offsets[key] = size
-                    size += -(-graph.types[name].format.storage_bytes(shape) // ALIGNMENT) * ALIGNMENT
+                    size += -(-array_bytes(shape, graph.types[name].format) // ALIGNMENT) * ALIGNMENT
         memory = aligned_bytes(size)
         for key, offset in offsets.items():
             self._reserved[key] = array_at(memory, offset, key[2], graph.types[key[0]].format)
@@ -72,7 +72,7 @@ class MemoryImage:
             if name not in graph.constants:
                 arrays.append(self._array(name, shape))
                 continue
-            key = _key(name, problem, shape)
+            key = _key(name, problem, schedule, shape)
             if key not in self._packed:
                 self._packed[key] = self._reserved.pop(key)
                 self._packed[key][...] = kernel.pack(problem, schedule, cpu, index, to_array(graph.constants[name]))
@@ -88,7 +88,8 @@ class MemoryImage:
         """A constant input of the node in its own layout again."""
         kernel = KERNELS[type(node.op)]
         shape = kernel.argument_shapes(problem, schedule, host_cpu())[index]
-        return to_tensor(kernel.unpack(problem, index, self._packed[_key(node.inputs[index], problem, shape)]))
+        packed = self._packed[_key(node.inputs[index], problem, schedule, shape)]
+        return to_tensor(kernel.unpack(problem, schedule, host_cpu(), index, packed))
 
     # --- for the caller, and for PyTorch
 
@@ -137,6 +138,6 @@ class MemoryImage:
         return array_at(self.arena, self._offsets[name], shape, type_.format, strides_of(shape, type_))
 
 
-def _key(name: str, problem: Problem, shape: Shape) -> Key:
+def _key(name: str, problem: Problem, schedule: Schedule, shape: Shape) -> Key:
     kind = type(problem.op)
-    return name, kind, shape, KERNELS[kind].packing(problem)
+    return name, kind, shape, KERNELS[kind].packing(problem, schedule)

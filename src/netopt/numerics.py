@@ -1,7 +1,7 @@
-"""Number formats: how the elements of a tensor are stored.
+"""Number formats: how the elements of a tensor are stored, and the packing of signs.
 
-The only place that will round, saturate or pack. Every value of a graph has one of these formats; only the two
-floating ones are lowered so far.
+The only place that rounds, saturates or packs. Every value of a graph has one of these formats; fixed point is not
+lowered so far.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from netopt.errors import InvalidArgument
 
@@ -83,20 +86,30 @@ class FixedPoint(NumberFormat):
 
 @dataclass(frozen=True)
 class Sign(NumberFormat):
-    """+1 or -1 in one bit, packed 32 to a word along the channel axis (axis 1; axis 0 of a vector)."""
+    """+1 or -1 in one bit: 0 for +1, 1 for -1.
 
+    Attributes:
+        word: bits that the last axis in memory is padded to a multiple of: 32 for values that kernels compute, so that
+            each pixel's channels begin a word; 1 for constants, whose bits follow each other. The padding is 0.
+    """
+
+    word: int = 32
     name: ClassVar[str] = "sign"
 
+    def __post_init__(self) -> None:
+        if self.word not in (1, 32):
+            raise InvalidArgument("word of signs", expected="1 or 32 bits", found=self.word)
+
     def storage_bytes(self, shape: Shape) -> int:
-        if not shape:
-            return 4
-        axis = min(1, len(shape) - 1)
-        words = -(-shape[axis] // 32)
-        return 4 * words * math.prod(size for i, size in enumerate(shape) if i != axis)
+        bits = -(-shape[-1] // self.word) * self.word * math.prod(shape[:-1]) if shape else 1
+        return 4 * -(-bits // 32)
 
 
 FLOAT32 = Float32()
 BFLOAT16 = BFloat16()
+INT32 = Int32()
+# Of values, and of constants.
+SIGNS, SIGN_BITS = Sign(32), Sign(1)
 # Formats that ops compute on in float32, whatever their values are stored in.
 FLOATS = (FLOAT32, BFLOAT16)
 _FORMATS: dict[str, type[NumberFormat]] = {f.name: f for f in (Float32, BFloat16, Int32, FixedPoint, Sign)}
@@ -114,3 +127,24 @@ def number_format_from_json(data: Mapping[str, object]) -> NumberFormat:
     if kind is None or set(fields) != wanted or not all(type(v) is int for v in fields.values()):
         raise InvalidArgument("number format", expected=f"one of {', '.join(_FORMATS)} with its fields", found=data)
     return kind(**fields)
+
+
+def pack_signs(signs: NDArray[np.integer] | NDArray[np.floating], word: int = 32) -> NDArray[np.uint8]:
+    """Bits of +1 (0) and -1 (1), the first in the lowest bit of the first byte; whole words along the last axis.
+
+    Args:
+        signs: (..., n) of +1 and -1.
+        word: bits that each row is padded to a multiple of, a multiple of 8.
+
+    Returns:
+        (..., bytes): little-endian words.
+    """
+    bits = np.packbits(signs < 0, axis=-1, bitorder="little")
+    padding = -(-signs.shape[-1] // word) * word // 8 - bits.shape[-1]
+    return np.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, padding)])
+
+
+def unpack_signs(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
+    """The inverse of `pack_signs`: the first `count` of each row, as int8."""
+    bits = np.unpackbits(packed, axis=-1, count=count, bitorder="little")
+    return (1 - 2 * bits.astype(np.int8)).astype(np.int8)

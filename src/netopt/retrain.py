@@ -81,8 +81,8 @@ def retrain(
     """Train a copy of a classifier, and return it. The caller's model and random state are not changed.
 
     The learning rate rises linearly, then falls to zero along a cosine (Loshchilov and Hutter, 1608.03983). Vectors,
-    such as biases and the parameters of normalization, have no weight decay, nor have latent weights (`netopt.modules`),
-which are constrained after each step. The device is the model's.
+    such as biases and the parameters of normalization, have no weight decay, nor have latent weights, which are
+    constrained after each step (`netopt.modules.Latent`). The device is the model's.
 
     Args:
         model: its output are logits (batch, classes). Modules in eval mode stay so, unless the whole model is in it.

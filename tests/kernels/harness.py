@@ -136,4 +136,4 @@ def assert_packing_is_undone(problem: Problem, schedule: Schedule, tensors: Sequ
         value = tensors[index].numpy()
         packed = kernel.pack(problem, schedule, cpu, index, value)
         assert packed.shape == kernel.argument_shapes(problem, schedule, cpu)[index]
-        assert np.array_equal(kernel.unpack(problem, index, packed), value)
+        assert np.array_equal(kernel.unpack(problem, schedule, host_cpu(), index, packed), value)

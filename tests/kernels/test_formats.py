@@ -205,7 +205,7 @@ def test_packed_weights_are_unpacked_to_the_bit(op: Op, shapes: list[tuple[int, 
     for schedule in kernel.schedules(problem, host_cpu())[:4]:
         packed = kernel.pack(problem, schedule, host_cpu(), 1, weight)
         assert packed.shape == kernel.argument_shapes(problem, schedule, host_cpu())[1]
-        assert np.array_equal(kernel.unpack(problem, 1, packed), weight)
+        assert np.array_equal(kernel.unpack(problem, schedule, host_cpu(), 1, packed), weight)
 
 
 def test_nan_meets_no_weight_of_zero_outside_its_window() -> None:

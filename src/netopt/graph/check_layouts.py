@@ -5,6 +5,7 @@ from __future__ import annotations
 from netopt.errors import InvalidArgument
 from netopt.graph.graph import Graph, Node
 from netopt.graph.passes.choose_layouts import ANY_LAYOUT, IMAGE_OPS, halo_read, wanted_layout
+from netopt.numerics import SIGNS
 from netopt.ops import ROW_MAJOR, Relayout, TensorType
 
 
@@ -42,6 +43,8 @@ def _check_halo(node: Node, graph: Graph) -> None:
 
 
 def _check_output(node: Node, type_: TensorType) -> None:
+    if type_.format == SIGNS and (type_.layout.pitch or type_.layout.channels_last != (len(type_.shape) == 4)):
+        raise InvalidArgument(f"graph: layout of the signs '{node.output}'", found=type_.layout, layer=node.layer)
     if isinstance(node.op, (*ANY_LAYOUT, Relayout)):
         return
     is_pixel = len(type_.shape) == 4 and type_.shape[2:] == (1, 1)

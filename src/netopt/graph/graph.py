@@ -7,11 +7,22 @@ from dataclasses import dataclass
 
 import torch
 
-from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat
+from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS, NumberFormat
 from netopt.ops import Op, TensorType
 
-# The types of tensors that hold constants and values.
-DTYPES: dict[NumberFormat, torch.dtype] = {FLOAT32: torch.float32, BFLOAT16: torch.bfloat16}
+# The types of tensors that hold constants and values; signs are +1 and -1 there.
+DTYPES: dict[NumberFormat, torch.dtype] = {
+    FLOAT32: torch.float32,
+    BFLOAT16: torch.bfloat16,
+    INT32: torch.int32,
+    SIGNS: torch.int8,
+    SIGN_BITS: torch.int8,
+}
+_FORMATS: dict[torch.dtype, NumberFormat] = {
+    torch.bfloat16: BFLOAT16,
+    torch.int32: INT32,
+    torch.int8: SIGN_BITS,
+}
 
 
 @dataclass(frozen=True)
@@ -97,11 +108,10 @@ class GraphBuilder:
         return name
 
     def add_constant(self, wish: str, value: torch.Tensor) -> str:
-        """Add a constant in the format of its dtype, or else in float32, and return its name."""
+        """Add a constant in the format of its dtype, or else in float32, and return its name; int8 are signs."""
         name = self.fresh_name(wish)
         self.constants[name] = value.detach().to("cpu").contiguous()
-        format_ = BFLOAT16 if value.dtype == torch.bfloat16 else FLOAT32
-        self.types[name] = TensorType(tuple(value.shape), format_)
+        self.types[name] = TensorType(tuple(value.shape), _FORMATS.get(value.dtype, FLOAT32))
         return name
 
     def add_node(self, op: Op, inputs: tuple[str, ...], wish: str, layer: str) -> str:

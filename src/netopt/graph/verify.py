@@ -6,8 +6,8 @@ import torch
 
 from netopt.errors import InvalidArgument, NetoptError
 from netopt.graph.graph import DTYPES, Graph, Node
-from netopt.numerics import FLOATS
-from netopt.ops import TensorType
+from netopt.numerics import FLOATS, SIGNS
+from netopt.ops import Op, TensorType
 
 
 def verify(graph: Graph) -> None:
@@ -53,12 +53,14 @@ def _check_node(node: Node, graph: Graph, known: set[str]) -> None:
     except NetoptError as error:
         raise InvalidArgument(f"graph: '{node.output}': {error}", layer=node.layer) from error
     found = graph.types.get(node.output)
-    if found is None or found.shape != inferred.shape or not _same_kind(found, inferred):
+    if found is None or found.shape != inferred.shape or not _same_kind(found, inferred, node.op):
         raise InvalidArgument(f"graph: type of '{node.output}'", expected=str(inferred), found=found)
 
 
-def _same_kind(found: TensorType, inferred: TensorType) -> bool:
-    """Whether the formats are equal, or both floating: how a floating value is stored is the graph's to choose."""
+def _same_kind(found: TensorType, inferred: TensorType, op: Op) -> bool:
+    """Whether the formats are equal, or both can hold the value: how it is stored is the graph's to choose."""
+    if found.format == SIGNS:
+        return op.gives_signs
     return found.format == inferred.format or (found.format in FLOATS and inferred.format in FLOATS)
 
 

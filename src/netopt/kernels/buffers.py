@@ -22,8 +22,13 @@ def aligned_bytes(size: int) -> NDArray[np.uint8]:
 def aligned_array(shape: Shape, format_: NumberFormat = FLOAT32, strides: Shape | None = None) -> Array:
     """An array of zeros that starts at a multiple of 64 bytes; strides in elements, row-major if None."""
     elements = 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True)) if strides else 0
-    size = format_.storage_bytes((max(elements, math.prod(shape)),))
+    size = array_bytes((max(elements, math.prod(shape)),), format_)
     return array_at(aligned_bytes(size), 0, shape, format_, strides)
+
+
+def array_bytes(shape: Shape, format_: NumberFormat) -> int:
+    """Bytes of an array as a kernel takes it; of signs, `shape` counts words or bytes."""
+    return math.prod(shape) * np.dtype(dtype_of(format_)).itemsize
 
 
 def array_at(
@@ -35,8 +40,8 @@ def array_at(
 ) -> Array:
     """The array of this shape at a byte offset of `memory`; strides in elements, row-major if None."""
     if strides is None:
-        return memory[offset : offset + format_.storage_bytes(shape)].view(dtype_of(format_)).reshape(shape)
-    step = format_.storage_bytes((1,))
+        return memory[offset : offset + array_bytes(shape, format_)].view(dtype_of(format_)).reshape(shape)
+    step = array_bytes((1,), format_)
     return np.ndarray(shape, dtype_of(format_), memory, offset, [step * stride for stride in strides])
 
 

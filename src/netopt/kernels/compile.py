@@ -11,6 +11,8 @@ import halide as hl
 from netopt.errors import UnsupportedModel
 from netopt.kernels.adaptive_pool2d import AdaptivePool2dKernel
 from netopt.kernels.arithmetic import ArithmeticKernel
+from netopt.kernels.binary_conv2d import BinaryConv2dKernel
+from netopt.kernels.binary_dense import BinaryDenseKernel
 from netopt.kernels.conv2d import Conv2dKernel
 from netopt.kernels.conv_transpose2d import ConvTranspose2dKernel
 from netopt.kernels.copies import ConcatKernel, ExpandKernel, PermuteKernel, SliceKernel
@@ -27,6 +29,7 @@ from netopt.kernels.reduce import ReduceKernel
 from netopt.kernels.relayout import RelayoutKernel
 from netopt.kernels.resize import ResizeKernel
 from netopt.kernels.shuffle import ChannelShuffleKernel, PixelShuffleKernel, PixelUnshuffleKernel
+from netopt.kernels.sign import SignKernel
 from netopt.kernels.softmax import SoftmaxKernel
 from netopt.kernels.winograd2d import Winograd2dKernel
 from netopt.ops import Op
@@ -37,6 +40,8 @@ KERNELS: dict[type[Op], Kernel[Any]] = {
     for kernel in (
         AdaptivePool2dKernel(),
         ArithmeticKernel(),
+        BinaryConv2dKernel(),
+        BinaryDenseKernel(),
         ChannelShuffleKernel(),
         ConcatKernel(),
         Conv2dKernel(),
@@ -54,6 +59,7 @@ KERNELS: dict[type[Op], Kernel[Any]] = {
         ReduceKernel(),
         RelayoutKernel(),
         ResizeKernel(),
+        SignKernel(),
         SliceKernel(),
         SoftmaxKernel(),
         SpatialMeanKernel(),

@@ -40,10 +40,10 @@ import numpy as np
 from netopt.kernels.conv2d_size import Conv2dSchedule, ImageSize, Strip, source_at, strips_of, tiles_of
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.depthwise import depthwise, depthwise_schedules
-from netopt.kernels.formats import Array, Source, storage_type, stored
+from netopt.kernels.formats import Array, Source, storage_type
+from netopt.kernels.fused_end import finish
 from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
 from netopt.kernels.pairs import in_pair, paired, product, unpaired
-from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.spatial import zero_halo
 from netopt.kernels.tile import TileSum, bands_of, is_avx512, share_evenly
 from netopt.numerics import Shape
@@ -123,7 +123,7 @@ class Conv2dKernel(OnePipeline[Conv2dSchedule]):
         runs = by_term.reshape(*by_term.shape[:3], size.columns, size.run, panel)
         return np.ascontiguousarray(paired(runs)).reshape(shape)
 
-    def unpack(self, problem: Problem, index: int, packed: Array) -> Array:
+    def unpack(self, problem: Problem, schedule: Conv2dSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
         size, shape = ImageSize(problem), problem.inputs[index].shape
         if size.depthwise:
             return np.ascontiguousarray(packed.transpose(2, 0, 1)[:, None]) if index == 1 else packed
@@ -143,19 +143,23 @@ class Conv2dKernel(OnePipeline[Conv2dSchedule]):
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
         inputs = {n: float_input(n, shape, at) for n, shape, at in zip(names, shapes, problem.inputs, strict=True)}
         size = ImageSize(problem)
-        build = depthwise if size.depthwise else _direct
+        build = depthwise if size.depthwise else build_direct
         out = build(inputs, size, schedule, cpu, problem.threads)
         fix_output(out, output, problem.output)
         return Pipeline(out, tuple(inputs.values()))
 
 
-def _direct(inputs: dict[str, Source], size: ImageSize, schedule: Conv2dSchedule, cpu: Cpu, threads: int) -> hl.Func:
+def build_direct(
+    inputs: dict[str, Source], size: ImageSize, schedule: Conv2dSchedule, cpu: Cpu, threads: int
+) -> hl.Func:
+    """A convolution of x and weight, with scale, bias and residual where there are such."""
     lanes, panel, tile = cpu.lanes, schedule.panel * cpu.lanes, schedule.vectors * cpu.lanes
     c, g, n, out = hl.Var("c"), hl.Var("g"), hl.Var("n"), hl.Func("out")
     out[c, g, hl.Var("x"), hl.Var("y"), n] = hl.undef(storage_type(size.format))
     top, _, left, _ = size.target
     weight, source, window = inputs["weight"], inputs["x"], size.kernel_height * size.kernel_width
     extents = [size.run, size.columns, size.kernel_height]
+    starts_with_bias = "bias" in inputs and "scale" not in inputs
 
     def term(strip: Strip, c: hl.Var, x: hl.Var, others: Sequence[hl.Var], k: Sequence[hl.Expr]) -> hl.Expr:
         g, y, n = others
@@ -183,15 +187,19 @@ def _direct(inputs: dict[str, Source], size: ImageSize, schedule: Conv2dSchedule
             [2, -(-extents[0] // 2), *extents[1:]] if size.pairs else extents,
             schedule,
             lanes,
-            lambda c, g, y, n: inputs["bias"][c, g] if "bias" in inputs else hl.f32(0.0),
+            lambda c, g, y, n: inputs["bias"][c, g] if starts_with_bias else hl.f32(0.0),
             partial(term_of_pair if size.pairs else term, strip),
             pairs=size.pairs,
         )
-        total = tile_sum.total[c, x, g, y, n]
-        if size.op.has_residual:
-            total += inputs["residual"][c, g, column + size.residual[2], line + size.residual[0], n]
-        value = stored(apply_pointwise(size.op.activation, total), size.format)
-        out[c, g, column + left, line + top, n] = value
+        place = [c, g, column + size.residual[2], line + size.residual[0], n]
+        out[c, g, column + left, line + top, n] = finish(
+            tile_sum.total[c, x, g, y, n],
+            size.op.activation,
+            size.format,
+            scale=inputs["scale"][c, g] if "scale" in inputs else None,
+            bias=inputs["bias"][c, g] if "bias" in inputs and not starts_with_bias else None,
+            residual=inputs["residual"][place] if size.op.has_residual else None,
+        )
         # --- schedule
         c_out, c_in = hl.Var("c_out"), hl.Var("c_in")
         x_out, x_in = hl.RVar("x_out"), hl.RVar("x_in")

@@ -11,7 +11,7 @@ from netopt.kernels.kernel import Problem
 from netopt.kernels.spatial import channels_last
 from netopt.kernels.tile import TileSchedule, is_avx512, tile_cost, tile_costs
 from netopt.numerics import BFLOAT16, Shape
-from netopt.ops import Conv2d
+from netopt.ops.conv2d import Convolution
 
 # Bytes of weights that every tile of pixels may read anew: they stay in the first two levels of cache.
 _CACHED_WEIGHTS = 64 * 2**10
@@ -53,7 +53,7 @@ class ImageSize:
     """The shapes of one convolution, as the pipeline sees them."""
 
     def __init__(self, problem: Problem) -> None:
-        assert isinstance(problem.op, Conv2d)
+        assert isinstance(problem.op, Convolution)
         op = problem.op
         x, weight = problem.inputs[:2]
         self.op, self.groups, self.format = op, op.groups, problem.output.format

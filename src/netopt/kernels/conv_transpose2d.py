@@ -105,10 +105,10 @@ class ConvTranspose2dKernel(OnePipeline[TileSchedule]):
         split = padded.reshape(groups, inputs, panels, panel, taps)
         return np.ascontiguousarray(split.transpose(0, 2, 4, 1, 3))
 
-    def packing(self, problem: Problem) -> tuple[int, ...]:
+    def packing(self, problem: Problem, schedule: TileSchedule) -> tuple[int, ...]:
         return tuple(_Size(problem).order())
 
-    def unpack(self, problem: Problem, index: int, packed: Array) -> Array:
+    def unpack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
         size, shape = _Size(problem), problem.inputs[index].shape
         if index == 2:
             return np.ascontiguousarray(packed[:, : size.outputs]).reshape(shape)

@@ -7,8 +7,8 @@ from functools import cache
 
 import halide as hl
 
-# Halide's names of CPUs, each of which includes AVX512-BF16.
-_WITH_BFLOAT16 = ("avx512_zen4", "avx512_zen5", "avx512_sapphirerapids")
+# Halide's names of CPUs, each of which includes AVX512-BF16 and AVX512-VPOPCNTDQ.
+_RECENT = ("avx512_zen4", "avx512_zen5", "avx512_sapphirerapids")
 
 
 @dataclass(frozen=True)
@@ -20,19 +20,22 @@ class Cpu:
         lanes: float32 numbers in a vector register.
         registers: vector registers.
         has_bfloat16: it has instructions that multiply bfloat16 numbers.
+        has_popcount: it has instructions that count the bits of 32-bit words in vectors.
     """
 
     target: str
     lanes: int
     registers: int
     has_bfloat16: bool = False
+    has_popcount: bool = False
 
     @classmethod
     def of(cls, target: hl.Target) -> Cpu:
         """What Halide's target says of the CPU."""
         name = target.to_string()
         if "avx512" in name:
-            return cls(name, 16, 32, any(feature in name for feature in _WITH_BFLOAT16))
+            recent = any(feature in name for feature in _RECENT)
+            return cls(name, 16, 32, recent, recent)
         if "avx" in name:
             return cls(name, 8, 16)
         return cls(name, 4, 32 if name.startswith("arm-64") else 16)

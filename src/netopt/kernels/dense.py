@@ -28,10 +28,10 @@ import halide as hl
 import numpy as np
 
 from netopt.kernels.cpu import Cpu
-from netopt.kernels.formats import Array, Source, storage_type, stored
+from netopt.kernels.formats import Array, Source, storage_type
+from netopt.kernels.fused_end import finish
 from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
 from netopt.kernels.pairs import in_pair, paired, product, unpaired
-from netopt.kernels.pointwise import apply_pointwise
 from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_tiles, tiles_by_cost
 from netopt.numerics import BFLOAT16, Shape
 from netopt.ops import Dense
@@ -138,7 +138,7 @@ class DenseKernel(OnePipeline[TileSchedule]):
         by_input = padded.reshape(-1, panel, padded.shape[1]).transpose(0, 2, 1)
         return np.ascontiguousarray(paired(by_input) if len(shape) == 4 else by_input)
 
-    def unpack(self, problem: Problem, index: int, packed: Array) -> Array:
+    def unpack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
         shape = problem.inputs[index].shape
         if packed.ndim == 4:
             packed = unpaired(packed, shape[1])
@@ -150,39 +150,50 @@ class DenseKernel(OnePipeline[TileSchedule]):
         assert isinstance(problem.op, Dense)
         names = ["x", "weight", *["bias"] * problem.op.has_bias, *["residual"] * problem.op.has_residual]
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
-        size = _Size.of(problem)
         inputs = {n: float_input(n, shape, at) for n, shape, at in zip(names, shapes, problem.inputs, strict=True)}
-        panel = schedule.panel * cpu.lanes
-        n, out = hl.Var("n"), hl.Func("out")
-        out[n, hl.Var("m")] = hl.undef(storage_type(problem.output.format))
-        for number, band in enumerate(bands_of(output[0], schedule)):
-            # --- algorithm
-            m = hl.RDom([(band.start, band.rows)], f"band{number}").x
-            tile_sum = TileSum(
-                f"_{number}",
-                [],
-                [2, size.steps] if size.pairs else [size.inputs],
-                schedule,
-                cpu.lanes,
-                lambda n: inputs["bias"][n] if "bias" in inputs else hl.f32(0.0),
-                _term_of(inputs, size, panel, cpu),
-                pairs=size.pairs,
-            )
-            total = tile_sum.total[n, m]
-            if problem.op.has_residual:
-                total += inputs["residual"][n, m]
-            out[n, m] = stored(apply_pointwise(problem.op.activation, total), problem.output.format)
-            # --- schedule
-            tile, lanes = schedule.vectors * cpu.lanes, cpu.lanes
-            n_out, n_in = hl.Var("n_out"), hl.Var("n_in")
-            m_out, m_in = hl.RVar("m_out"), hl.RVar("m_in")
-            stage = out.update(number)
-            stage.split(n, n_out, n_in, tile, hl.TailStrategy.GuardWithIf).split(m, m_out, m_in, band.block)
-            stage.reorder(n_in, m_in, m_out, n_out).vectorize(n_in, lanes)
-            if band.block == band.tile:
-                stage.unroll(m_in)
-            work = band.rows * size.inputs * size.outputs
-            share_tiles(stage, n_out, -(-size.outputs // tile), work, problem.threads)
-            tile_sum.schedule(out, m_out, band)
+        out = build_dense(inputs, problem, schedule, cpu)
         fix_output(out, output, problem.output)
         return Pipeline(out, tuple(inputs.values()))
+
+
+def build_dense(inputs: dict[str, Source], problem: Problem, schedule: TileSchedule, cpu: Cpu) -> hl.Func:
+    """A matrix product of x and weight, with scale, bias and residual where there are such."""
+    assert isinstance(problem.op, Dense)
+    size, panel = _Size.of(problem), schedule.panel * cpu.lanes
+    starts_with_bias = "bias" in inputs and "scale" not in inputs
+    n, out = hl.Var("n"), hl.Func("out")
+    out[n, hl.Var("m")] = hl.undef(storage_type(problem.output.format))
+    for number, band in enumerate(bands_of(size.rows, schedule)):
+        # --- algorithm
+        m = hl.RDom([(band.start, band.rows)], f"band{number}").x
+        tile_sum = TileSum(
+            f"_{number}",
+            [],
+            [2, size.steps] if size.pairs else [size.inputs],
+            schedule,
+            cpu.lanes,
+            lambda n: inputs["bias"][n] if starts_with_bias else hl.f32(0.0),
+            _term_of(inputs, size, panel, cpu),
+            pairs=size.pairs,
+        )
+        out[n, m] = finish(
+            tile_sum.total[n, m],
+            problem.op.activation,
+            problem.output.format,
+            scale=inputs["scale"][n] if "scale" in inputs else None,
+            bias=inputs["bias"][n] if "bias" in inputs and not starts_with_bias else None,
+            residual=inputs["residual"][n, m] if problem.op.has_residual else None,
+        )
+        # --- schedule
+        tile, lanes = schedule.vectors * cpu.lanes, cpu.lanes
+        n_out, n_in = hl.Var("n_out"), hl.Var("n_in")
+        m_out, m_in = hl.RVar("m_out"), hl.RVar("m_in")
+        stage = out.update(number)
+        stage.split(n, n_out, n_in, tile, hl.TailStrategy.GuardWithIf).split(m, m_out, m_in, band.block)
+        stage.reorder(n_in, m_in, m_out, n_out).vectorize(n_in, lanes)
+        if band.block == band.tile:
+            stage.unroll(m_in)
+        work = band.rows * size.inputs * size.outputs
+        share_tiles(stage, n_out, -(-size.outputs // tile), work, problem.threads)
+        tile_sum.schedule(out, m_out, band)
+    return out

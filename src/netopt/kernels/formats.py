@@ -1,4 +1,4 @@
-"""Float32 in kernels, whatever the values are stored in.
+"""What kernels read and write: float32, whatever the values are stored in, and signs in words of 32.
 
 numpy and Halide's Python buffers have no bfloat16: its bits go as unsigned 16-bit integers.
 """
@@ -12,22 +12,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat
+from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS, NumberFormat
 
-# Elements of an operand or a constant: float32, or the bits of bfloat16.
+# Elements of an operand or a constant: float32, the bits of bfloat16, int32, or words of signs. Signs that are
+# constants are int8 where they are given, and bytes where a kernel has packed them.
 Array = NDArray[Any]
 
-_DTYPES: dict[NumberFormat, type[np.generic]] = {FLOAT32: np.float32, BFLOAT16: np.uint16}
+_DTYPES: dict[NumberFormat, type[np.generic]] = {
+    FLOAT32: np.float32,
+    BFLOAT16: np.uint16,
+    INT32: np.int32,
+    SIGNS: np.uint32,
+    SIGN_BITS: np.uint8,
+}
+_TYPES: dict[NumberFormat, hl.Type] = {
+    FLOAT32: hl.Float(32),
+    BFLOAT16: hl.UInt(16),
+    INT32: hl.Int(32),
+    SIGNS: hl.UInt(32),
+    SIGN_BITS: hl.UInt(8),
+}
 
 
 def dtype_of(format_: NumberFormat) -> type[np.generic]:
-    """What numpy takes the elements for."""
+    """What numpy takes the elements for; of signs, the words or bytes."""
     return _DTYPES[format_]
 
 
 def format_of(array: Array) -> NumberFormat:
     """The inverse of `dtype_of`."""
-    return BFLOAT16 if array.dtype == np.uint16 else FLOAT32
+    return next(format_ for format_, kind in _DTYPES.items() if array.dtype == kind)
 
 
 def to_array(tensor: torch.Tensor) -> Array:
@@ -39,14 +53,14 @@ def to_array(tensor: torch.Tensor) -> Array:
 
 def to_tensor(array: Array) -> torch.Tensor:
     """The inverse of `to_array`."""
-    if format_of(array) == BFLOAT16:
+    if array.dtype == np.uint16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
 def storage_type(format_: NumberFormat) -> hl.Type:
     """What Halide takes the elements in memory for."""
-    return hl.UInt(16) if format_ == BFLOAT16 else hl.Float(32)
+    return _TYPES[format_]
 
 
 def stored(value: hl.Expr, format_: NumberFormat) -> hl.Expr:
@@ -64,7 +78,7 @@ def stored(value: hl.Expr, format_: NumberFormat) -> hl.Expr:
 
 
 class Source:
-    """An input of a pipeline, read in float32."""
+    """An input of a pipeline, read in float32; of signs the words, of integers the numbers."""
 
     def __init__(self, name: str, rank: int, format_: NumberFormat) -> None:
         """Make the parameter `param`."""

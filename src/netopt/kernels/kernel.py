@@ -101,11 +101,11 @@ class Kernel(ABC, Generic[S]):
         """Constant input `index` in the layout that the pipeline takes."""
         return value.reshape(self.argument_shapes(problem, schedule, cpu)[index])
 
-    def packing(self, problem: Problem) -> tuple[int, ...]:
+    def packing(self, problem: Problem, schedule: S) -> tuple[int, ...]:
         """What `pack` depends on besides the shapes: layers share a packed constant only where they agree in it."""
         return ()
 
-    def unpack(self, problem: Problem, index: int, packed: Array) -> Array:
+    def unpack(self, problem: Problem, schedule: S, cpu: Cpu, index: int, packed: Array) -> Array:
         """The inverse of `pack`."""
         return packed.reshape(problem.inputs[index].shape)
 

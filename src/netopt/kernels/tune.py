@@ -24,7 +24,7 @@ from netopt.console import progress
 from netopt.errors import NetoptError
 from netopt.files import write_atomically
 from netopt.graph import Graph
-from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, strides_of
+from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, array_bytes, strides_of
 from netopt.kernels.compile import KERNELS, bind_kernel
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.denormals import denormals_flushed
@@ -157,7 +157,7 @@ def _calls(workload: Workload, table: Sequence[Schedule], cpu: Cpu) -> list[_Cal
     kernel = KERNELS[type(workload.problem.op)]
     all_shapes = [kernel.argument_shapes(workload.problem, schedule, cpu) for schedule in table]
     formats = [type_.format for type_ in (*workload.problem.inputs, workload.problem.output)]
-    layouts = [_offsets([formats[i].storage_bytes(shapes[i]) for i in workload.constants]) for shapes in all_shapes]
+    layouts = [_offsets([array_bytes(shapes[i], formats[i]) for i in workload.constants]) for shapes in all_shapes]
     size = max((end for *_, end in layouts), default=0)
     copies = max(1, _STREAM_POOL_BYTES // max(1, size)) if workload.streamed else 1
     pool = aligned_bytes(size * copies)

@@ -70,7 +70,7 @@ class Winograd2dKernel(Kernel[TileSchedule]):
         padded = np.pad(by_point, [(0, 0), (0, panels * panel - value.shape[0]), (0, 0)])
         return np.ascontiguousarray(padded.reshape(points, panels, panel, inputs).transpose(0, 1, 3, 2))
 
-    def unpack(self, problem: Problem, index: int, packed: Array) -> Array:
+    def unpack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
         if index != 1:
             return packed
         outputs, inputs, height, width = problem.inputs[1].shape

@@ -3,6 +3,8 @@
 from netopt.ops.adaptive_pool2d import AdaptivePool2d
 from netopt.ops.arithmetic import Arithmetic
 from netopt.ops.batch_norm import BatchNorm
+from netopt.ops.binary_conv2d import BinaryConv2d
+from netopt.ops.binary_dense import BinaryDense
 from netopt.ops.channel_shuffle import ChannelShuffle
 from netopt.ops.concat import Concat
 from netopt.ops.conv2d import Conv2d
@@ -21,6 +23,7 @@ from netopt.ops.reduce import Reduce
 from netopt.ops.relayout import Relayout
 from netopt.ops.reshape import Reshape
 from netopt.ops.resize import Resize
+from netopt.ops.sign import Sign
 from netopt.ops.slice import Slice
 from netopt.ops.softmax import Softmax
 from netopt.ops.spatial_mean import SpatialMean
@@ -35,6 +38,8 @@ OPS: dict[str, type[Op]] = {
         AdaptivePool2d,
         Arithmetic,
         BatchNorm,
+        BinaryConv2d,
+        BinaryDense,
         ChannelShuffle,
         Concat,
         Conv2d,
@@ -53,6 +58,7 @@ OPS: dict[str, type[Op]] = {
         Relayout,
         Reshape,
         Resize,
+        Sign,
         Slice,
         Softmax,
         SpatialMean,
@@ -67,6 +73,8 @@ __all__ = [
     "AdaptivePool2d",
     "Arithmetic",
     "BatchNorm",
+    "BinaryConv2d",
+    "BinaryDense",
     "ChannelShuffle",
     "Concat",
     "Conv2d",
@@ -87,6 +95,7 @@ __all__ = [
     "Relayout",
     "Reshape",
     "Resize",
+    "Sign",
     "Slice",
     "Softmax",
     "SpatialMean",

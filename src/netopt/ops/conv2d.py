@@ -17,8 +17,59 @@ from netopt.ops.pointwise import Pointwise
 from netopt.ops.spatial import Pair, Sides, Window
 
 
+class Convolution(FusedEnd):
+    """What convolutions share; subclasses have the attributes.
+
+    Inputs begin with x (batch, in, height, width) and W (out, in / groups, kernel height, kernel width).
+    """
+
+    stride: Pair
+    padding: Sides  # top, bottom, left, right
+    dilation: Pair
+    groups: int
+
+    def __post_init__(self) -> None:
+        self.window((1, 1)).check(self.name)
+        if self.groups < 1:
+            raise InvalidArgument(f"groups of {self.name}", expected="at least 1", found=self.groups)
+
+    def window(self, kernel: Pair) -> Window:
+        """The window for a kernel of this size."""
+        return Window(kernel, self.stride, self.padding, self.dilation)
+
+    def output_shape(self, x: Shape, weight: Shape) -> Shape:
+        """The output's shape.
+
+        Raises:
+            InvalidArgument: the weight does not fit the input.
+        """
+        if len(weight) != 4:
+            raise InvalidArgument(f"weight of {self.name}", expected="(out, in / groups, height, width)", found=weight)
+        height, width = self.window((weight[2], weight[3])).outputs(x, self.name)
+        if x[1] != weight[1] * self.groups or weight[0] % self.groups:
+            raise InvalidArgument(
+                f"channels of {self.name}",
+                expected=f"{weight[1]} x {self.groups} groups in, a multiple of them out",
+                found=x[1],
+            )
+        return (x[0], weight[0], height, width)
+
+    def convolve(self, x: torch.Tensor, weight: torch.Tensor, border: float = 0.0) -> torch.Tensor:
+        """x * W with padding by `border`, without an end."""
+        top, bottom, left, right = self.padding
+        x = F.pad(x, (left, right, top, bottom), value=border)
+        return F.conv2d(x, weight, None, self.stride, 0, self.dilation, self.groups)
+
+    def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
+        return self.infer(inputs).elements * inputs[1].elements // inputs[1].shape[0]
+
+    def halo(self, x: Shape, weight: Shape) -> Sides:
+        """Rows and columns around x that the window reads: top, bottom, left, right."""
+        return self.padding
+
+
 @dataclass(frozen=True)
-class Conv2d(FusedEnd):
+class Conv2d(Convolution):
     """y = activation(x * W + bias + residual), with zero padding.
 
     Inputs, in order: x (batch, in, height, width), W (out, in / groups, kernel height, kernel width), bias (out,) if
@@ -34,47 +85,18 @@ class Conv2d(FusedEnd):
     activation: Pointwise | None = None
     name: ClassVar[str] = "conv2d"
 
-    def __post_init__(self) -> None:
-        self.window((1, 1)).check(self.name)
-        if self.groups < 1:
-            raise InvalidArgument("groups of conv2d", expected="at least 1", found=self.groups)
-
-    def window(self, kernel: Pair) -> Window:
-        """The window for a kernel of this size."""
-        return Window(kernel, self.stride, self.padding, self.dilation)
-
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 2 + self.has_bias + self.has_residual)
-        x, weight = inputs[0].shape, inputs[1].shape
-        if len(weight) != 4:
-            raise InvalidArgument("weight of conv2d", expected="(out, in / groups, height, width)", found=weight)
-        height, width = self.window((weight[2], weight[3])).outputs(x, self.name)
-        if x[1] != weight[1] * self.groups or weight[0] % self.groups:
-            raise InvalidArgument(
-                "channels of conv2d",
-                expected=f"{weight[1]} x {self.groups} groups in, a multiple of them out",
-                found=x[1],
-            )
-        output = (x[0], weight[0], height, width)
-        self.expect_end(inputs, weight[0], output)
+        output = self.output_shape(inputs[0].shape, inputs[1].shape)
+        self.expect_end(inputs, output[1], output)
         return TensorType(output)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        top, bottom, left, right = self.padding
-        x = F.pad(inputs[0], (left, right, top, bottom))
-        y = F.conv2d(x, inputs[1], None, self.stride, 0, self.dilation, self.groups)
-        return self.apply_end(y, inputs, (-1, 1, 1))
-
-    def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
-        return self.infer(inputs).elements * inputs[1].elements // inputs[1].shape[0]
+        return self.apply_end(self.convolve(inputs[0], inputs[1]), inputs, (-1, 1, 1))
 
     def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
         residual = (self.residual_index,) if self.has_residual else ()
         return (0, *residual) if self._scales_channels(inputs[1].shape) else residual
-
-    def halo(self, x: Shape, weight: Shape) -> Sides:
-        """Rows and columns of zeros around x that the window reads: top, bottom, left, right."""
-        return self.padding
 
     def _scales_channels(self, weight: Shape) -> bool:
         """Whether each output is made of the input at its place alone: a multiplication and an addition a channel."""

@@ -32,14 +32,20 @@ class FusedEnd(Op):
         return " + ".join(parts)
 
     @property
+    def bias_index(self) -> int:
+        """Position of the bias among the inputs."""
+        return 2
+
+    @property
     def residual_index(self) -> int:
         """Position of the residual among the inputs."""
-        return 3 if self.has_bias else 2
+        return self.bias_index + self.has_bias
 
     def expect_end(self, inputs: Sequence[TensorType], outputs: int, output: Shape) -> None:
         """Raise unless bias and residual, where there are any, fit `outputs` channels and the output's shape."""
-        if self.has_bias and inputs[2].shape != (outputs,):
-            raise InvalidArgument(f"bias of {self.name}", expected=str((outputs,)), found=inputs[2].shape)
+        if self.has_bias and inputs[self.bias_index].shape != (outputs,):
+            found = inputs[self.bias_index].shape
+            raise InvalidArgument(f"bias of {self.name}", expected=str((outputs,)), found=found)
         if self.has_residual and inputs[self.residual_index].shape != output:
             found = inputs[self.residual_index].shape
             raise InvalidArgument(f"residual of {self.name}", expected=str(output), found=found)
@@ -47,7 +53,7 @@ class FusedEnd(Op):
     def apply_end(self, y: torch.Tensor, inputs: Sequence[torch.Tensor], along_channels: Shape) -> torch.Tensor:
         """activation(y + bias + residual), the bias seen as a tensor of shape `along_channels`."""
         if self.has_bias:
-            y = y + inputs[2].reshape(along_channels)
+            y = y + inputs[self.bias_index].reshape(along_channels)
         if self.has_residual:
             y = y + inputs[self.residual_index]
         return y if self.activation is None else self.activation.reference(y)

@@ -113,9 +113,16 @@ class Op(ABC):
         """How the op is called in tables."""
         return self.name
 
+    @property
+    def gives_signs(self) -> bool:
+        """Whether all that it computes is +1 and -1."""
+        return False
+
     @abstractmethod
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
-        """The type of the output, in row-major layout. Where it is float32, the graph may store it in bfloat16.
+        """The type of the output, in row-major layout.
+
+        Where it is float32, the graph may store it in bfloat16, and where it `gives_signs` in one bit.
 
         Raises:
             InvalidArgument: the inputs do not fit the op.
@@ -151,11 +158,16 @@ class Op(ABC):
 
 def expect_inputs(op: Op, inputs: Sequence[TensorType], number: int) -> None:
     """Raise unless there are `number` inputs of floating numbers."""
-    if len(inputs) != number:
-        raise InvalidArgument(f"inputs of {op.label}", expected=str(number), found=len(inputs))
+    expect_number(op, inputs, number)
     for type_ in inputs:
         if type_.format not in FLOATS:
             raise InvalidArgument(f"input format of {op.label}", expected="float32", found=type_.format.name)
+
+
+def expect_number(op: Op, inputs: Sequence[TensorType], number: int) -> None:
+    """Raise unless there are `number` inputs."""
+    if len(inputs) != number:
+        raise InvalidArgument(f"inputs of {op.label}", expected=str(number), found=len(inputs))
 
 
 def expect_axis(op: Op, axis: int, rank: int) -> None:

@@ -71,6 +71,10 @@ class Sign(Op):
     has_threshold: bool = False
     name: ClassVar[str] = "sign"
 
+    @property
+    def gives_signs(self) -> bool:
+        return True
+
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 3 if self.has_threshold else 1)
         x = inputs[0].shape

@@ -84,18 +84,14 @@ class BinaryBlock(nn.Module, Structured):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output."""
-        given = x
-        rows = isinstance(self.layer, LowBitLinear) and x.dim() != 2
-        if rows:
-            x = x.reshape(-1, x.shape[-1])  # normalization takes (batch, channels)
-        y: torch.Tensor = self.layer(self.norm(x))
-        if rows:
-            y, given = y.reshape(*given.shape[:-1], y.shape[-1]), given
-        if self.shortcut:
-            y = y + given
-        if isinstance(self.activation, RPReLU) and rows:
-            return self.activation(y.reshape(-1, y.shape[-1])).reshape(y.shape)  # type: ignore[no-any-return]
-        return self.activation(y)  # type: ignore[no-any-return]
+        axes = 0 if isinstance(self.layer, LowBitLinear) else self.layer.axes
+        leading = x.dim() - 1 - axes
+        if leading != 1 and (axes == 0 or leading == 0):
+            # The other shapes that such layers take; normalization takes (batch, channels, ...) alone.
+            y = self.forward(x.reshape(-1, *x.shape[leading:]))
+            return y.reshape(*x.shape[:leading], *y.shape[1:])
+        y = self.layer(self.norm(x))
+        return self.activation(y + x if self.shortcut else y)  # type: ignore[no-any-return]
 
     @property
     def weight(self) -> torch.Tensor:
@@ -129,9 +125,10 @@ class BinaryBlock(nn.Module, Structured):
         layer = description.get("layer")
         if not all(type(value) is bool for value in options.values()) or not isinstance(layer, Mapping):
             raise FileFormatError("structure", expected="parts of a binary block", found=repr(dict(description)))
-        kind = LAYERS.get(str(layer.get("kind")))
+        name = str(layer.get("kind"))
+        kind = LAYERS.get(name)
         if kind is None:
-            raise FileFormatError("structure", expected=f"a layer of {', '.join(LAYERS)}", found=repr(layer.get("kind")))
+            raise FileFormatError("structure", expected=f"a layer of {', '.join(LAYERS)}", found=repr(name))
         return cls(kind.from_description(layer), **options)  # type: ignore[arg-type]
 
     def initialize(self) -> None:

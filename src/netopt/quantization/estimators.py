@@ -101,9 +101,10 @@ class SwishSign(Estimator):
         return self.beta
 
 
-def sign(x: torch.Tensor, estimator: Estimator = STE()) -> torch.Tensor:  # noqa: B008  # it is frozen
+def sign(x: torch.Tensor, estimator: Estimator = STE()) -> torch.Tensor:
     """+1 where x >= 0, else -1; its gradient is the estimator's. sign(0) = +1; sign(NaN) = -1."""
-    return sign_op(x, estimator.name, estimator.parameter)
+    signs: torch.Tensor = sign_op(x, estimator.name, estimator.parameter)
+    return signs
 
 
 def estimator_from(description: object) -> Estimator:
@@ -121,4 +122,3 @@ def estimator_from(description: object) -> Estimator:
             except InvalidArgument as error:
                 raise FileFormatError("estimator", found=str(error)) from error
     raise FileFormatError("estimator", expected=f"one of {', '.join(Estimator.kinds)}", found=repr(description))
-

@@ -85,7 +85,8 @@ class SignWeights(WeightForm):
 
     Forward: alpha = mean |W| for each output with `scaled`, else 1. With `stochastic`, in training the sign is +1 with
     probability clip((W + 1) / 2, 0, 1). Backward: dL/dW = alpha slope(W) g + (sum of g sign(W)) sign(W) / n over the n
-    weights of the output, with g = dL/d(alpha sign(W)); the second term is that of alpha, and only with `scaled`.
+    weights of the output, with g = dL/d(alpha sign(W)); the second term is that of alpha, only with `scaled`, and 0
+    where W = 0. Where the signs were drawn, slope(W) is 1, and they stand for sign(W) in the sum.
 
     Source: Rastegari et al. (XNOR-Net), 1603.05279, equation 6; Courbariaux et al. (BinaryConnect), 1511.00363,
     equations 1 to 3.
@@ -99,6 +100,9 @@ class SignWeights(WeightForm):
 
     def __post_init__(self) -> None:
         _check_estimator(self.estimator)
+        for name in ("scaled", "stochastic"):
+            if type(getattr(self, name)) is not bool:
+                raise InvalidType(name, expected="True or False", found=repr(getattr(self, name)))
 
     @property
     def bits(self) -> int:
@@ -108,7 +112,7 @@ class SignWeights(WeightForm):
         alpha = mean_magnitude(weight) if self.scaled else None
         if self.stochastic and training:
             # W + u >= 0 for u uniform in [-1, 1): with probability (W + 1) / 2.
-            noise = torch.rand_like(weight).mul_(-2).add_(1)
+            noise = torch.rand_like(weight).mul_(2).sub_(1)
             return [(alpha, sign(weight + noise, Identity()))]
         return [(alpha, sign(weight, self.estimator))]
 
@@ -230,14 +234,15 @@ def form_from(description: object) -> Form:
         fields = dict(description)
         kind = Form.kinds.get(str(fields.pop("name", "")))
         types = {"scaled": bool, "stochastic": bool, "number": int, "estimator": dict}
-        if kind is not None and set(fields) == {f.name for f in dataclasses.fields(kind)}:
-            if all(type(value) is types.get(key) for key, value in fields.items()):
-                if "estimator" in fields:
-                    fields["estimator"] = estimator_from(fields["estimator"])
-                try:
-                    return kind(**fields)
-                except InvalidArgument as error:
-                    raise FileFormatError("form", found=str(error)) from error
+        right = kind is not None and set(fields) == {f.name for f in dataclasses.fields(kind)}
+        if right and all(type(value) is types.get(key) for key, value in fields.items()):
+            assert kind is not None
+            if "estimator" in fields:
+                fields["estimator"] = estimator_from(fields["estimator"])
+            try:
+                return kind(**fields)
+            except InvalidArgument as error:
+                raise FileFormatError("form", found=str(error)) from error
     raise FileFormatError("form", expected=f"one of {', '.join(Form.kinds)} with its fields", found=repr(description))
 
 

@@ -26,7 +26,7 @@ class LowBit(Latent):
         weight_form: of the weights; `SignWeights()`, `TernaryWeights()`, ...
         input_form: of the inputs; None: as they are.
         final_form: of the weights in the second stage of training, while `weight_form` is `FloatWeights()`; else None.
-        pad_one: the border of binary inputs is padded with +1 in place of 0.
+        pad_one: the border of binary inputs is padded with +1 where the layer would pad it with 0.
     """
 
     weight: nn.Parameter
@@ -89,7 +89,7 @@ class LowBit(Latent):
         return f"weights={self.weight_form}{later}{inputs}{', pad_one=True' if self.pad_one else ''}"
 
 
-class LowBitLinear(LowBit, nn.Linear, Structured):
+class LowBitLinear(LowBit, nn.Linear, Structured):  # type: ignore[misc]  # torch annotates bias as never None
     """A dense layer with few bits, for x of shape (..., in)."""
 
     kind: ClassVar[str] = "dense layer of few bits"
@@ -116,7 +116,7 @@ class LowBitLinear(LowBit, nn.Linear, Structured):
         """A layer with the weight and the bias of `layer`, which it takes over."""
         new = cls(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
         new._set_forms(weight_form, input_form, final_form, False)
-        new.weight, new.bias = layer.weight, layer.bias
+        new.weight, new.bias = layer.weight, layer.bias  # type: ignore[assignment]
         return new
 
     @classmethod
@@ -127,7 +127,10 @@ class LowBitLinear(LowBit, nn.Linear, Structured):
             FileFormatError: it describes none.
         """
         weight_form, input_form, final_form, pad_one, sizes = _read(description, {"inputs": int, "outputs": int})
-        new = cls(sizes["inputs"], sizes["outputs"], sizes["bias"], device="meta")
+        try:
+            new = cls(sizes["inputs"], sizes["outputs"], sizes["bias"], device="meta")
+        except Exception as error:  # whatever huge sizes make torch raise
+            raise FileFormatError("structure", expected="sizes of a dense layer", found=repr(error)) from error
         new._set_forms(weight_form, input_form, final_form, pad_one)
         return new
 
@@ -138,6 +141,7 @@ class LowBitLinear(LowBit, nn.Linear, Structured):
 class _LowBitConv(LowBit):
     """What convolutions share."""
 
+    axes: ClassVar[int]
     in_channels: int
     out_channels: int
     kernel_size: tuple[int, ...]
@@ -148,15 +152,21 @@ class _LowBitConv(LowBit):
     padding_mode: str
     _reversed_padding_repeated_twice: list[int]
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The layer's output."""
+        if x.dim() == self.axes + 1:  # one image, without the batch that inputs have scales along
+            return super().forward(x[None])[0]
+        return super().forward(x)
+
     def product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        function = F.conv1d if len(self.kernel_size) == 1 else F.conv2d
-        if not self.pad_one:
+        function = F.conv1d if self.axes == 1 else F.conv2d
+        if not self.pad_one or self.padding_mode != "zeros":
             return self._conv_forward(x, weight, None)  # type: ignore[attr-defined, no-any-return]
         x = F.pad(x, self._reversed_padding_repeated_twice, value=1.0)
-        return function(x, weight, None, self.stride, 0, self.dilation, self.groups)  # type: ignore[arg-type]
+        return function(x, weight, None, self.stride, 0, self.dilation, self.groups)
 
     def along_outputs(self, vector: torch.Tensor) -> torch.Tensor:
-        return vector.reshape(-1, *[1] * len(self.kernel_size))
+        return vector.reshape(-1, *[1] * self.axes)
 
     def _sizes(self) -> dict[str, Any]:
         padding = self.padding if isinstance(self.padding, str) else list(self.padding)
@@ -200,7 +210,7 @@ class _LowBitConv(LowBit):
             device="meta",
         )
         new._set_forms(weight_form, input_form, final_form, pad_one)
-        new.weight, new.bias = layer.weight, layer.bias
+        new.weight, new.bias = layer.weight, layer.bias  # type: ignore[assignment]
         return new
 
     @classmethod
@@ -217,10 +227,10 @@ class _LowBitConv(LowBit):
             new = cls(  # type: ignore[call-arg]
                 sizes["inputs"],
                 sizes["outputs"],
-                tuple(sizes["kernel"]),
-                tuple(sizes["stride"]),
-                padding if isinstance(padding, str) else tuple(padding),
-                tuple(sizes["dilation"]),
+                _extents(sizes["kernel"], cls.axes),
+                _extents(sizes["stride"], cls.axes),
+                padding if isinstance(padding, str) else _extents(padding, cls.axes, least=0),
+                _extents(sizes["dilation"], cls.axes),
                 sizes["groups"],
                 sizes["bias"],
                 sizes["mode"],
@@ -232,22 +242,31 @@ class _LowBitConv(LowBit):
         return new
 
 
-class LowBitConv1d(_LowBitConv, nn.Conv1d, Structured):
+class LowBitConv1d(_LowBitConv, nn.Conv1d, Structured):  # type: ignore[misc]  # as LowBitLinear
     """A convolution (batch, in, length) -> (batch, out, length) with few bits."""
 
     kind: ClassVar[str] = "convolution of few bits, one axis"
+    axes: ClassVar[int] = 1
 
     def extra_repr(self) -> str:
-        return f"{nn.Conv1d.extra_repr(self)}, {self._forms_text()}"
+        return f"{super().extra_repr()}, {self._forms_text()}"  # type: ignore[no-untyped-call]
 
 
-class LowBitConv2d(_LowBitConv, nn.Conv2d, Structured):
+class LowBitConv2d(_LowBitConv, nn.Conv2d, Structured):  # type: ignore[misc]  # as LowBitLinear
     """A convolution (batch, in, height, width) -> (batch, out, height, width) with few bits."""
 
     kind: ClassVar[str] = "convolution of few bits"
+    axes: ClassVar[int] = 2
 
     def extra_repr(self) -> str:
-        return f"{nn.Conv2d.extra_repr(self)}, {self._forms_text()}"
+        return f"{super().extra_repr()}, {self._forms_text()}"  # type: ignore[no-untyped-call]
+
+
+def _extents(values: object, axes: int, *, least: int = 1) -> tuple[int, ...]:
+    """A description's integers, one for each axis."""
+    if not isinstance(values, list) or len(values) != axes or any(type(v) is not int or v < least for v in values):
+        raise ValueError(f"{values!r} for {axes} integers of at least {least}")
+    return tuple(values)
 
 
 def _read(
@@ -259,6 +278,8 @@ def _read(
     if not right or type(description.get("pad_one")) is not bool:
         raise FileFormatError("structure", expected=f"sizes {', '.join(kinds)}", found=repr(dict(description)))
     assert isinstance(sizes, dict)
+    if any(sizes[key] < 1 for key, kind in kinds.items() if kind is int):
+        raise FileFormatError("structure", expected="sizes of at least 1", found=repr(sizes))
     forms: list[Form | None] = []
     for key, kind in (("weights", WeightForm), ("inputs", InputForm), ("final", WeightForm)):
         form = None if description.get(key) is None and key != "weights" else form_from(description.get(key))

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from netopt.errors import InvalidType
@@ -37,6 +36,10 @@ class LowBitTechnique(Technique):
     """
 
     handles: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear, nn.Conv1d, nn.Conv2d)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _ = self.weight_form, self.input_form  # whose options are checked
 
     @property
     @abstractmethod
@@ -108,8 +111,6 @@ class Binary(LowBitTechnique):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.estimator, Estimator):
-            raise InvalidType("estimator", expected="STE(), ApproxSign() or SwishSign()", found=repr(self.estimator))
         for name in ("normalize", "thresholds", "shortcut", "rprelu", "pad_one", "two_stages"):
             if type(getattr(self, name)) is not bool:
                 raise InvalidType(name, expected="True or False", found=repr(getattr(self, name)))
@@ -219,10 +220,6 @@ class Residual(LowBitTechnique):
     weight_terms: int = 2
     input_terms: int = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _ = self.weight_form, self.input_form  # whose numbers are checked
-
     @property
     def weight_form(self) -> WeightForm:
         return ResidualWeights(number=self.weight_terms)
@@ -237,13 +234,9 @@ def _keeps_shape(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Linear):
         return layer.in_features == layer.out_features
     assert isinstance(layer, nn.Conv1d | nn.Conv2d)
-    if layer.in_channels != layer.out_channels:
+    if layer.in_channels != layer.out_channels or any(step != 1 for step in layer.stride):
         return False
-    size = [64] * len(layer.kernel_size)
-    shadow = type(layer)(
-        1, 1, layer.kernel_size, layer.stride, layer.padding, layer.dilation, padding_mode="zeros", device="meta"
-    )
-    try:
-        return list(shadow(torch.empty(1, 1, *size, device="meta")).shape[2:]) == size
-    except RuntimeError:  # the kernel spans more than the image
-        return False
+    spans = [step * (extent - 1) for step, extent in zip(layer.dilation, layer.kernel_size, strict=True)]
+    if isinstance(layer.padding, str):
+        return layer.padding == "same" or not any(spans)
+    return spans == [2 * border for border in layer.padding]

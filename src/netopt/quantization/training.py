@@ -1,8 +1,9 @@
-"""What training a network of few bits takes beside gradients: stages, clipping, a pull to +-1, an optimizer of flips."""
+"""What training in few bits takes beside gradients: stages, clipping, a pull to +-1, an optimizer of flips."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -52,8 +53,7 @@ def pull_to_signs(strength: float = 5e-6) -> Callable[[nn.Module], torch.Tensor]
 
     Source: CNTK's binary_convnet.py, with strength 5e-6; Tang et al., AAAI 2017, equation 4.
     """
-    number = isinstance(strength, float | int) and not isinstance(strength, bool)
-    if not number or not 0 <= strength < float("inf"):
+    if not _is_number(strength) or strength < 0:
         raise InvalidArgument("strength", expected="a number of at least 0", found=repr(strength))
 
     def penalty(model: nn.Module) -> torch.Tensor:
@@ -89,9 +89,11 @@ class Bop(torch.optim.Optimizer):
         Raises:
             InvalidArgument: a number is out of range.
         """
-        if not 0 < gamma <= 1:
+        if not _is_number(lr) or lr < 0:
+            raise InvalidArgument("lr of Bop", expected="a number of at least 0", found=repr(lr))
+        if not _is_number(gamma) or not 0 < gamma <= 1:
             raise InvalidArgument("gamma of Bop", expected="a number above 0, up to 1", found=repr(gamma))
-        if not 0 <= threshold < float("inf"):
+        if not _is_number(threshold) or threshold < 0:
             raise InvalidArgument("threshold of Bop", expected="a number of at least 0", found=repr(threshold))
         super().__init__(params, {"lr": lr, "gamma": gamma, "threshold": threshold, "latent": False})
         for group in self.param_groups:
@@ -124,3 +126,7 @@ class Bop(torch.optim.Optimizer):
         step = float(state["step"])
         first, second = state["first"] / (1 - 0.9**step), state["second"] / (1 - 0.999**step)
         p.sub_(group["lr"] * first / (second.sqrt() + 1e-8))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)

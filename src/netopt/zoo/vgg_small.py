@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import nn
 
 
@@ -25,6 +27,6 @@ def vgg_small(width: int = 128, classes: int = 10) -> nn.Sequential:
 def dense_with_norm(*sizes: int) -> nn.Sequential:
     """Dense layers of these sizes, each with batch normalization, and a hard tanh between them; input (batch, ...)."""
     layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.Hardtanh()]
     return nn.Sequential(*layers[:-1])

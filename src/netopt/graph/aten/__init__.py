@@ -5,7 +5,7 @@ filled in, tensors as names of graph values. It returns the name of the value th
 names where the ATen op has several results.
 """
 
-from netopt.graph.aten import elementwise, identities, images, layers, pooling, products, reductions, shapes
+from netopt.graph.aten import elementwise, identities, images, layers, pooling, products, reductions, shapes, signs
 from netopt.graph.aten.context import Context, Imported, Importer
 
 IMPORTERS: dict[str, Importer] = {
@@ -17,6 +17,7 @@ IMPORTERS: dict[str, Importer] = {
     **elementwise.IMPORTERS,
     **shapes.IMPORTERS,
     **identities.IMPORTERS,
+    **signs.IMPORTERS,
 }
 
 __all__ = ["IMPORTERS", "Context", "Imported", "Importer"]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from netopt.graph.graph import Graph
+from netopt.graph.passes.binarize_layers import binarize_layers
 from netopt.graph.passes.choose_layouts import choose_layouts
 from netopt.graph.passes.drop_dead_code import drop_dead_code
 from netopt.graph.passes.drop_identities import drop_identities
@@ -35,6 +36,7 @@ PASSES: tuple[Pass, ...] = (
     drop_dead_code,  # ... and do not count readers that nobody reads
     lower_matmul,  # products with weights are dense layers for the passes below
     fold_pad,  # a convolution's own padding costs nothing
+    binarize_layers,  # before batch norm changes weights: they are still +1 and -1
     fold_batch_norm,  # leaves none: into a layer beside it, or a convolution of its own, or mul and add
     fold_constants,  # what the folding computed
     fuse_residual,  # before the activation, which comes after the sum in the fused op

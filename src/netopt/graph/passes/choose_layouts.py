@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
+from netopt.numerics import SIGNS
 from netopt.ops import (
     CHANNELS_LAST,
     ROW_MAJOR,
     AdaptivePool2d,
     Arithmetic,
+    BinaryConv2d,
     ChannelShuffle,
     Concat,
     Conv2d,
@@ -24,6 +26,7 @@ from netopt.ops import (
     Pool2d,
     Relayout,
     Resize,
+    Sign,
     Slice,
     SpatialMean,
     TensorType,
@@ -33,6 +36,7 @@ from netopt.ops.spatial import Sides
 
 IMAGE_OPS = (
     AdaptivePool2d,
+    BinaryConv2d,
     Conv2d,
     ConvTranspose2d,
     PixelShuffle,
@@ -42,7 +46,7 @@ IMAGE_OPS = (
     SpatialMean,
     Winograd2d,
 )
-ANY_LAYOUT = (Pointwise, Arithmetic, ChannelShuffle, Concat, Pad, Slice)
+ANY_LAYOUT = (Pointwise, Arithmetic, ChannelShuffle, Concat, Pad, Sign, Slice)
 # Ops whose kernels read and write images wherever they lie, with any halo and pitch.
 ON_IMAGES = (*IMAGE_OPS, *ANY_LAYOUT, Relayout)
 
@@ -54,8 +58,9 @@ def choose_layouts(graph: Graph) -> Graph:
         return graph
     halos = _halos(graph, images)
     layouts = {name: Layout(True, halos[name]) for name in images}
-    # One pixel a channel is the same memory in both orders.
-    layouts |= {n: ROW_MAJOR for n in images if graph.types[n].shape[2:] == (1, 1) and not any(halos[n])}
+    # One pixel a channel is the same memory in both orders; signs are packed along the channels.
+    pixels = (n for n in images if graph.types[n].shape[2:] == (1, 1) and graph.types[n].format != SIGNS)
+    layouts |= {n: ROW_MAJOR for n in pixels if not any(halos[n])}
     builder = GraphBuilder(graph)
     for name, layout in layouts.items():
         builder.types[name] = dataclasses.replace(graph.types[name], layout=layout)
@@ -101,7 +106,7 @@ def _halos(graph: Graph, images: set[str]) -> dict[str, Sides]:
 
 def halo_read(node: Node, types: Mapping[str, TensorType]) -> Sides:
     """The zeros around its first input that a node reads."""
-    if not isinstance(node.op, Conv2d | ConvTranspose2d | Winograd2d):
+    if not isinstance(node.op, BinaryConv2d | Conv2d | ConvTranspose2d | Winograd2d):
         return (0, 0, 0, 0)
     return node.op.halo(*(types[name].shape for name in node.inputs[:2]))
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.ops import Conv2d, ConvTranspose2d, Dense, Pointwise
+from netopt.ops import BinaryConv2d, BinaryDense, Conv2d, ConvTranspose2d, Dense, Pointwise
+
+# Layers with an end that residual and activation fuse into.
+FUSING = (BinaryConv2d, BinaryDense, Conv2d, ConvTranspose2d, Dense)
 
 
 def fuse_activation(graph: Graph) -> Graph:
@@ -14,14 +17,14 @@ def fuse_activation(graph: Graph) -> Graph:
     builder = GraphBuilder(graph)
     fused: dict[str, Node] = {}  # value between the two -> the node that wrote it
     for node in graph.nodes:
-        if isinstance(node.op, Dense | Conv2d | ConvTranspose2d) and node.op.activation is None:
+        if isinstance(node.op, FUSING) and node.op.activation is None and not node.op.gives_signs:
             readers = users[node.output]
             if len(readers) == 1 and isinstance(readers[0].op, Pointwise) and node.output not in outputs:
                 fused[node.output] = node
                 continue
         if node.inputs and node.inputs[0] in fused and isinstance(node.op, Pointwise):
             layer = fused[node.inputs[0]]
-            assert isinstance(layer.op, Dense | Conv2d | ConvTranspose2d)
+            assert isinstance(layer.op, FUSING)
             op = dataclasses.replace(layer.op, activation=node.op)
             node = Node(op, layer.inputs, node.output, layer.layer)
         builder.nodes.append(node)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.ops import Arithmetic, Conv2d, ConvTranspose2d, Dense
+from netopt.graph.passes.fuse_activation import FUSING
+from netopt.ops import Arithmetic
 
 
 def fuse_residual(graph: Graph) -> Graph:
@@ -23,7 +24,7 @@ def fuse_residual(graph: Graph) -> Graph:
             continue
         for value, other in (node.inputs, node.inputs[::-1]):
             layer = producers.get(value)
-            if layer is None or not isinstance(layer.op, Dense | Conv2d | ConvTranspose2d):
+            if layer is None or not isinstance(layer.op, FUSING) or layer.op.gives_signs:
                 continue
             if value in dropped or value in outputs:
                 continue

@@ -11,6 +11,8 @@ from netopt.numerics import BFLOAT16, FLOAT32
 from netopt.ops import (
     AdaptivePool2d,
     Arithmetic,
+    BinaryConv2d,
+    BinaryDense,
     ChannelShuffle,
     Concat,
     Conv2d,
@@ -25,6 +27,7 @@ from netopt.ops import (
     Relayout,
     Reshape,
     Resize,
+    Sign,
     Slice,
     SpatialMean,
     Winograd2d,
@@ -34,6 +37,8 @@ from netopt.ops import (
 _MIXED: tuple[type[Op], ...] = (
     AdaptivePool2d,
     Arithmetic,
+    BinaryConv2d,
+    BinaryDense,
     Conv2d,
     Dense,
     LayerNorm,
@@ -43,6 +48,7 @@ _MIXED: tuple[type[Op], ...] = (
     Pool2d,
     Relayout,
     Resize,
+    Sign,
     SpatialMean,
     Winograd2d,
 )
@@ -55,8 +61,9 @@ _SAME_ON_IMAGES: tuple[type[Op], ...] = (ChannelShuffle, Concat, Slice)
 def use_bfloat16(graph: Graph) -> Graph:
     """Make bfloat16 of the weights of dense layers and convolutions, and of the values that allow it.
 
-    A value does if the op that writes it and all that read it can, and it is no output of the network. The weights of a
-    layer are rounded if its input is bfloat16, which is what the product instructions of a CPU ask for.
+    A value does if the op that writes it and all that read it can, and it is no output of the network. The weights of
+    a layer are rounded if its input is bfloat16, which is what the product instructions of a CPU ask for; those of one
+    bit stay as they are, and their scales and biases are rounded.
     """
     narrow = _narrow_values(graph)
     builder = GraphBuilder(graph)
@@ -70,8 +77,20 @@ def use_bfloat16(graph: Graph) -> Graph:
                 value = graph.constants[weight].to(torch.bfloat16)
                 rounded[weight] = builder.add_constant(f"{weight}_bfloat16", value)
             node = dataclasses.replace(node, inputs=(node.inputs[0], rounded[weight], *node.inputs[2:]))
+        if isinstance(node.op, BinaryConv2d | BinaryDense) and not node.op.has_threshold:
+            node = _with_narrow_end(node, graph, builder)
         builder.nodes.append(node)
     return builder.finish()
+
+
+def _with_narrow_end(node: Node, graph: Graph, builder: GraphBuilder) -> Node:
+    """A layer of one-bit weights with scale and bias in bfloat16: beside such weights they are many of the bytes."""
+    assert isinstance(node.op, BinaryConv2d | BinaryDense)
+    inputs = list(node.inputs)
+    for index in range(2, node.op.residual_index):
+        value = graph.constants[inputs[index]]
+        inputs[index] = builder.add_constant(f"{inputs[index]}_bfloat16", value.to(torch.bfloat16))
+    return dataclasses.replace(node, inputs=tuple(inputs))
 
 
 def multiplies_bfloat16(node: Node, graph: Graph) -> bool:
@@ -89,7 +108,8 @@ def _narrow_values(graph: Graph) -> set[str]:
     narrow = {
         name
         for name in graph.types
-        if name not in graph.constants
+        if graph.types[name].format == FLOAT32
+        and name not in graph.constants
         and name not in graph.outputs
         and users[name]
         and (name not in producers or takes_bfloat16(producers[name], graph, name))
