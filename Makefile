@@ -5,11 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := .venv-deepsparse
+LARQ := .venv-larq
 EXTRAS := demo,test,check
+CROSS_PACKAGES := gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+# Compilers of C for here and for Arm, each with the headers of its library, and an Arm to run on.
+HAS_CROSS := for compiler in gcc aarch64-linux-gnu-gcc; do \
+  echo '\#include <stdio.h>' | $$compiler -fsyntax-only -x c - || exit 1; done; qemu-aarch64 --version
 # The benchmarks are meant for one core: a shared machine's other cores are busy anyhow.
 PIN := $(shell command -v taskset >/dev/null 2>&1 && echo taskset -c 0)
 
-.PHONY: setup demo test check format bench bench-peers results docs clean
+.PHONY: setup demo test cross check format bench bench-peers results docs clean
 
 setup: $(STAMP)
 
@@ -27,8 +32,20 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/python examples/digits.py
 
-test: $(STAMP)
+test: $(STAMP) cross
 	$(BIN)/python -m pytest
+
+# What tests/cross needs beside Python: root on Debian or Ubuntu installs it; where it stays absent, tests are skipped.
+cross:
+	@($(HAS_CROSS)) >/dev/null 2>&1 && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  echo "Installing what tests/cross needs: $(CROSS_PACKAGES)"; \
+	  { apt-get update -qq -o Acquire::http::Timeout=30 && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -qq --no-install-recommends $(CROSS_PACKAGES); } >/dev/null; \
+	fi; \
+	($(HAS_CROSS)) >/dev/null 2>&1 || \
+	  echo "Tests of kernels for other CPUs will be skipped: they need gcc, aarch64-linux-gnu-gcc, each with the headers" \
+	    "of its C library, and qemu-aarch64; on Debian and Ubuntu: apt-get install $(CROSS_PACKAGES)"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -47,6 +64,8 @@ bench: $(STAMP)
 	$(PIN) $(BIN)/python bench/convolutional_networks.py
 	$(PIN) $(BIN)/python bench/layer_rates.py --exact
 	$(PIN) $(BIN)/python bench/layer_rates.py --inexact
+	$(PIN) $(BIN)/python bench/binary_layers.py
+	$(PIN) $(BIN)/python bench/binary_speed.py
 	$(BIN)/python bench/threads.py
 
 # Trains for hours, and goes on where it was when killed: results/ keeps what is done.
@@ -58,8 +77,8 @@ results: $(STAMP)
 	$(PIN) $(BIN)/python bench/decompositions.py $(DATA) results --only-measure
 	$(PIN) $(BIN)/python bench/decomposition_choices.py $(DATA)
 
-# In a venv of its own: it needs numpy below 2.
-bench-peers: $(PEERS)/.installed
+# Each in a venv of its own: they need numpy below 2, and Larq needs TensorFlow with the Keras of before version 3.
+bench-peers: $(PEERS)/.installed $(LARQ)/.installed
 
 $(PEERS)/.installed: Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))' || \
@@ -68,9 +87,17 @@ $(PEERS)/.installed: Makefile
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check 'deepsparse==1.8.0' 'numpy<2'
 	@touch $@
 
+$(LARQ)/.installed: Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))' || \
+	  { echo "Larq Compute Engine needs Python 3.11 or older; found $$($(PYTHON) --version). Set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(LARQ)
+	$(LARQ)/bin/pip install --quiet --disable-pip-version-check 'larq-compute-engine==0.16.0' 'larq==0.14.0' 'tensorflow==2.21.0' \
+	  'tf-keras==2.21.0' 'numpy<2'
+	@touch $@
+
 docs: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(PEERS) site build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) $(LARQ) site build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

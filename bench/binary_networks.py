@@ -1,27 +1,36 @@
 """Networks of few bits trained on the real CIFAR-10 and MNIST: `binary_networks.py DATA OUT [NAMES]`.
 
-DATA holds cifar-10-batches-bin and MNIST/raw; OUT gets checkpoints, logs, NAME.safetensors and NAME.nopt. A killed
-training goes on where it was.
+DATA holds cifar-10-batches-bin and MNIST/raw; OUT gets checkpoints, logs, NAME.safetensors and NAME.PRECISION.nopt. A
+killed training goes on where it was. Then all are measured as they run: accuracy of the lowered programs on all test
+images, sizes of the files on disk, memory, and latency at batch 1, in turn with the float network that each began as.
+`--only-train` and `--only-measure` do the halves.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import machine
 import torch
 from torch import nn
 from train_zoo import accuracy
 
 import netopt
 from netopt import zoo
+from netopt.console import render_table
 from netopt.datasets import Batches, Split, cifar10, mnist
+from netopt.files import write_atomically
 from netopt.kernels.cpu import host_cpu
 from netopt.quantization import XNOR, ApproxSign, Binary, BinaryConnect, BinaryWeight, binarize_weights
+from netopt.timing import interleaved
+
+RESULTS = Path(__file__).parent / "results" / "binary_networks.json"
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ RECIPES = {
         _RESNET23, [BinaryWeight(select="*")], _RESNET23, cifar10, _CIFAR, epochs=24, lr=1e-3
     ),
     "resnet23_binary_connect": Recipe(
-        _RESNET23, [BinaryConnect(select="*")], _RESNET23, cifar10, _CIFAR, epochs=14, lr=1e-3
+        _RESNET23, [BinaryConnect(select="*")], _RESNET23, cifar10, _CIFAR, epochs=12, lr=1e-3
     ),
     "resnet23_1w1a": Recipe(
         _RESNET23,
@@ -139,20 +148,88 @@ def train(name: str, data: Path, out: Path) -> nn.Module:
     return model
 
 
+def measure(name: str, data: Path, out: Path) -> list[dict[str, object]]:
+    """Figures of the float network and of the trained one, lowered."""
+    recipe = RECIPES[name]
+    _, test = recipe.load(data)
+    images, start = test.images, recipe.start().eval()
+    template = recipe.start()
+    trained = netopt.load_weights(template, out / f"{name}.safetensors").eval()
+    versions = {"float": (start, "float32"), "few bits": (trained, "float32"), "few bits, bf16": (trained, "bf16")}
+    if not host_cpu().has_bfloat16:
+        del versions["few bits, bf16"]
+    programs, rows = {}, []
+    for version, (model, precision) in versions.items():
+        program = netopt.lower(model, images[:1], precision=precision)
+        path = out / f"{name}.{version.replace(', ', '_').replace(' ', '_')}.nopt"
+        program.save(path)
+        programs[version] = partial(program, images[:1])
+        right = accuracy(netopt.lower(model, images[:500], precision=precision), test)
+        in_pytorch = accuracy(model, test)
+        rows.append(
+            {
+                "network": name,
+                "version": version,
+                "accuracy": str(right),
+                "correct": right.correct,
+                "correct_in_pytorch": in_pytorch.correct,
+                "file_bytes": path.stat().st_size,
+                "arena_bytes": program.arena_bytes,
+                "weight_bytes": program.weight_bytes,
+            }
+        )
+    times = interleaved(programs, rounds=100, seconds=20)
+    for row in rows:
+        row["ms"] = times[str(row["version"])].median
+        row["faster"] = times["float"].median / times[str(row["version"])].median
+    return rows
+
+
+def show(rows: Sequence[dict[str, object]]) -> None:
+    """Print the figures."""
+    columns = ["network", "version", "accuracy, %", "file, bytes", "arena", "weights", "ms", "times faster"]
+    cells = [
+        (
+            row["network"],
+            row["version"],
+            row["accuracy"],
+            *(f"{row[key]:,}" for key in ("file_bytes", "arena_bytes", "weight_bytes")),
+            f"{row['ms']:.4f}",
+            f"{row['faster']:.2f}",
+        )
+        for row in rows
+    ]
+    print(render_table(columns, cells, text_columns=3))
+    print(json.dumps(machine.describe()))
+
+
 def main() -> None:
-    """Train what is asked for."""
+    """Train and measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("names", nargs="*", metavar="NAMES", help=f"of {', '.join(RECIPES)}; without them all")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for training")
+    parser.add_argument("--only-train", action="store_true")
+    parser.add_argument("--only-measure", action="store_true")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(RECIPES):
         parser.error(f"unknown networks: {', '.join(sorted(unknown))}; there are {', '.join(RECIPES)}")
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, object]] = []
     for name in arguments.names or RECIPES:
-        train(name, arguments.data, arguments.out)
+        if not arguments.only_measure:
+            train(name, arguments.data, arguments.out)
+        if not arguments.only_train:
+            torch.set_num_threads(1)
+            rows += measure(name, arguments.data, arguments.out)
+    if rows:
+        show(rows)
+        old = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+        kept = [row for row in old if row["network"] not in {new["network"] for new in rows}]
+        RESULTS.parent.mkdir(exist_ok=True)
+        write_atomically(RESULTS, [json.dumps({"machine": machine.describe(), "rows": kept + rows}, indent=1).encode()])
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     taskset -c 0 python bench/core_peak.py [--rounds N]
 
-Float32 by fused multiply-adds, and where the CPU has them products of pairs of bfloat16 (vdpbf16ps). Writes
-bench/results/core_peak.json and prints a table.
+Float32 by fused multiply-adds, signs packed into bits by exclusive or, count of bits and addition, and where the CPU has
+them products of pairs of bfloat16 (vdpbf16ps). Writes bench/results/core_peak.json and prints a table.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from pathlib import Path
 
 import halide as hl
 import machine
+import numpy as np
 import torch
 
 from netopt.console import render_table
 from netopt.files import write_atomically
-from netopt.kernels.cpu import host_cpu
+from netopt.kernels.binary_tile import Unit
+from netopt.kernels.cpu import Cpu, host_cpu
+from netopt.kernels.formats import Array
 
-# Vectors of sums at once: more than the latency of an instruction asks for (six cycles, two a cycle), as many as fit.
-SUMS = 24 if host_cpu().registers == 32 else 12
 STEPS = 400_000
 PAIRS_OF_BFLOAT16 = ("avx512_zen4", "avx512_sapphirerapids")
 
 
 def peaks(rounds: int) -> dict[str, dict[str, float]]:
     """By format, GMAC/s: of the fastest round, which is the peak, and of the median one."""
-    loops = {"float32": _float32(), "bfloat16": _bfloat16()}
+    cpu = host_cpu()
+    loops = {"float32": float32_loop(cpu), "bfloat16": _bfloat16_loop(cpu), "signs": sign_loop(cpu)}
     present = {name: loop for name, loop in loops.items() if loop is not None}
     seconds: dict[str, list[float]] = {name: [] for name in present}
     for _ in range(rounds):
@@ -61,29 +63,47 @@ def main() -> None:
 Loop = tuple[Callable[[], object], int]  # a call, and its multiply-adds
 
 
-def _float32() -> Loop:
+def float32_loop(cpu: Cpu) -> Loop:
     """sum = sum * a + b: nothing of it can be taken out of the loop."""
     # --- algorithm
-    lanes = host_cpu().lanes
-    size, steps = SUMS * lanes, hl.RDom([(0, STEPS)], "steps")
+    size, steps = _sums(cpu) * cpu.lanes, hl.RDom([(0, STEPS)], "steps")
     start, factors = (hl.ImageParam(hl.Float(32), 1, name) for name in ("start", "factors"))
     c, total, out = hl.Var("c"), hl.Func("total"), hl.Func("out")
     total[c] = start[c]
     total[c] = hl.Expr(total[c]) * factors[steps.x % 2] + factors[2]
     out[c] = total[c]
     # --- schedule
-    total.update().reorder(c, steps.x).vectorize(c, lanes).unroll(c)
-    arrays = [torch.rand(size), torch.tensor([0.5, 0.5, 1.0])]
-    return _call(out, total, c, [start, factors], arrays), size * STEPS
+    total.update().reorder(c, steps.x).vectorize(c, cpu.lanes).unroll(c)
+    arrays = [torch.rand(size).numpy(), np.array([0.5, 0.5, 1.0], np.float32)]
+    return _call(out, total, c, [start, factors], arrays, cpu, cpu.lanes), size * STEPS
 
 
-def _bfloat16() -> Loop | None:
+def sign_loop(cpu: Cpu) -> Loop:
+    """sum += count of bits of (sum ^ a), in the units that the kernels of `cpu` count in: one product a bit."""
+    # --- algorithm
+    unit = Unit.of(cpu)
+    type_ = hl.UInt(unit.bits)
+    # Without instructions that count bits a table, a mask and the halves of bytes take registers.
+    sums = _sums(cpu, temporaries=0 if cpu.has_popcount else 4)
+    size, steps = sums * unit.lanes, hl.RDom([(0, STEPS)], "steps")
+    start, words = (hl.ImageParam(type_, 1, name) for name in ("start", "words"))
+    c, total, out = hl.Var("c"), hl.Func("total"), hl.Func("out")
+    total[c] = start[c]
+    total[c] += hl.popcount(hl.Expr(total[c]) ^ words[steps.x % 2])
+    out[c] = total[c]
+    # --- schedule
+    total.update().reorder(c, steps.x).vectorize(c, unit.lanes).unroll(c)
+    arrays = [np.arange(size).astype(unit.dtype), np.array([0x55, 0xAA], unit.dtype)]
+    return _call(out, total, c, [start, words], arrays, cpu, unit.lanes), unit.bits * size * STEPS
+
+
+def _bfloat16_loop(cpu: Cpu) -> Loop | None:
     """sum += a1 * b1 + a2 * b2, one instruction for a vector of sums."""
-    if not any(feature in host_cpu().target for feature in PAIRS_OF_BFLOAT16):
+    if not any(feature in cpu.target for feature in PAIRS_OF_BFLOAT16):
         return None
     # --- algorithm
-    lanes = host_cpu().lanes
-    size, steps = SUMS * lanes, hl.RDom([(0, 2), (0, STEPS)], "steps")
+    lanes = cpu.lanes
+    size, steps = _sums(cpu) * lanes, hl.RDom([(0, 2), (0, STEPS)], "steps")
     start, bits = hl.ImageParam(hl.Float(32), 1, "start"), hl.ImageParam(hl.UInt(16), 1, "bits")
     c, total, out = hl.Var("c"), hl.Func("total"), hl.Func("out")
 
@@ -99,19 +119,29 @@ def _bfloat16() -> Loop | None:
     inner = hl.Var("inner")
     update = total.update().split(c, c, inner, lanes).reorder(steps.x, inner, c, steps.y)
     update.atomic().vectorize(inner).vectorize(steps.x).unroll(c)
-    arrays = [torch.rand(size), torch.rand(4 + 2 * lanes).bfloat16().view(torch.uint16)]
-    return _call(out, total, c, [start, bits], arrays), 2 * size * STEPS
+    arrays = [torch.rand(size).numpy(), torch.rand(4 + 2 * lanes).bfloat16().view(torch.uint16).numpy()]
+    return _call(out, total, c, [start, bits], arrays, cpu, lanes), 2 * size * STEPS
+
+
+def _sums(cpu: Cpu, temporaries: int = 0) -> int:
+    """Vectors of sums at once: more than the latency of an instruction asks for (six cycles, two a cycle); all fit."""
+    return 24 if cpu.registers == 32 else 12 - temporaries
 
 
 def _call(
-    out: hl.Func, total: hl.Func, c: hl.Var, inputs: list[hl.ImageParam], arrays: list[torch.Tensor]
+    out: hl.Func,
+    total: hl.Func,
+    c: hl.Var,
+    inputs: list[hl.ImageParam],
+    arrays: list[Array],
+    cpu: Cpu,
+    lanes: int,
 ) -> Callable[[], object]:
     """The function compiled, its sums in registers, as a call on these arrays."""
-    cpu = host_cpu()
-    out.bound(c, 0, SUMS * cpu.lanes).vectorize(c, cpu.lanes).unroll(c)
-    total.compute_at(out, hl.Var.outermost()).store_in(hl.MemoryType.Stack).vectorize(c, cpu.lanes).unroll(c)
+    out.bound(c, 0, len(arrays[0])).vectorize(c, lanes).unroll(c)
+    total.compute_at(out, hl.Var.outermost()).store_in(hl.MemoryType.Stack).vectorize(c, lanes).unroll(c)
     function = out.compile_to_callable(inputs, hl.Target(cpu.target))
-    buffers = [hl.Buffer(array.numpy()) for array in (*arrays, torch.empty(SUMS * cpu.lanes))]
+    buffers = [hl.Buffer(array) for array in (*arrays, np.empty_like(arrays[0]))]
     return lambda: function(*buffers)
 
 

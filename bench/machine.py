@@ -9,7 +9,7 @@ from pathlib import Path
 
 from netopt.kernels.cpu import host_cpu
 
-PACKAGES = ("netopt", "halide", "torch", "onnxruntime", "openvino")
+PACKAGES = ("netopt", "halide", "torch", "onnxruntime", "openvino", "nncf")
 
 
 def describe() -> dict[str, object]:

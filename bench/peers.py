@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import json
 import logging
 import os
-import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import openvino_calls
 import torch
 from torch import nn
+from worker import HERE, Worker, python_of
 
 import netopt
 from netopt.timing import SelfTimed
@@ -70,53 +71,48 @@ def openvino_bf16(model: nn.Module, x: torch.Tensor) -> Call:
     return _openvino(model, x, "bf16")
 
 
-def _openvino(model: nn.Module, x: torch.Tensor, precision: str) -> Call:
-    import openvino
-
-    hints = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+def openvino_int8(model: nn.Module, x: torch.Tensor) -> Call:
+    """OpenVINO with weights and activations of 8 bits, floats in and out."""
     with _exported(model, x) as path:
-        compiled = openvino.Core().compile_model(path, "CPU", hints)
-    found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    if found != precision:
-        raise RuntimeError(f"OpenVINO computes in {found} here")
-    request, array = compiled.create_infer_request(), x.numpy()
-    return lambda: request.infer([array], share_inputs=True)
+        network = openvino_calls.quantized(path, x.numpy())
+    return openvino_calls.call_of(openvino_calls.compiled(network, "f32"), x.numpy())
 
 
-class DeepSparse(SelfTimed):
+def _openvino(model: nn.Module, x: torch.Tensor, precision: str) -> Call:
+    with _exported(model, x) as path:
+        return openvino_calls.call_of(openvino_calls.compiled(path, precision), x.numpy())
+
+
+class OpenVinoInt8(Worker):
+    """`openvino_int8` in a process of its own, whose instructions can be limited before it starts."""
+
+    def __init__(self, model: nn.Module, x: torch.Tensor, isa: str = "") -> None:
+        """Quantize and start; isa: what oneDNN may use at most, such as "AVX512_CORE_VNNI", without AMX."""
+        import openvino
+
+        with _exported(model, x) as path:
+            quantized = Path(path).with_suffix(".xml")
+            openvino.save_model(openvino_calls.quantized(path, x.numpy()), quantized, compress_to_fp16=False)
+            environment = {"ONEDNN_MAX_CPU_ISA": isa} if isa else {}
+            super().__init__([sys.executable, HERE / "openvino_worker.py", quantized], environment)
+
+
+class DeepSparse(Worker):
     """DeepSparse in a process of its own; it may use Winograd's algorithm."""
 
     def __init__(self, model: nn.Module, x: torch.Tensor) -> None:
-        python = Path(__file__).parent.parent / ".venv-deepsparse" / "bin" / "python"
-        if not python.exists():
-            raise FileNotFoundError("no .venv-deepsparse; make bench-peers installs it")
-        worker = Path(__file__).parent / "deepsparse_worker.py"
+        python = python_of(".venv-deepsparse")
         # The old exporter: DeepSparse, which ended in 2025, reads the opsets of its time.
         with _exported(model, x, dynamo=False) as path:
-            self._process = subprocess.Popen(
-                [python, worker, path, str(x.shape[0])], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-            self._read()
+            super().__init__([python, HERE / "deepsparse_worker.py", path, str(x.shape[0])])
 
-    def times(self, count: int) -> list[float]:
-        """See `SelfTimed`."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{count}\n")
-        self._process.stdin.flush()
-        times: list[float] = self._read()
-        return times
 
-    def __del__(self) -> None:
-        """End the process."""
-        if hasattr(self, "_process"):
-            self._process.kill()
+class Larq(Worker):
+    """A binary 3 x 3 convolution of so many channels on so many pixels squared in Larq Compute Engine; see its worker."""
 
-    def _read(self) -> Any:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith(("[", '"')):  # it also prints its licence
-                return json.loads(line)
-        raise RuntimeError("DeepSparse ended")
+    def __init__(self, channels: int, size: int) -> None:
+        environment = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        super().__init__([python_of(".venv-larq"), HERE / "larq_worker.py", str(channels), str(size)], environment)
 
 
 def _netopt(**options: Any) -> Engine:

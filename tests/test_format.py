@@ -170,9 +170,19 @@ def _pad(data: bytes) -> bytes:
 
 
 def _file(
-    metadata: bytes, constants: bytes, *, version: int = 1, header_bytes: int = 64, metadata_bytes: int | None = None
+    text: bytes,
+    constants: bytes,
+    *,
+    version: int = 2,
+    header_bytes: int = 64,
+    metadata_bytes: int | None = None,
+    compressed: bool = False,
 ) -> bytes:
-    """A file as docs/format.md specifies it, with right sizes and checksums unless told otherwise."""
+    """A file as docs/format.md specifies it, with right sizes and checksums unless told otherwise.
+
+    `text` is the metadata, as they are before they are compressed unless they are said to be.
+    """
+    metadata = text if compressed else zlib.compress(text, 9)
     content = _pad(metadata) + constants
     length = len(metadata) if metadata_bytes is None else metadata_bytes
     fields = (b"\x89NOPT\r\n\x1a", version, header_bytes, 64 + len(content), length, zlib.crc32(content))
@@ -187,7 +197,7 @@ def _with_checksum(data: bytes) -> bytes:
 def _parts(data: bytes) -> tuple[Any, bytes]:
     """The metadata, decoded, and the bytes of the constants."""
     (length,) = struct.unpack_from("<Q", data, 24)
-    return json.loads(data[64 : 64 + length]), data[64 + len(_pad(bytes(length))) :]
+    return json.loads(zlib.decompress(data[64 : 64 + length])), data[64 + len(_pad(bytes(length))) :]
 
 
 @pytest.fixture(scope="module")
@@ -292,11 +302,11 @@ def test_the_same_network_is_the_same_file(tmp_path: Path, small: bytes) -> None
 def test_header(small: bytes) -> None:
     magic, version, header_bytes, file_bytes, metadata_bytes, checksum = struct.unpack_from("<8sIIQQI", small, 0)
     assert magic == bytes([0x89, 0x4E, 0x4F, 0x50, 0x54, 0x0D, 0x0A, 0x1A])
-    assert (version, header_bytes, file_bytes) == (1, 64, len(small))
+    assert (version, header_bytes, file_bytes) == (2, 64, len(small))
     assert checksum == zlib.crc32(small[64:])
     assert small[36:60] == bytes(24)
     assert struct.unpack_from("<I", small, 60) == (zlib.crc32(small[:60]),)
-    json.loads(small[64 : 64 + metadata_bytes])
+    json.loads(zlib.decompress(small[64 : 64 + metadata_bytes]))
     assert len(small) % 64 == 0
 
 
@@ -430,18 +440,18 @@ def test_any_byte_changed(mask: int, tmp_path: Path, small: bytes) -> None:
             _read(tmp_path, bytes(data))
 
 
-@pytest.mark.parametrize("version", [0, 2, 2**32 - 1])
+@pytest.mark.parametrize("version", [0, 1, 3, 2**32 - 1])
 def test_another_version(version: int, tmp_path: Path, small: bytes) -> None:
     metadata, constants = _parts(small)
     data = _file(json.dumps(metadata).encode(), constants, version=version)
-    message = f"net.nopt: expected format version 1, found {version}; read it with the netopt that wrote it"
+    message = f"net.nopt: expected format version 2, found {version}; read it with the netopt that wrote it"
     with pytest.raises(FileFormatError, match=message):
         _read(tmp_path, data)
 
 
 def test_the_version_is_told_even_where_all_else_differs(tmp_path: Path) -> None:
     data = _with_checksum(struct.pack("<8sI", b"\x89NOPT\r\n\x1a", 3) + b"\xa5" * 200)
-    with pytest.raises(FileFormatError, match="expected format version 1, found 3"):
+    with pytest.raises(FileFormatError, match="expected format version 2, found 3"):
         _read(tmp_path, data)
 
 
@@ -472,14 +482,14 @@ def test_a_header_that_contradicts_the_file(offset: int, layout: str, value: int
 def test_metadata_of_another_length(metadata_bytes: int, tmp_path: Path, small: bytes) -> None:
     metadata, constants = _parts(small)
     data = _file(json.dumps(metadata).encode(), constants, metadata_bytes=metadata_bytes)
-    with pytest.raises(FileFormatError, match="expected consistent metadata, found JSONDecodeError"):
+    with pytest.raises(FileFormatError, match="expected consistent metadata, found InvalidArgument: metadata"):
         _read(tmp_path, data)
 
 
 @given(data=st.binary(max_size=200), prefix=st.integers(0, 12))
 @PROPERTY
 def test_random_bytes(data: bytes, prefix: int, tmp_path: Path) -> None:
-    for content in (data, (b"\x89NOPT\r\n\x1a" + struct.pack("<I", 1))[:prefix] + data):
+    for content in (data, (b"\x89NOPT\r\n\x1a" + struct.pack("<I", 2))[:prefix] + data):
         with pytest.raises(FileFormatError, match=r"net\.nopt"):
             _read(tmp_path, content)
 

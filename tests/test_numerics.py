@@ -2,14 +2,28 @@ import itertools
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOAT32, BFloat16, FixedPoint, Float32, Int32, NumberFormat, Sign, number_format_from_json
+from netopt.numerics import (
+    FLOAT32,
+    SIGN_BITS,
+    SIGNS,
+    BFloat16,
+    FixedPoint,
+    Float32,
+    Int32,
+    NumberFormat,
+    Sign,
+    number_format_from_json,
+    pack_signs,
+    unpack_signs,
+)
 
-FORMATS = (Float32(), BFloat16(), Int32(), FixedPoint(8, 7), FixedPoint(16, -3), FixedPoint(8, 40), Sign())
+FORMATS = (Float32(), BFloat16(), Int32(), FixedPoint(8, 7), FixedPoint(16, -3), FixedPoint(8, 40), Sign(), Sign(1))
 SHAPES = st.lists(st.integers(0, 70), max_size=4).map(tuple)
 
 
@@ -24,29 +38,66 @@ def test_bytes_of_a_dense_tensor(number_format: NumberFormat, bits: int, shape: 
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"),
+    ("shape", "of_values", "of_constants"),
     [
-        ((), 4),
-        ((1,), 4),
-        ((32,), 4),
-        ((33,), 8),
-        ((5, 32), 20),
-        ((5, 33), 40),
-        ((2, 33, 3, 3), 2 * 2 * 9 * 4),
-        ((0, 3), 0),
-        ((3, 0), 0),
+        ((), 4, 4),
+        ((1,), 4, 4),
+        ((32,), 4, 4),
+        ((33,), 8, 8),
+        ((5, 32), 20, 20),
+        ((5, 33), 40, 24),
+        ((2, 3, 3, 33), 2 * 9 * 2 * 4, 76),
+        ((7, 1), 28, 4),
+        ((0, 3), 0, 0),
+        ((3, 0), 0, 0),
     ],
 )
-def test_bytes_of_signs(shape: tuple[int, ...], expected: int) -> None:
-    assert Sign().storage_bytes(shape) == expected
+def test_bytes_of_signs(shape: tuple[int, ...], of_values: int, of_constants: int) -> None:
+    """Values begin a word of 4 bytes with each row; the bits of constants follow each other."""
+    assert SIGNS.storage_bytes(shape) == Sign().storage_bytes(shape) == of_values
+    assert SIGN_BITS.storage_bytes(shape) == of_constants
 
 
 @given(shape=st.lists(st.integers(1, 70), min_size=2, max_size=3).map(tuple))
 @settings(derandomize=True, deadline=None, max_examples=30)
-def test_signs_are_packed_along_the_channels(shape: tuple[int, ...]) -> None:
-    """One word of 4 bytes for each group of 32 channels, counted one element at a time."""
-    words = {(index[0], index[1] // 32, *index[2:]) for index in itertools.product(*map(range, shape))}
-    assert Sign().storage_bytes(shape) == 4 * len(words)
+def test_signs_are_packed_along_the_last_axis(shape: tuple[int, ...]) -> None:
+    """One word of 4 bytes for each 32 elements of a row, counted one element at a time."""
+    words = {(*index[:-1], index[-1] // 32) for index in itertools.product(*map(range, shape))}
+    assert SIGNS.storage_bytes(shape) == 4 * len(words)
+    assert 0 <= 8 * SIGN_BITS.storage_bytes(shape) - math.prod(shape) < 32
+
+
+@pytest.mark.parametrize("word", [0, 8, 33, -1])
+def test_words_of_signs_have_1_or_32_bits(word: int) -> None:
+    with pytest.raises(InvalidArgument, match=f"word of signs: expected 1 or 32 bits, found {word}"):
+        Sign(word)
+
+
+def test_the_first_sign_is_the_lowest_bit_and_that_of_minus_one_is_set() -> None:
+    signs = np.ones(40, np.int8)
+    signs[[0, 9, 31, 32]] = -1
+    packed = pack_signs(signs)
+    assert packed.tolist() == [0x01, 0x02, 0, 0x80, 0x01, 0, 0, 0]
+    assert packed.view("<u4").tolist() == [1 + (1 << 9) + (1 << 31), 1]
+
+
+@given(
+    shape=st.lists(st.integers(1, 70), min_size=1, max_size=3).map(tuple),
+    word=st.sampled_from([8, 32, 64]),
+    dtype=st.sampled_from([np.int8, np.int32, np.float32]),
+    seed=st.integers(0, 9),
+    order=st.sampled_from(["C", "F"]),
+)
+@settings(derandomize=True, deadline=None, max_examples=60)
+def test_packing_is_undone(shape: tuple[int, ...], word: int, dtype: type, seed: int, order: str) -> None:
+    signs = np.asarray(np.random.default_rng(seed).choice([-1, 1], shape).astype(dtype), order=order)  # type: ignore[call-overload]
+    packed = pack_signs(signs, word)
+    assert packed.shape == (*shape[:-1], -(-shape[-1] // word) * word // 8)
+    assert packed.flags.c_contiguous, "can be seen as words"
+    again = unpack_signs(packed, shape[-1])
+    assert again.dtype == np.int8
+    assert np.array_equal(again, signs)
+    assert np.unpackbits(packed).sum() == (signs < 0).sum(), "what fills words is 0"
 
 
 @pytest.mark.parametrize("number_format", FORMATS, ids=str)
@@ -58,6 +109,7 @@ def test_json_round_trip(number_format: NumberFormat) -> None:
 def test_json_of_fixed_point() -> None:
     assert FixedPoint(16, -3).to_json() == {"name": "fixed", "bits": 16, "fraction_bits": -3}
     assert FLOAT32.to_json() == {"name": "float32"}
+    assert SIGNS.to_json() == {"name": "sign", "word": 32}
 
 
 @pytest.mark.parametrize(
@@ -75,6 +127,8 @@ def test_json_of_fixed_point() -> None:
         {"name": "fixed", "bits": 8.0, "fraction_bits": 3},
         {"name": "fixed", "bits": 8, "fraction_bits": True},
         {"name": "fixed", "bits": 8, "fraction_bits": "3"},
+        {"name": "sign"},
+        {"name": "sign", "word": True},
     ],
     ids=str,
 )

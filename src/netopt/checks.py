@@ -7,7 +7,7 @@ from netopt.graph import Graph, Node
 from netopt.graph.passes.use_bfloat16 import takes_bfloat16
 from netopt.kernels.compile import kernel_of
 from netopt.numerics import BFLOAT16, FLOAT32
-from netopt.ops import BinaryConv2d, BinaryDense, Sign, TorchRegion
+from netopt.ops import BinaryConv2d, BinaryDense, Sign, SignPool2d, TorchRegion
 from netopt.ops.fused_end import FusedEnd
 
 
@@ -36,7 +36,7 @@ def _takes(node: Node, graph: Graph, name: str) -> bool:
     if format_ == BFLOAT16:
         return takes_bfloat16(node, graph, name)
     # What of signs and integers an op takes is in its type rule.
-    return format_ == FLOAT32 or isinstance(node.op, BinaryConv2d | BinaryDense | Sign)
+    return format_ == FLOAT32 or isinstance(node.op, BinaryConv2d | BinaryDense | Sign | SignPool2d)
 
 
 def has_kernel(node: Node, graph: Graph) -> bool:
@@ -50,7 +50,7 @@ def _check_weights(graph: Graph, node: Node) -> None:
     known: tuple[str, ...] = ()
     if isinstance(node.op, FusedEnd):
         known = node.inputs[1 : node.op.residual_index + node.op.gives_signs]
-    elif isinstance(node.op, Sign):
+    elif isinstance(node.op, Sign | SignPool2d):
         known = node.inputs[1:]
     if not all(name in graph.constants for name in known):
         raise UnsupportedModel(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from netopt.errors import InvalidArgument
+from netopt.modules import Latent
 from netopt.select import WEIGHTED
 
 
@@ -22,10 +23,16 @@ class Cost:
         parameters: numbers of weights and biases.
         multiply_adds: for inputs of known shapes, of one run; else for one input vector of a dense layer, or one output
             position of a convolution.
+        bytes: of the parameters in the file of a lowered network: 4 for each, unless the layer needs fewer.
     """
 
     parameters: int
     multiply_adds: int
+    bytes: int = -1
+
+    def __post_init__(self) -> None:
+        if self.bytes < 0:
+            object.__setattr__(self, "bytes", 4 * self.parameters)
 
     @classmethod
     def of(cls, module: nn.Module, inputs: Sequence[torch.Size] = ()) -> Cost:
@@ -42,12 +49,18 @@ class Cost:
                 called on PyTorch's meta device.
         """
         parameters = sum(p.numel() for p in module.parameters())
+        saved = sum(layer.saved_bytes() for layer in module.modules() if isinstance(layer, Latent))
         if inputs:
-            return cls(parameters, _multiply_adds(module, inputs))
-        return cls(parameters, sum(_weight(layer).numel() for layer in _weighted(module)))
+            return cls(parameters, _multiply_adds(module, inputs), 4 * parameters - saved)
+        multiply_adds = sum(_weight(layer).numel() for layer in _weighted(module))
+        return cls(parameters, multiply_adds, 4 * parameters - saved)
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.parameters + other.parameters, self.multiply_adds + other.multiply_adds)
+        return Cost(
+            self.parameters + other.parameters,
+            self.multiply_adds + other.multiply_adds,
+            self.bytes + other.bytes,
+        )
 
 
 def _weighted(module: nn.Module) -> list[nn.Module]:

@@ -66,7 +66,8 @@ class Report:
     def __str__(self) -> str:
         columns: tuple[str, ...] = ("layer", "type", "technique", "replaced", "note")
         texts = len(columns)
-        columns += ("parameters", "->", "multiply-adds", "->")
+        in_bytes = any(cost.bytes != 4 * cost.parameters for row in self.rows for cost in (row.before, row.after))
+        columns += ("parameters", "->", *(("bytes", "->") if in_bytes else ()), "multiply-adds", "->")
         has_errors = any(row.error is not None for row in self.rows)
         has_times = any(row.before_ms is not None for row in self.rows)
         columns += (("error",) if has_errors else ()) + (("ms", "->") if has_times else ())
@@ -75,6 +76,7 @@ class Report:
             cell: tuple[object, ...] = (row.layer or "(the model)", row.kind, row.technique)
             cell += ("yes" if row.replaced else "no", row.reason)
             cell += (count(row.before.parameters), count(row.after.parameters))
+            cell += (count(row.before.bytes), count(row.after.bytes)) if in_bytes else ()
             cell += (count(row.before.multiply_adds), count(row.after.multiply_adds))
             cell += ("" if row.error is None else f"{row.error:.3f}",) if has_errors else ()
             cells.append(cell + ((_ms(row.before_ms), _ms(row.after_ms)) if has_times else ()))

@@ -141,7 +141,8 @@ def pack_signs(signs: NDArray[np.integer] | NDArray[np.floating], word: int = 32
     """
     bits = np.packbits(signs < 0, axis=-1, bitorder="little")
     padding = -(-signs.shape[-1] // word) * word // 8 - bits.shape[-1]
-    return np.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, padding)])
+    # Contiguous, so that it can be seen as words, whatever the order of the signs in memory.
+    return np.ascontiguousarray(np.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, padding)]))
 
 
 def unpack_signs(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:

@@ -70,7 +70,7 @@ def optimize(
             each layer's output, in place of that of its weights.
         keep_if: which replacements are kept: "faster", the default with an example, where the lowered layer was
             measured to take less time (all are undone, with what `recover` trained, should the whole network take
-            more); "smaller", the default without one, where it has fewer parameters; or "always".
+            more); "smaller", the default without one, where its parameters take fewer bytes; or "always".
         margin: for "faster", the share of a layer's time that must be saved.
         iterative: replace one layer after another, with `recover`, or without it `train`, after each.
         recover: a short training after each replacement; implies `iterative`.

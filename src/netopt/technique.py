@@ -35,12 +35,19 @@ class Proposal:
         build: makes it.
         note: how it was chosen, for the report; may be empty.
         error: of a replacement that `build` made; see `LayerReport.error`.
+        bytes: of its parameters, as `Cost.bytes`; None: 4 for each.
     """
 
     parameters: int
     build: Callable[[], nn.Module]
     note: str = ""
     error: Callable[[nn.Module], float] | None = None
+    bytes: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its parameters."""
+        return 4 * self.parameters if self.bytes is None else self.bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +100,10 @@ class Technique(ABC):
             inputs: the shape of its input in each call of a run; empty if not known.
         """
         return Cost.of(module, inputs)
+
+    def deployed(self, module: nn.Module) -> nn.Module:  # for techniques that ask
+        """A replacement as it will be lowered: itself, unless training changes what it computes. It is measured so."""
+        return module
 
     @property
     def name(self) -> str:

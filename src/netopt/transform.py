@@ -65,8 +65,8 @@ def transform(
         techniques: in their order.
         example: an input, for the shapes that costs are counted for.
         calibration: inputs, for techniques that use them.
-        keep_if: "smaller" keeps replacements with fewer parameters, "always" all, "faster" those that `judge` keeps;
-            it is not asked about proposals with 1.5 times the layer's parameters or more.
+        keep_if: "smaller" keeps replacements with fewer bytes of parameters, "always" all, "faster" those that `judge`
+            keeps; it is not asked about proposals with 1.5 times the layer's parameters or more.
         judge: needed for "faster".
         recover: trains the model after each replacement, in place, or returns another model.
 
@@ -199,7 +199,8 @@ class _Application:
             size = f"{answer.parameters:,} parameters, over {_TOO_LARGE} times those of the layer"
             return replace(row, reason=f"{answer.note} would have {size}: not tried".lstrip())
         if isinstance(answer, nn.Module):
-            answer = Proposal(sum(p.numel() for p in answer.parameters()), partial(_identity, answer))
+            cost = _cost(technique, layer, answer)
+            answer = Proposal(cost.parameters, partial(_identity, answer), bytes=cost.bytes)
         if not isinstance(answer, Proposal):
             raise InvalidType(
                 f"{technique.name}.replace",
@@ -207,9 +208,8 @@ class _Application:
                 found=type(answer).__name__,
                 layer=layer.name,
             )
-        if self._keep_if == "smaller" and answer.parameters >= before.parameters:
-            saves_nothing = f"saves nothing: {answer.parameters:,} parameters, not fewer than {before.parameters:,}"
-            return replace(row, reason=f"{answer.note} {saves_nothing}".lstrip())
+        if self._keep_if == "smaller" and answer.size >= before.bytes:
+            return replace(row, reason=f"{answer.note} {_saves_nothing(answer, before)}".lstrip())
         new: object = answer.build()
         if not isinstance(new, nn.Module):
             raise InvalidType(
@@ -219,12 +219,18 @@ class _Application:
         note = "; ".join(filter(None, (_title(new), answer.note)))
         if self._keep_if == "faster":
             assert self._judge is not None
-            verdict = self._judge(layer, new)
+            verdict = self._judge(layer, technique.deployed(new))
             row = replace(row, before_ms=verdict.before_ms, after_ms=verdict.after_ms)
             if not verdict.keeps:
                 return replace(row, reason=f"{note}: {verdict.reason}")
         self.model = put(self.model, layer.module, new)
         return replace(row, replaced=True, reason=note, after=_cost(technique, layer, new))
+
+
+def _saves_nothing(proposal: Proposal, before: Cost) -> str:
+    if proposal.size == 4 * proposal.parameters and before.bytes == 4 * before.parameters:
+        return f"saves nothing: {proposal.parameters:,} parameters, not fewer than {before.parameters:,}"
+    return f"saves nothing: {proposal.size:,} bytes, not fewer than {before.bytes:,}"
 
 
 def _is_too_large(proposal: Proposal, before: Cost) -> bool:

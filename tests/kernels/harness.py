@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import halide as hl
@@ -9,12 +10,22 @@ import numpy as np
 import torch
 
 from netopt.graph.graph import DTYPES
-from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, strides_of
+from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, array_bytes, strides_of
 from netopt.kernels.compile import KERNELS, bind_kernel
-from netopt.kernels.cpu import host_cpu
+from netopt.kernels.cpu import Cpu, host_cpu
 from netopt.kernels.formats import Array, to_array, to_tensor
 from netopt.kernels.kernel import Problem, Schedule
-from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat, Shape
+from netopt.numerics import (
+    BFLOAT16,
+    FLOAT32,
+    INT32,
+    SIGN_BITS,
+    SIGNS,
+    NumberFormat,
+    Shape,
+    pack_signs,
+    unpack_signs,
+)
 from netopt.ops import ROW_MAJOR, Layout, Op, TensorType
 
 
@@ -26,21 +37,41 @@ def problem_of(
     output: Layout = ROW_MAJOR,
     output_format: NumberFormat = FLOAT32,
 ) -> Problem:
-    """The problem of applying `op` to tensors of these shapes and types, and layouts where they are given."""
+    """The problem of applying `op` to tensors of these shapes and types, and layouts where they are given.
+
+    Of int8, signs, the first is a value and the others are constants.
+    """
     layouts = [*layouts, *[ROW_MAJOR] * (len(inputs) - len(layouts))]
-    types = tuple(
-        TensorType(tuple(x.shape), BFLOAT16 if x.dtype == torch.bfloat16 else FLOAT32, at)
-        for x, at in zip(inputs, layouts, strict=True)
-    )
-    return Problem(op, types, TensorType(op.infer(types).shape, output_format, output), threads)
+    formats = {torch.bfloat16: BFLOAT16, torch.int32: INT32, torch.int8: SIGN_BITS}
+    types = [
+        TensorType(tuple(x.shape), formats.get(x.dtype, FLOAT32), at) for x, at in zip(inputs, layouts, strict=True)
+    ]
+    if inputs and inputs[0].dtype == torch.int8:
+        types[0] = dataclasses.replace(types[0], format=SIGNS)
+    return Problem(op, tuple(types), TensorType(op.infer(types).shape, output_format, output), threads)
 
 
 def in_memory(x: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """The tensor as it lies in memory, with zeros in its halo."""
+    """The tensor as it lies in memory, with zeros in its halo; signs before they are packed."""
     if not layout.channels_last:
         return x.contiguous()
     top, bottom, left, right = layout.halo
-    return torch.nn.functional.pad(x, (left, right, top, bottom)).permute(0, 2, 3, 1).contiguous()
+    zero = 1 if x.dtype == torch.int8 else 0  # the bit of +1
+    return torch.nn.functional.pad(x, (left, right, top, bottom), value=zero).permute(0, 2, 3, 1).contiguous()
+
+
+def data_of(x: torch.Tensor, type_: TensorType) -> Array:
+    """The elements, or words of signs, of an operand as they follow each other in memory."""
+    data = to_array(in_memory(x, type_.layout))
+    return pack_signs(data).view(np.uint32) if type_.format == SIGNS else data
+
+
+def signs_from_words(words: Array, type_: TensorType) -> torch.Tensor:
+    """What `from_memory` takes, of packed signs; asserts that what a row's last word is filled with is zeros."""
+    *rows, channels = type_.layout.physical(type_.shape)
+    signs = unpack_signs(words.reshape(*rows, -1).view(np.uint8), channels)
+    assert np.array_equal(pack_signs(signs).view(np.uint32), words.reshape(*rows, -1))
+    return torch.from_numpy(signs)
 
 
 def from_memory(memory: torch.Tensor, type_: TensorType) -> torch.Tensor:
@@ -65,7 +96,7 @@ def allocate(shape: Shape, type_: TensorType) -> tuple[Array, Array]:
     One with a pitch begins at a channel that no vector is aligned to.
     """
     strides = strides_of(shape, type_)
-    memory = aligned_bytes(type_.span + 4 * max(64, type_.layout.pitch))
+    memory = aligned_bytes(max(type_.span, array_bytes(shape, type_.format)) + 4 * max(64, type_.layout.pitch))
     memory.view(np.uint16).fill(_BESIDE)
     start = type_.format.storage_bytes((_FIRST_CHANNEL,)) if strides else 0
     return memory, array_at(memory, start, shape, type_.format, strides)
@@ -88,19 +119,21 @@ def run_kernel(
     layouts: Sequence[Layout] = (),
     output: Layout = ROW_MAJOR,
     output_format: NumberFormat = FLOAT32,
+    cpu: Cpu | None = None,
 ) -> torch.Tensor:
     """The op's result from its kernel.
 
     Args:
-        inputs: float32, or bfloat16 where the kernel is to read that.
+        inputs: float32, or bfloat16 where the kernel is to read that; int8 are signs, see `problem_of`.
         constants: inputs that are packed.
         schedule: the default one if None.
         in_place: input whose buffer is the output's, too.
         layouts: of the first inputs; the others are row-major.
         output: layout of the result, whose halo is checked.
-        output_format: what the kernel is to write.
+        output_format: what the kernel is to write; signs are returned as int8.
+        cpu: whose code to run, which the host must be able to; the host if None.
     """
-    cpu, problem = host_cpu(), problem_of(op, inputs, threads, layouts, output, output_format)
+    cpu, problem = cpu or host_cpu(), problem_of(op, inputs, threads, layouts, output, output_format)
     kernel = KERNELS[type(op)]
     schedule = schedule or kernel.schedules(problem, cpu)[0]
     shapes = kernel.argument_shapes(problem, schedule, cpu)
@@ -109,12 +142,14 @@ def run_kernel(
         types[index] = TensorType(shapes[index], types[index].format)  # packed
     memories, arrays = map(list, zip(*(allocate(s, t) for s, t in zip(shapes, types, strict=True)), strict=True))
     for index, (array, value) in enumerate(zip(arrays[:-1], inputs, strict=True)):
-        data = to_array(in_memory(value, problem.inputs[index].layout))
+        data = data_of(value, problem.inputs[index])
         array[...] = (
             kernel.pack(problem, schedule, cpu, index, data) if index in constants else data.reshape(array.shape)
         )
     if in_place is None:
-        arrays[-1][...] = to_array(torch.tensor(torch.nan, dtype=DTYPES[output_format]))
+        unwritten = np.uint32(2**32 - 1)
+        nan = torch.tensor(torch.nan)
+        arrays[-1][...] = unwritten if output_format == SIGNS else to_array(nan.to(DTYPES[output_format]))
     else:
         assert arrays[in_place].shape == shapes[-1]
         memories[-1], arrays[-1] = memories[in_place], arrays[in_place]
@@ -124,16 +159,23 @@ def run_kernel(
         scratch[...] = np.nan
     for function, each in bind_kernel(problem, schedule, cpu, arrays, scratch):
         function(*(hl.Buffer(array) for array in each))
-    result = to_tensor(arrays[-1].copy())
+    words = arrays[-1].copy()
+    result = signs_from_words(words, problem.output) if output_format == SIGNS else to_tensor(words)
     assert_nothing_written_beside(memories[-1], arrays[-1])
     return from_memory(result, problem.output)
 
 
-def assert_packing_is_undone(problem: Problem, schedule: Schedule, tensors: Sequence[torch.Tensor]) -> None:
-    """Weight and bias, inputs 1 and 2, are packed in the shape that the kernel takes, and unpacked to the bit."""
-    kernel, cpu = KERNELS[type(problem.op)], host_cpu()
-    for index in (1, 2):
+def assert_packing_is_undone(
+    problem: Problem,
+    schedule: Schedule,
+    tensors: Sequence[torch.Tensor],
+    constants: Sequence[int] = (1, 2),
+    cpu: Cpu | None = None,
+) -> None:
+    """Weight and bias, or `constants`, are packed in the shape that the kernel takes, and unpacked to the bit."""
+    kernel, cpu = KERNELS[type(problem.op)], cpu or host_cpu()
+    for index in constants:
         value = tensors[index].numpy()
         packed = kernel.pack(problem, schedule, cpu, index, value)
         assert packed.shape == kernel.argument_shapes(problem, schedule, cpu)[index]
-        assert np.array_equal(kernel.unpack(problem, schedule, host_cpu(), index, packed), value)
+        assert np.array_equal(kernel.unpack(problem, schedule, cpu, index, packed), value)

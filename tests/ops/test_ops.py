@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt import InvalidArgument
-from netopt.numerics import Int32
+from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS, Int32, NumberFormat
 from netopt.ops import (
     OPS,
     AdaptivePool2d,
     Arithmetic,
     BatchNorm,
+    BinaryConv2d,
+    BinaryDense,
     ChannelShuffle,
     Concat,
     Conv2d,
@@ -36,6 +38,8 @@ from netopt.ops import (
     Relayout,
     Reshape,
     Resize,
+    Sign,
+    SignPool2d,
     Slice,
     Softmax,
     SpatialMean,
@@ -101,7 +105,38 @@ CASES: list[tuple[Op, list[tuple[int, ...]], int, tuple[int, ...]]] = [
     (Permute((2, 0, 1)), [(2, 3, 4)], 0, ()),
     (Concat(1), [(2, 3), (2, 1), (2, 5)], 0, ()),
     (Slice(1, 1, 6, 2), [(2, 7)], 0, ()),
+    (Sign(), [(2, 3)], 0, ()),
+    (Sign(has_threshold=True), [(2, 3, 4), (3,), (3,)], 0, ()),
+    (BinaryDense(), [(3, 5), (7, 5)], 105, ()),
+    (BinaryDense(False, True, True, True, RELU), [(2, 3, 5), (7, 5), (7,), (7,), (2, 3, 7)], 210, (4,)),
+    (BinaryDense(has_threshold=True), [(3, 5), (7, 5), (7,)], 105, ()),
+    (BinaryConv2d(), [(2, 3, 5, 6), (4, 3, 2, 3)], 2 * 4 * 4 * 4 * 18, ()),
+    (
+        BinaryConv2d((1, 1), (1, 1, 1, 1), (1, 1), 1, False, False, True, True, True, RELU),
+        [(1, 2, 3, 3), (2, 2, 3, 3), (2,), (2,), (1, 2, 3, 3)],
+        324,
+        (4,),
+    ),
+    (
+        BinaryConv2d((2, 1), (1, 0, 2, 1), groups=2, has_threshold=True),
+        [(1, 64, 5, 6), (64, 32, 2, 2), (64,)],
+        64 * 3 * 8 * 128,
+        (),
+    ),
+    (SignPool2d((2, 3), (2, 1), (1, 0, 1, 2)), [(2, 3, 5, 6), (3,)], 0, ()),
 ]
+
+
+def types_of(op: Op, shapes: list[tuple[int, ...]]) -> list[TensorType]:
+    """float32, but for the weights of one bit, and signs and whole numbers before thresholds."""
+    formats: list[NumberFormat] = [FLOAT32] * len(shapes)
+    if isinstance(op, SignPool2d):
+        formats = [SIGNS, SIGN_BITS][: len(shapes)]
+    if isinstance(op, BinaryConv2d | BinaryDense) and len(shapes) > 1:
+        formats[1] = SIGN_BITS
+        if op.has_threshold:
+            formats[0], formats[2:] = SIGNS, [INT32] * (len(shapes) - 2)
+    return [TensorType(shape, format_) for shape, format_ in zip(shapes, formats, strict=True)]
 
 
 def inputs_of(shapes: list[tuple[int, ...]]) -> list[torch.Tensor]:
@@ -116,7 +151,7 @@ def test_every_op_has_a_case() -> None:
 def test_the_shape_rule_is_that_of_the_reference(
     op: Op, shapes: list[tuple[int, ...]], multiply_adds: int, in_place: tuple[int, ...]
 ) -> None:
-    types = [TensorType(shape) for shape in shapes]
+    types = types_of(op, shapes)
     output = op.infer(types)
     for dtype in (torch.float32, torch.float64):
         result = op.reference(*(x.to(dtype) for x in inputs_of(shapes)))
@@ -185,13 +220,114 @@ REFUSED: list[tuple[Op, list[tuple[int, ...]], str]] = [
     (Slice(0, 2, 2), [(3,)], "slice"),
     (Slice(0, 0, 4), [(3,)], "slice"),
     (Slice(0, 0, 3, 0), [(3,)], "step >= 1"),
+    (Sign(), [(3,), (3,)], "inputs of sign: expected 1, found 2"),
+    (Sign(True), [(2, 3), (2,), (2,)], r"sign: expected thresholds and directions \(channels,\)"),
+    (Sign(True), [(), (1,), (1,)], "sign"),
+    (BinaryDense(), [(3, 5), (7, 4)], r"binary_dense: expected x \(..., in\) and weight \(out, in\)"),
+    (BinaryDense(), [(3, 5)], "inputs of binary_dense: expected 2, found 1"),
+    (BinaryDense(has_scale=True), [(3, 4), (7, 4), (4,)], r"scale or threshold of binary_dense: expected \(7,\)"),
+    (BinaryDense(has_threshold=True), [(3, 4), (7, 4), (1,)], "scale or threshold of binary_dense"),
+    (BinaryDense(False, True, True), [(3, 4), (7, 4), (7,), (4,)], r"bias of binary_dense: expected \(7,\)"),
+    (BinaryDense(has_residual=True), [(3, 4), (7, 4), (7,)], r"residual of binary_dense: expected \(3, 7\)"),
+    (BinaryConv2d(), [(3, 5, 6), (4, 3, 2, 3)], r"input of binary_conv2d: expected \(batch"),
+    (BinaryConv2d(), [(1, 3, 5, 6), (4, 3, 2)], "weight of binary_conv2d"),
+    (BinaryConv2d(), [(1, 3, 5, 6), (4, 2, 2, 2)], "channels of binary_conv2d: expected 2 x 1 groups in"),
+    (BinaryConv2d(), [(1, 3, 2, 6), (4, 3, 3, 3)], "input of binary_conv2d: expected at least 3 along axis 2"),
+    (BinaryConv2d(has_threshold=True), [(1, 3, 5, 6), (4, 3, 2, 2), (3,)], "scale or threshold of binary_conv2d"),
+    (BinaryConv2d(has_residual=True), [(1, 3, 5, 6), (4, 3, 2, 2), (1, 4, 5, 6)], "residual of binary_conv2d"),
 ]
 
 
 @pytest.mark.parametrize(("op", "shapes", "message"), REFUSED)
 def test_what_does_not_fit_is_refused(op: Op, shapes: list[tuple[int, ...]], message: str) -> None:
     with pytest.raises(InvalidArgument, match=message):
-        op.infer([TensorType(shape) for shape in shapes])
+        op.infer(types_of(op, shapes))
+
+
+BITS = [(3, 32), (7, 32), (7,)]
+
+
+@pytest.mark.parametrize(
+    ("op", "formats"),
+    [
+        (BinaryDense(), (FLOAT32, FLOAT32)),
+        (BinaryDense(), (INT32, SIGN_BITS)),
+        (BinaryDense(has_scale=True), (SIGNS, SIGN_BITS, INT32)),
+        (BinaryDense(has_bias=True), (FLOAT32, SIGN_BITS, SIGNS)),
+        (BinaryDense(has_threshold=True), (SIGNS, SIGN_BITS, FLOAT32)),
+        (BinaryDense(has_threshold=True), (FLOAT32, SIGN_BITS, INT32)),
+    ],
+    ids=str,
+)
+def test_formats_that_a_binary_layer_does_not_read(op: Op, formats: tuple[NumberFormat, ...]) -> None:
+    types = [TensorType(shape, format_) for shape, format_ in zip(BITS, formats, strict=False)]
+    with pytest.raises(InvalidArgument, match=r"input formats of binary_dense.*: expected signs, or floating x"):
+        op.infer(types)
+
+
+@pytest.mark.parametrize("op", [op for op, *_ in CASES if type(op) in (Sign, Reshape, Permute, Concat, Relayout, Pointwise)])
+def test_other_ops_read_no_signs(op: Op) -> None:
+    with pytest.raises(InvalidArgument, match="input format of"):
+        op.infer([TensorType((2, 3), SIGNS)] * (3 if op == Sign(True) else 1))
+
+
+@pytest.mark.parametrize("formats", [(SIGNS, SIGN_BITS), (BFLOAT16, SIGN_BITS, BFLOAT16), (FLOAT32, SIGN_BITS)])
+def test_formats_that_a_binary_layer_reads(formats: tuple[NumberFormat, ...]) -> None:
+    types = [TensorType(shape, format_) for shape, format_ in zip(BITS, formats, strict=False)]
+    assert BinaryDense(has_scale=len(formats) > 2).infer(types) == TensorType((3, 7))
+
+
+@pytest.mark.parametrize("other", ["has_scale", "has_bias", "has_residual"])
+@pytest.mark.parametrize("kind", [BinaryConv2d, BinaryDense])
+def test_a_threshold_stands_alone(kind: Any, other: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"end of binary_\w+: expected a threshold alone"):
+        kind(has_threshold=True, **{other: True})
+    with pytest.raises(InvalidArgument, match="a threshold alone"):
+        kind(has_threshold=True, activation=RELU)
+
+
+def test_padding_by_one_is_of_signs() -> None:
+    op = BinaryConv2d(padding=(0, 1, 0, 0), pad_one=True)
+    shapes = ((1, 3, 5, 6), (4, 3, 2, 2))
+    assert op.infer([TensorType(shapes[0], SIGNS), TensorType(shapes[1], SIGN_BITS)]).shape == (1, 4, 5, 5)
+    with pytest.raises(InvalidArgument, match=r"input of binary_conv2d padded with \+1: expected signs, found float32"):
+        op.infer([TensorType(shapes[0]), TensorType(shapes[1], SIGN_BITS)])
+
+
+@pytest.mark.parametrize(("channels", "fits"), [(64, True), (128, True), (40, False), (6, False)])
+def test_groups_of_signs_have_whole_words(channels: int, fits: bool) -> None:
+    """Those of another group would be in a word with them."""
+    types = [TensorType((1, channels, 5, 6), SIGNS), TensorType((4, channels // 2, 2, 2), SIGN_BITS)]
+    op = BinaryConv2d(groups=2)
+    if fits:
+        assert op.infer(types).shape == (1, 4, 4, 5)
+    else:
+        message = rf"channels of binary_conv2d in 2 groups: expected whole words of signs, found \[{channels}\]"
+        with pytest.raises(InvalidArgument, match=message):
+            op.infer(types)
+    types[0] = TensorType((1, channels, 5, 6))
+    assert op.infer(types).shape == (1, 4, 4, 5)
+
+
+def test_groups_with_a_threshold_write_whole_words() -> None:
+    types = [TensorType((1, 64, 5, 6), SIGNS), TensorType((4, 32, 2, 2), SIGN_BITS), TensorType((4,), INT32)]
+    with pytest.raises(InvalidArgument, match=r"expected whole words of signs, found \[64, 4\]"):
+        BinaryConv2d(groups=2, has_threshold=True).infer(types)
+
+
+def test_binary_layers_are_the_formula() -> None:
+    x, w = torch.tensor([[1.0, -1, 1, 1], [1, 1, 1, -1]]), torch.tensor([[1.0, 1, 1, 1], [-1, 1, -1, -1]])
+    scale, bias, residual = torch.tensor([2.0, -0.5]), torch.tensor([1.0, 3.0]), torch.tensor([[1.0, 0], [0, -9]])
+    sums = [[2.0, -4], [2, 0]]
+    assert BinaryDense().reference(x, w).tolist() == sums
+    full = BinaryDense(False, True, True, True, RELU).reference(x, w, scale, bias, residual)
+    assert full.tolist() == [[6.0, 5], [5, 0]]
+    at = torch.tensor([2, -3])
+    assert BinaryDense(True).reference(x, w, at).tolist() == [[1.0, -1], [1, 1]], "the threshold itself is +1"
+    image, kernel = x.reshape(2, 4, 1, 1), w.reshape(2, 4, 1, 1)
+    for pad_one, border in ((False, [0.0, 0]), (True, [4.0, -2])):
+        y = BinaryConv2d(padding=(0, 1, 0, 0), pad_one=pad_one).reference(image, kernel)
+        assert y[0, :, :, 0].T.tolist() == [sums[0], border]
 
 
 def test_formats_that_are_not_lowered_are_refused() -> None:

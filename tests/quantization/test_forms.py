@@ -160,10 +160,24 @@ def test_ternary_weights(shape: tuple[int, ...]) -> None:
     assert np.allclose(gradient(TernaryWeights(), w, g), alpha * g.numpy(), **CLOSE)
 
 
+def test_ternary_weights_are_two_signs_where_they_are_used() -> None:
+    """alpha T = alpha / 2 (sign + sign), exactly, since halves of numbers are exact."""
+    w = latent((4, 2, 3))
+    ((alpha, ternary),) = TernaryWeights().terms(w, True)
+    terms = TernaryWeights().terms(w, False)
+    assert alpha is not None
+    assert len(terms) == TernaryWeights().bits == 2
+    for scale, signs in terms:
+        assert scale is not None
+        assert torch.equal(2 * scale, alpha)
+        assert set(signs.unique().tolist()) == {-1, 1}
+    assert torch.equal(composed(terms), composed([(alpha, ternary)]))
+
+
 def test_ternary_weights_at_the_thresholds() -> None:
     """The threshold of a row (7, 13) is 0.7 x 10 = 7, in float64 exactly; rows of zeros stay zeros."""
     w = torch.tensor([[7.0, -13.0], [-7.0, 13.0], [0.0, -0.0]], dtype=torch.float64)
-    ((scale, values),) = TernaryWeights().terms(w, False)
+    ((scale, values),) = TernaryWeights().terms(w, True)
     assert values[:2].tolist() == [[1, -1], [0, 1]]
     assert scale is not None
     assert scale.tolist() == [10, 13, 0]

@@ -202,7 +202,7 @@ def test_its_state_goes_on_where_it_stopped() -> None:
         torch.manual_seed(3)
         parameters = [nn.Parameter(torch.randn(3, 4)) for _ in range(2)]
         groups = [{"params": parameters[:1]}, {"params": parameters[1:], "latent": True}]
-        optimizer = Bop(groups, gamma=0.2)
+        optimizer, history = Bop(groups, gamma=0.2), []
         for number, gradients in enumerate(steps):
             if number == stop:
                 state = copy.deepcopy(optimizer.state_dict())
@@ -211,7 +211,8 @@ def test_its_state_goes_on_where_it_stopped() -> None:
             for parameter, g in zip(parameters, gradients, strict=True):
                 parameter.grad = g
             optimizer.step()
-        runs.append(parameters)
+            history += [parameter.detach().clone() for parameter in parameters]
+        runs.append(history)
     assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
 
 

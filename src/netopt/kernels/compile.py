@@ -30,6 +30,7 @@ from netopt.kernels.relayout import RelayoutKernel
 from netopt.kernels.resize import ResizeKernel
 from netopt.kernels.shuffle import ChannelShuffleKernel, PixelShuffleKernel, PixelUnshuffleKernel
 from netopt.kernels.sign import SignKernel
+from netopt.kernels.sign_pool2d import SignPool2dKernel
 from netopt.kernels.softmax import SoftmaxKernel
 from netopt.kernels.winograd2d import Winograd2dKernel
 from netopt.ops import Op
@@ -60,6 +61,7 @@ KERNELS: dict[type[Op], Kernel[Any]] = {
         RelayoutKernel(),
         ResizeKernel(),
         SignKernel(),
+        SignPool2dKernel(),
         SliceKernel(),
         SoftmaxKernel(),
         SpatialMeanKernel(),

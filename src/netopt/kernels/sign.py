@@ -15,7 +15,7 @@ from netopt.kernels.binary_tile import Word
 from netopt.kernels.cpu import Cpu
 from netopt.kernels.formats import Source
 from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
-from netopt.kernels.math import f32
+from netopt.kernels.math import f32, is_nan
 from netopt.kernels.parallel import split_rows
 from netopt.kernels.spatial import SpatialInput, SpatialOutput, channels_last, zero_halo
 from netopt.numerics import SIGNS, Shape
@@ -59,10 +59,11 @@ class SignKernel(PlainKernel):
         vectors = [float_input(name, (channels,), type_) for name, type_ in zip("td", problem.inputs[1:], strict=False)]
 
         def is_positive(*at: hl.Expr) -> hl.Expr:
+            value = x.at(*at)
             if not vectors:
-                return x.at(*at) >= f32(0.0)
+                return (value >= f32(0.0)) & ~is_nan(value)
             t, d = (vector[at[0]] for vector in vectors)
-            return d * x.at(*at) >= d * t
+            return (d * value >= d * t) & ~is_nan(value)
 
         if output.format == SIGNS:
             out = _packed(output, is_positive, cpu, problem.threads)

@@ -24,6 +24,7 @@ from netopt.ops.relayout import Relayout
 from netopt.ops.reshape import Reshape
 from netopt.ops.resize import Resize
 from netopt.ops.sign import Sign
+from netopt.ops.sign_pool2d import SignPool2d
 from netopt.ops.slice import Slice
 from netopt.ops.softmax import Softmax
 from netopt.ops.spatial_mean import SpatialMean
@@ -59,6 +60,7 @@ OPS: dict[str, type[Op]] = {
         Reshape,
         Resize,
         Sign,
+        SignPool2d,
         Slice,
         Softmax,
         SpatialMean,
@@ -96,6 +98,7 @@ __all__ = [
     "Reshape",
     "Resize",
     "Sign",
+    "SignPool2d",
     "Slice",
     "Softmax",
     "SpatialMean",

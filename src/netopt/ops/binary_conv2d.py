@@ -49,8 +49,17 @@ class BinaryConv2d(BinaryEnd, Convolution):
         if self.pad_one and any(self.padding) and not self.reads_signs(inputs):
             raise InvalidArgument("input of binary_conv2d padded with +1", expected="signs", found=str(inputs[0]))
         output = self.output_shape(inputs[0].shape, inputs[1].shape)
+        self._check_words(inputs)
         self.expect_binary_end(inputs, output[1], output)
         return TensorType(output)
+
+    def _check_words(self, inputs: Sequence[TensorType]) -> None:
+        """Raise unless each group of packed signs, read or written, has words of its own."""
+        channels = [inputs[0].shape[1], *[inputs[1].shape[0]] * self.has_threshold]
+        if self.groups > 1 and self.reads_signs(inputs) and any(count % (32 * self.groups) for count in channels):
+            raise InvalidArgument(
+                f"channels of {self.name} in {self.groups} groups", expected="whole words of signs", found=channels
+            )
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         y = self.convolve(inputs[0], inputs[1], 1.0 if self.pad_one else 0.0)

@@ -1,5 +1,11 @@
 """Networks of few bits: binary, ternary and multi-bit weights and inputs, trained, and lowered to kernels on bits."""
 
+from netopt.quantization.binarize import (
+    binarize,
+    binarize_convolution,
+    convert_to_binary_convolution,
+    convert_to_native_binary_convolution,
+)
 from netopt.quantization.block import BinaryBlock, RPReLU, Shift
 from netopt.quantization.estimators import STE, ApproxSign, Estimator, Identity, SwishSign, sign
 from netopt.quantization.forms import (
@@ -39,8 +45,12 @@ __all__ = [
     "SwishSign",
     "Ternary",
     "TernaryWeights",
+    "binarize",
+    "binarize_convolution",
     "binarize_weights",
     "constrain",
+    "convert_to_binary_convolution",
+    "convert_to_native_binary_convolution",
     "pull_to_signs",
     "sign",
 ]

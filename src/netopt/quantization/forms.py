@@ -51,6 +51,11 @@ class WeightForm(Form):
     # Whether latent weights are kept in [-1, 1], where the sign's gradient is.
     clips: ClassVar[bool] = False
 
+    @property
+    def scales(self) -> int:
+        """Scales of an output."""
+        return 0
+
     @abstractmethod
     def terms(self, weight: torch.Tensor, training: bool) -> list[Term]:
         """The weights as a sum of scales times signs."""
@@ -105,6 +110,10 @@ class SignWeights(WeightForm):
                 raise InvalidType(name, expected="True or False", found=repr(getattr(self, name)))
 
     @property
+    def scales(self) -> int:
+        return int(self.scaled)
+
+    @property
     def bits(self) -> int:
         return 1
 
@@ -130,6 +139,10 @@ class TernaryWeights(WeightForm):
     name: ClassVar[str] = "ternary"
 
     @property
+    def scales(self) -> int:
+        return 2
+
+    @property
     def bits(self) -> int:
         return 2
 
@@ -137,10 +150,14 @@ class TernaryWeights(WeightForm):
         magnitude = weight.detach().abs().flatten(1)
         delta = 0.7 * magnitude.mean(1)
         along = delta.reshape(-1, *[1] * (weight.dim() - 1))
-        ternary = (sign(weight - along, Identity()) + sign(weight + along, Identity())) * 0.5
+        parts = [sign(weight - along, Identity()), sign(weight + along, Identity())]
+        ternary = (parts[0] + parts[1]) * 0.5
         kept = ternary.detach().abs().flatten(1)
         alpha = (magnitude * kept).sum(1) / kept.sum(1).clamp_min(1)
-        return [(alpha, ternary)]
+        if training:
+            return [(alpha, ternary)]
+        # For kernels: T is half the sum of two signs.
+        return [(alpha * 0.5, part) for part in parts]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +175,10 @@ class ResidualWeights(WeightForm):
 
     def __post_init__(self) -> None:
         _check_number(self.number)
+
+    @property
+    def scales(self) -> int:
+        return self.number
 
     @property
     def bits(self) -> int:

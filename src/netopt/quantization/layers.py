@@ -72,8 +72,13 @@ class LowBit(Latent):
 
     @property
     def weight_bits(self) -> int:
-        """Bits in which a weight is stored where the network runs; while stage one lasts, those of stage two."""
+        """Bits of a weight in the file of the lowered network; while stage one lasts, those of stage two."""
         return (self.final_form or self.weight_form).bits
+
+    def saved_bytes(self) -> int:
+        form = self.final_form or self.weight_form
+        scales = 4 * len(self.weight) * form.scales
+        return 4 * self.weight.numel() - -(-self.weight.numel() * form.bits // 8) - scales
 
     def _forms(self) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import nn
 
 from netopt.errors import InvalidType
-from netopt.quantization.block import BinaryBlock
+from netopt.quantization.block import BinaryBlock, low_bit_layers
 from netopt.quantization.estimators import STE, Estimator
 from netopt.quantization.forms import (
     FloatWeights,
@@ -22,6 +22,7 @@ from netopt.quantization.forms import (
     WeightForm,
 )
 from netopt.quantization.layers import LowBitConv1d, LowBitConv2d, LowBitLinear
+from netopt.quantization.training import binarize_weights
 from netopt.select import Layer
 from netopt.technique import Keep, Technique
 
@@ -73,6 +74,10 @@ class LowBitTechnique(Technique):
     def around(self, new: nn.Module, layer: Layer) -> nn.Module:
         """The layer and what stands around it."""
         return new
+
+    def deployed(self, module: nn.Module) -> nn.Module:
+        waits = any(layer.final_form is not None for layer in low_bit_layers(module))
+        return binarize_weights(module) if waits else module
 
     @property
     def pads_with_one(self) -> bool:

@@ -1,5 +1,6 @@
 """The reference networks that netopt's results are made with, with random weights, or for some with trained ones."""
 
+from netopt.zoo.bireal import bireal18
 from netopt.zoo.densenet import densenet121
 from netopt.zoo.efficientnet import efficientnet_b0
 from netopt.zoo.lenet import lenet5, lenet_300_100
@@ -13,6 +14,7 @@ from netopt.zoo.vgg_small import dense_with_norm, vgg_small
 from netopt.zoo.vit import vit_tiny
 
 __all__ = [
+    "bireal18",
     "dense_with_norm",
     "densenet121",
     "efficientnet_b0",

@@ -2,7 +2,8 @@
 
     Sign -> conv2d or dense      reads packed signs; sums are whole numbers
     ... -> scales and shifts     of channels, and batch normalization, become one scale and one bias at the layer's end
-    ... -> Sign -> binary layer  with all that stands between: an integer threshold, and packed signs are passed on
+    ... -> Sign -> binary layer  with all that stands between: an integer threshold, and packed signs are passed on;
+                                 a maximum over windows becomes one of signs
     chain -> Sign                on floating numbers: a threshold for each channel
 
 Layers on floating numbers keep their weights in one bit, too.
@@ -18,7 +19,19 @@ import torch
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.graph.passes.monotone import change_of_float, change_of_integer, is_monotone, operand
 from netopt.numerics import SIGNS
-from netopt.ops import Arithmetic, BatchNorm, BinaryConv2d, BinaryDense, Conv2d, Dense, Pad, Reshape, Sign
+from netopt.ops import (
+    Arithmetic,
+    BatchNorm,
+    BinaryConv2d,
+    BinaryDense,
+    Conv2d,
+    Dense,
+    Pad,
+    Pool2d,
+    Reshape,
+    Sign,
+    SignPool2d,
+)
 from netopt.ops.spatial import Sides
 
 
@@ -164,39 +177,109 @@ def _binary_op(node: Node, ones: Sides | None) -> BinaryConv2d | BinaryDense:
 
 
 def _integer_thresholds(graph: Graph) -> Graph:
-    """binary layer on signs -> chain -> packed sign becomes one node: the layer with an integer threshold."""
+    """binary layer on signs -> chain -> packed sign becomes one node: the layer with an integer threshold.
+
+    A maximum over windows within the chain becomes one over signs, after the layer.
+    """
     users = graph.users()
     builder = GraphBuilder(graph)
-    replaced: dict[str, Node] = {}
+    replaced: dict[str, list[Node]] = {}
     dropped: set[str] = set()
     for node in graph.nodes:
-        op = node.op
-        if not isinstance(op, BinaryConv2d | BinaryDense) or not op.reads_signs(graph.node_types(node)):
+        end = _end_of_sums(graph, node, users)
+        if end is None:
             continue
-        weight = graph.constants[node.inputs[1]]
-        channels = len(weight)
-        if isinstance(op, BinaryDense) and len(graph.types[node.output].shape) != 2:
-            continue
-        source = f"{node.output}_sums"
-        chain = _chain(graph, node.output, users, channels)
-        end = _only_user(graph, chain[-1].output if chain else node.output, users)
-        if end is None or end.op != Sign() or graph.types[end.output].format != SIGNS:
-            continue
-        whole = [*_bias_as_chain(builder, node, source), *chain]
-        sums = dataclasses.replace(graph, types={**graph.types, source: graph.types[node.output]})
-        sums = dataclasses.replace(sums, constants={**graph.constants, **builder.constants})
-        change = change_of_integer(sums, whole, source, channels, weight[0].numel())
-        falls = change.direction < 0
-        flipped = torch.where(falls.reshape(-1, *[1] * (weight.dim() - 1)), -weight, weight)
-        names = (
-            builder.add_constant(f"{node.inputs[1]}_rising", flipped) if bool(falls.any()) else node.inputs[1],
-            builder.add_constant(f"{node.output}_threshold", torch.where(falls, -change.at, change.at)),
-        )
-        fused = dataclasses.replace(op, has_threshold=True, has_bias=False)
-        replaced[end.output] = Node(fused, (node.inputs[0], *names), end.output, node.layer)
-        dropped |= {node.output, *(link.output for link in chain)}
-    builder.nodes = [replaced.get(node.output, node) for node in graph.nodes if node.output not in dropped]
+        assert isinstance(node.op, BinaryConv2d | BinaryDense)
+        layer = _with_threshold(graph, builder, node, end)
+        if end.pool is None:
+            replaced[end.sign] = [dataclasses.replace(layer, output=end.sign)]
+        else:
+            name = builder.fresh_name(f"{end.sign}_unpooled")
+            builder.types[name] = dataclasses.replace(graph.types[node.output], format=SIGNS)
+            pool = _sign_pool(graph, builder, end, name)
+            replaced[end.sign] = [dataclasses.replace(layer, output=name), pool]
+        dropped |= {node.output, *(link.output for link in (*end.before, *end.after))}
+        if end.pool is not None:
+            dropped.add(end.pool.output)
+    for node in graph.nodes:
+        if node.output not in dropped:
+            builder.nodes += replaced.get(node.output, [node])
     return builder.finish()
+
+
+@dataclass(frozen=True)
+class _End:
+    """What stands between the sums of a binary layer and their sign: a chain, or two with a maximum between them."""
+
+    before: list[Node]
+    pool: Node | None
+    after: list[Node]
+    sign: str
+
+
+def _end_of_sums(graph: Graph, node: Node, users: dict[str, list[Node]]) -> _End | None:
+    """What follows a binary layer on signs, if it ends in a packed sign."""
+    op = node.op
+    if not isinstance(op, BinaryConv2d | BinaryDense) or not op.reads_signs(graph.node_types(node)):
+        return None
+    if isinstance(op, BinaryDense) and len(graph.types[node.output].shape) != 2:
+        return None
+    channels = len(graph.constants[node.inputs[1]])
+    before = _chain(graph, node.output, users, channels)
+    after: list[Node] = []
+    last = before[-1].output if before else node.output
+    pool = _only_user(graph, last, users)
+    if pool is not None and isinstance(pool.op, Pool2d) and pool.op.function == "max" and pool.op.dilation == (1, 1):
+        after = _chain(graph, pool.output, users, channels)
+        last = after[-1].output if after else pool.output
+    else:
+        pool = None
+    sign = _only_user(graph, last, users)
+    if sign is None or sign.op != Sign() or graph.types[sign.output].format != SIGNS:
+        return None
+    return _End(before, pool, after, sign.output)
+
+
+def _with_threshold(graph: Graph, builder: GraphBuilder, node: Node, end: _End) -> Node:
+    """The layer with the threshold at which the sign of what follows changes."""
+    assert isinstance(node.op, BinaryConv2d | BinaryDense)
+    weight, source = graph.constants[node.inputs[1]], f"{node.output}_sums"
+    chain = [*_bias_as_chain(builder, node, source), *end.before, *_relinked(end)]
+    types = {**graph.types, source: graph.types[node.output]}
+    sums = dataclasses.replace(graph, types=types, constants={**graph.constants, **builder.constants})
+    change = change_of_integer(sums, chain, source, len(weight), weight[0].numel())
+    falls = change.direction < 0
+    names = [
+        node.inputs[1],
+        builder.add_constant(f"{node.output}_threshold", torch.where(falls, -change.at, change.at)),
+    ]
+    if bool(falls.any()):
+        flipped = torch.where(falls.reshape(-1, *[1] * (weight.dim() - 1)), -weight, weight)
+        names[0] = builder.add_constant(f"{node.inputs[1]}_rising", flipped)
+    op = dataclasses.replace(node.op, has_threshold=True, has_bias=False)
+    return Node(op, (node.inputs[0], *names), node.output, node.layer)
+
+
+def _relinked(end: _End) -> list[Node]:
+    """The chain after a pooling, reading what the pooling read: of one number it is the maximum."""
+    if end.pool is None or not end.after:
+        return end.after
+    source, pooled = end.pool.inputs[0], end.pool.output
+    inputs = tuple(source if name == pooled else name for name in end.after[0].inputs)
+    return [dataclasses.replace(end.after[0], inputs=inputs), *end.after[1:]]
+
+
+def _sign_pool(graph: Graph, builder: GraphBuilder, end: _End, signs: str) -> Node:
+    """The maximum, of signs: any is +1 where what follows the maximum rises, all are where it falls."""
+    assert end.pool is not None and isinstance(end.pool.op, Pool2d)
+    channels = graph.types[end.pool.output].shape[1]
+    direction = torch.ones(channels)
+    if end.after:
+        direction = change_of_float(graph, end.after, end.pool.output, channels).direction
+    name = builder.add_constant(f"{end.sign}_direction", direction.to(torch.int8))
+    op = end.pool.op
+    pool = SignPool2d(op.kernel, op.stride, op.window().padding)
+    return Node(pool, (signs, name), end.sign, end.pool.layer)
 
 
 def _bias_as_chain(builder: GraphBuilder, node: Node, source: str) -> list[Node]:

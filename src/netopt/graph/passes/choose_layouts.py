@@ -27,6 +27,7 @@ from netopt.ops import (
     Relayout,
     Resize,
     Sign,
+    SignPool2d,
     Slice,
     SpatialMean,
     TensorType,
@@ -43,6 +44,7 @@ IMAGE_OPS = (
     PixelUnshuffle,
     Pool2d,
     Resize,
+    SignPool2d,
     SpatialMean,
     Winograd2d,
 )

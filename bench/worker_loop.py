@@ -1,0 +1,20 @@
+"""The half of `worker.Worker` that runs in the other process, whose packages are not netopt's: standard library only."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+
+def answer(run: Callable[[], object], about: object) -> None:
+    """Say that all is ready, with `about`; then for each line, a number n, run n times and write the n times in seconds."""
+    print(json.dumps(about), flush=True)
+    for line in sys.stdin:
+        times = []
+        for _ in range(int(line)):
+            before = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - before)
+        print(json.dumps(times), flush=True)
