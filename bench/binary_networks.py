@@ -46,6 +46,7 @@ class Recipe:
         epochs: of the last stage.
         lr: the largest learning rate of Adam.
         first_epochs: of the first of two stages; 0: there is one.
+        last_epochs: of training on with a fifth of the learning rate, in which fewer weights flip; 0: none.
     """
 
     start: Callable[[], nn.Module]
@@ -56,6 +57,7 @@ class Recipe:
     epochs: int
     lr: float
     first_epochs: int = 0
+    last_epochs: int = 0
 
 
 _CIFAR = partial(Batches, size=128, flip=True, shift=4)
@@ -70,10 +72,10 @@ def _inner(layer: netopt.Layer) -> bool:
 
 RECIPES = {
     "resnet23_binary_weight": Recipe(
-        _RESNET23, [BinaryWeight(select="*")], _RESNET23, cifar10, _CIFAR, epochs=24, lr=1e-3
+        _RESNET23, [BinaryWeight(select="*")], _RESNET23, cifar10, _CIFAR, epochs=24, lr=1e-3, last_epochs=10
     ),
     "resnet23_binary_connect": Recipe(
-        _RESNET23, [BinaryConnect(select="*")], _RESNET23, cifar10, _CIFAR, epochs=12, lr=1e-3
+        _RESNET23, [BinaryConnect(select="*")], _RESNET23, cifar10, _CIFAR, epochs=8, lr=1e-3
     ),
     "resnet23_1w1a": Recipe(
         _RESNET23,
@@ -81,9 +83,9 @@ RECIPES = {
         _RESNET23,
         cifar10,
         _CIFAR,
-        epochs=13,
+        epochs=8,
         lr=1e-3,
-        first_epochs=3,
+        first_epochs=2,
     ),
     "vgg_small_half_1w1a": Recipe(
         partial(zoo.vgg_small, 64),
@@ -91,7 +93,7 @@ RECIPES = {
         _RESNET23,
         cifar10,
         _CIFAR,
-        epochs=15,
+        epochs=12,
         lr=2e-3,
     ),
     "lenet5_binary_conv": Recipe(_LENET5, [XNOR(select="2")], _LENET5, mnist, _MNIST, epochs=15, lr=1e-3),
@@ -143,6 +145,9 @@ def train(name: str, data: Path, out: Path) -> nn.Module:
         model = binarize_weights(model)
         note("second stage: weights, too")
     model = retrain(model, batches, epochs=recipe.epochs, checkpoint=out / f"{name}.checkpoint")
+    if recipe.last_epochs:
+        note("last stage: a fifth of the learning rate")
+        model = retrain(model, batches, epochs=recipe.last_epochs, lr=recipe.lr / 5, checkpoint=out / f"{name}.last")
     note(f"accuracy on all {len(test):,} test images: {accuracy(model.eval(), test)}")
     netopt.save_weights(model, out / f"{name}.safetensors")
     return model

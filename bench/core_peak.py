@@ -2,8 +2,8 @@
 
     taskset -c 0 python bench/core_peak.py [--rounds N]
 
-Float32 by fused multiply-adds, signs packed into bits by exclusive or, count of bits and addition, and where the CPU has
-them products of pairs of bfloat16 (vdpbf16ps). Writes bench/results/core_peak.json and prints a table.
+Float32 by fused multiply-adds; signs, packed into bits, by exclusive or, count of bits and addition; and where the CPU
+has them products of pairs of bfloat16 (vdpbf16ps). Writes bench/results/core_peak.json and prints a table.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def main() -> None:
 Loop = tuple[Callable[[], object], int]  # a call, and its multiply-adds
 
 
-def float32_loop(cpu: Cpu) -> Loop:
-    """sum = sum * a + b: nothing of it can be taken out of the loop."""
+def float32_loop(cpu: Cpu, number: int = STEPS) -> Loop:
+    """`number` steps of sum = sum * a + b: nothing of it can be taken out of the loop."""
     # --- algorithm
-    size, steps = _sums(cpu) * cpu.lanes, hl.RDom([(0, STEPS)], "steps")
+    size, steps = _sums(cpu) * cpu.lanes, hl.RDom([(0, number)], "steps")
     start, factors = (hl.ImageParam(hl.Float(32), 1, name) for name in ("start", "factors"))
     c, total, out = hl.Var("c"), hl.Func("total"), hl.Func("out")
     total[c] = start[c]
@@ -75,17 +75,17 @@ def float32_loop(cpu: Cpu) -> Loop:
     # --- schedule
     total.update().reorder(c, steps.x).vectorize(c, cpu.lanes).unroll(c)
     arrays = [torch.rand(size).numpy(), np.array([0.5, 0.5, 1.0], np.float32)]
-    return _call(out, total, c, [start, factors], arrays, cpu, cpu.lanes), size * STEPS
+    return _call(out, total, c, [start, factors], arrays, cpu, cpu.lanes), size * number
 
 
-def sign_loop(cpu: Cpu) -> Loop:
-    """sum += count of bits of (sum ^ a), in the units that the kernels of `cpu` count in: one product a bit."""
+def sign_loop(cpu: Cpu, number: int = STEPS) -> Loop:
+    """`number` steps of sum += count of bits of (sum ^ a), in the units that the kernels of `cpu` count in."""
     # --- algorithm
     unit = Unit.of(cpu)
     type_ = hl.UInt(unit.bits)
     # Without instructions that count bits a table, a mask and the halves of bytes take registers.
     sums = _sums(cpu, temporaries=0 if cpu.has_popcount else 4)
-    size, steps = sums * unit.lanes, hl.RDom([(0, STEPS)], "steps")
+    size, steps = sums * unit.lanes, hl.RDom([(0, number)], "steps")
     start, words = (hl.ImageParam(type_, 1, name) for name in ("start", "words"))
     c, total, out = hl.Var("c"), hl.Func("total"), hl.Func("out")
     total[c] = start[c]
@@ -94,7 +94,7 @@ def sign_loop(cpu: Cpu) -> Loop:
     # --- schedule
     total.update().reorder(c, steps.x).vectorize(c, unit.lanes).unroll(c)
     arrays = [np.arange(size).astype(unit.dtype), np.array([0x55, 0xAA], unit.dtype)]
-    return _call(out, total, c, [start, words], arrays, cpu, unit.lanes), unit.bits * size * STEPS
+    return _call(out, total, c, [start, words], arrays, cpu, unit.lanes), unit.bits * size * number
 
 
 def _bfloat16_loop(cpu: Cpu) -> Loop | None:

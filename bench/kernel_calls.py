@@ -1,4 +1,4 @@
-"""Kernels outside of programs: compiled for a CPU that netopt.lower would not choose, such as this one without AVX-512."""
+"""Kernels outside of programs, compiled for a CPU other than the one that they run on: for it without AVX-512."""
 
 from __future__ import annotations
 

@@ -2,9 +2,10 @@
 
     TF_USE_LEGACY_KERAS=1 .venv-larq/bin/python bench/larq_worker.py CHANNELS SIZE < counts > times
 
-See worker_loop.py. Floats in, floats out, one image, one thread; padded with +1 (with 0 it computes a correction besides).
-Its kernels by hand are for Arm; on x86 it runs C++ code. Of its three ways to convolve the indirect one is by far the
-fastest there (20 times against the default one, at 64 channels of 56 x 56), so that one is measured.
+See worker_loop.py. Floats in, floats out, one image, one thread; padded with +1 (with 0 it computes a correction
+besides). Its kernels by hand are for Arm; on x86 it runs C++ code that, as it says, is not optimized for speed. Of its
+three ways to convolve the indirect one is by far the fastest there (20 times as fast as the default one, at 64 channels
+of 56 x 56), so that one is measured.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main() -> None:
     packages = ("larq-compute-engine", "larq", "tensorflow")
     # The inner interpreter, without the outer one's generators and copies.
     answer(
-        lambda: interpreter.interpreter.predict([x[0]]),
+        lambda: interpreter.interpreter.predict([x]),
         {"bytes": len(converted), "versions": {name: version(name) for name in packages}},
     )
 

@@ -108,7 +108,7 @@ class DeepSparse(Worker):
 
 
 class Larq(Worker):
-    """A binary 3 x 3 convolution of so many channels on so many pixels squared in Larq Compute Engine; see its worker."""
+    """A binary 3 x 3 convolution of `channels` on `size` x `size` pixels in Larq Compute Engine; see its worker."""
 
     def __init__(self, channels: int, size: int) -> None:
         environment = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -23,7 +23,7 @@ class Worker(SelfTimed):
     """
 
     def __init__(self, command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:
-        """Start it, and wait until it is ready.
+        """Start it, wait until it is ready, and run once.
 
         Args:
             command: program and arguments.
@@ -32,7 +32,7 @@ class Worker(SelfTimed):
         Raises:
             RuntimeError: it ended before.
         """
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with this object
         self._process = subprocess.Popen(
             command,
             text=True,
@@ -42,6 +42,7 @@ class Worker(SelfTimed):
             env={**os.environ, **(environment or {})},
         )
         self.about = self._read()
+        self.times(1)
 
     def times(self, count: int) -> list[float]:
         """See `SelfTimed`."""

@@ -1,4 +1,4 @@
-"""The half of `worker.Worker` that runs in the other process, whose packages are not netopt's: standard library only."""
+"""The half of `worker.Worker` that runs in the other process, without netopt's packages: standard library only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 def answer(run: Callable[[], object], about: object) -> None:
-    """Say that all is ready, with `about`; then for each line, a number n, run n times and write the n times in seconds."""
+    """Write `about`, which says that all is ready; then for each line, a number n, run n times and write seconds."""
     print(json.dumps(about), flush=True)
     for line in sys.stdin:
         times = []

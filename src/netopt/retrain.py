@@ -131,7 +131,8 @@ def retrain(
     )
     taught = "" if teacher is None else f", {options}"
     unusual = _unusual(warmup=warmup, label_smoothing=label_smoothing, clip_norm=clip_norm, bfloat16=bfloat16)
-    training = f"{epochs} epochs of {len(data)} batches, lr {lr}, seed {seed}{unusual}{taught}"
+    pulled = "" if penalty is None else ", with a penalty"
+    training = f"{epochs} epochs of {len(data)} batches, lr {lr}, seed {seed}{unusual}{taught}{pulled}"
     file = None if checkpoint is None else Checkpoint(Path(checkpoint), training, student, trainer.optimizer)
     done = 0 if file is None else file.load()
     modes = {module: module.training for module in student.modules()}

@@ -6,7 +6,7 @@ import dataclasses
 
 from netopt.kernels.kernel import Problem
 from netopt.numerics import FLOAT32, INT32, SIGN_BITS, SIGNS, NumberFormat, Shape
-from netopt.ops import CHANNELS_LAST, BinaryConv2d, BinaryDense, Layout, Op, Pointwise, Sign, TensorType
+from netopt.ops import CHANNELS_LAST, BinaryConv2d, BinaryDense, Layout, Op, Pointwise, Sign, SignPool2d, TensorType
 from netopt.ops.spatial import Sides
 
 _RELU = Pointwise("relu")
@@ -131,4 +131,13 @@ SIGNS_OF_FLOATS = {
     "+1 and -1": _sign(TensorType((2, 19, 3, 3)), output=Layout(True, (1, 0, 0, 1)), format_=FLOAT32),
 }
 
-CASES = {**CONVOLUTIONS_OF_SIGNS, **CONVOLUTIONS_OF_FLOATS, **DENSE_LAYERS, **SIGNS_OF_FLOATS}
+POOLS_OF_SIGNS = {
+    "pool": _problem(
+        SignPool2d((3, 2), (2, 2), (1, 0, 0, 1)),
+        (TensorType((2, 70, 6, 5), SIGNS, Layout(True, (1, 0, 1, 1))), TensorType((70,), SIGN_BITS)),
+        SIGNS,
+        Layout(True, (0, 1, 1, 0)),
+    )
+}
+
+CASES = {**CONVOLUTIONS_OF_SIGNS, **CONVOLUTIONS_OF_FLOATS, **DENSE_LAYERS, **SIGNS_OF_FLOATS, **POOLS_OF_SIGNS}

@@ -18,6 +18,7 @@ from netopt.graph import capture, interpret, verify
 from netopt.graph.aten import IMPORTERS, Context, Imported, Importer
 from netopt.graph.graph import GraphBuilder
 from netopt.ops import TensorType
+from netopt.ops.sign import sign
 
 ATEN = torch.ops.aten
 EPSILON = 2.0**-23
@@ -190,6 +191,7 @@ CASES = (
     Case("relu6.default", lambda x: ATEN.relu6(4 * x)),
     Case("hardtanh.default", lambda x: (F.hardtanh(x, -0.3, 0.7), F.hardtanh(2 * x), nn.ReLU6()(4 * x))),
     Case("leaky_relu.default", lambda x: (F.leaky_relu(x), F.leaky_relu(x, 0.3))),
+    Case("netopt.sign.default", lambda x: (sign(x, "ste", 1.0), sign(x * 0, "swish_sign", 5.0))),
     Case("prelu.default", lambda x: F.prelu(x, SLOPES)),
     Case("prelu.default", lambda x: (F.prelu(x, SLOPES[:1]), F.prelu(x[0], SLOPES[:1]))),
     Case("prelu.default", lambda x: F.prelu(x, SLOPES[:3]), IMAGE),
@@ -337,8 +339,10 @@ def _recording(row: str, importer: Importer, used: list[str]) -> Importer:
 
 
 def _overload(row: str) -> torch._ops.OpOverload:
-    packet, overload = row.split(".")
-    return getattr(getattr(ATEN, packet), overload)  # type: ignore[no-any-return]
+    """The overload of a row: of ATen, but for those of a library that the row names."""
+    *library, packet, overload = row.split(".")
+    ops = getattr(torch.ops, library[0]) if library else ATEN
+    return getattr(getattr(ops, packet), overload)  # type: ignore[no-any-return]
 
 
 def _import_by_hand(row: str, *args: Any) -> list[torch.Tensor]:
@@ -394,10 +398,10 @@ def test_captured_op_equals_the_model(case: Case, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("row", IMPORTERS)
-def test_every_row_is_an_aten_overload(row: str) -> None:
+def test_every_row_is_an_overload_of_aten_or_netopt(row: str) -> None:
     overload = _overload(row)
     assert isinstance(overload, torch._ops.OpOverload)
-    assert str(overload) == f"aten.{row}"
+    assert str(overload) == (row if row.startswith("netopt.") else f"aten.{row}")
 
 
 def test_a_conversion_that_changes_nothing_is_none() -> None:

@@ -265,7 +265,9 @@ def test_formats_that_a_binary_layer_does_not_read(op: Op, formats: tuple[Number
         op.infer(types)
 
 
-@pytest.mark.parametrize("op", [op for op, *_ in CASES if type(op) in (Sign, Reshape, Permute, Concat, Relayout, Pointwise)])
+@pytest.mark.parametrize(
+    "op", [op for op, *_ in CASES if type(op) in (Sign, Reshape, Permute, Concat, Relayout, Pointwise)]
+)
 def test_other_ops_read_no_signs(op: Op) -> None:
     with pytest.raises(InvalidArgument, match="input format of"):
         op.infer([TensorType((2, 3), SIGNS)] * (3 if op == Sign(True) else 1))

@@ -6,7 +6,7 @@ from netopt.errors import InvalidArgument
 from netopt.graph.graph import Graph, Node
 from netopt.graph.passes.choose_layouts import ANY_LAYOUT, IMAGE_OPS, halo_read, wanted_layout
 from netopt.numerics import SIGNS
-from netopt.ops import ROW_MAJOR, Relayout, TensorType
+from netopt.ops import ROW_MAJOR, Relayout, Sign, TensorType
 
 
 def check_layouts(graph: Graph) -> None:
@@ -45,9 +45,15 @@ def _check_halo(node: Node, graph: Graph) -> None:
 def _check_output(node: Node, type_: TensorType) -> None:
     if type_.format == SIGNS and (type_.layout.pitch or type_.layout.channels_last != (len(type_.shape) == 4)):
         raise InvalidArgument(f"graph: layout of the signs '{node.output}'", found=type_.layout, layer=node.layer)
+    is_pixel = len(type_.shape) == 4 and type_.shape[2:] == (1, 1)
+    is_image = type_.layout.channels_last or is_pixel
+    if isinstance(node.op, Sign) and node.op.has_threshold and not is_image and len(type_.shape) > 2:
+        found = f"{len(type_.shape)} axes, {type_.layout}"
+        raise InvalidArgument(
+            f"graph: '{node.output}'", expected="thresholds of rows or of images", found=found, layer=node.layer
+        )
     if isinstance(node.op, (*ANY_LAYOUT, Relayout)):
         return
-    is_pixel = len(type_.shape) == 4 and type_.shape[2:] == (1, 1)
-    fits = type_.layout.channels_last or is_pixel if isinstance(node.op, IMAGE_OPS) else type_.layout == ROW_MAJOR
+    fits = is_image if isinstance(node.op, IMAGE_OPS) else type_.layout == ROW_MAJOR
     if not fits:
         raise InvalidArgument(f"graph: layout of '{node.output}'", found=type_.layout, layer=node.layer)

@@ -24,10 +24,15 @@ from netopt.ops import CHANNELS_LAST, Sign, TensorType
 
 def as_image(type_: TensorType) -> TensorType:
     """A value of rows (..., channels) as an image one pixel high, which lies in memory alike; an image as it is."""
-    if len(type_.shape) == 4:
+    if _is_image(type_):
         return type_
-    *_, channels = type_.shape
+    *_, channels = type_.shape or (1,)
     return dataclasses.replace(type_, shape=(1, channels, 1, type_.elements // channels), layout=CHANNELS_LAST)
+
+
+def _is_image(type_: TensorType) -> bool:
+    """Whether its channels are the second of four axes, and the last in memory."""
+    return len(type_.shape) == 4 and (type_.layout.channels_last or type_.shape[2:] == (1, 1))
 
 
 def words_shape(type_: TensorType) -> Shape:
@@ -49,7 +54,9 @@ class SignKernel(PlainKernel):
         return (SpatialInput("shape", x).shape, *vectors, shape)
 
     def _images(self, problem: Problem) -> tuple[TensorType, TensorType]:
-        return as_image(problem.inputs[0]), as_image(problem.output)
+        # An image is written wherever the input lies.
+        x = problem.inputs[0]
+        return x if _is_image(problem.output) else as_image(x), as_image(problem.output)
 
     def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
         assert isinstance(problem.op, Sign)

@@ -58,7 +58,8 @@ class SignPool2dKernel(PlainKernel):
         stage, columns, rows = out.define(pooled)
         lanes = min(cpu.lanes, out.channels)
         stage.vectorize(out.c, lanes, hl.TailStrategy.GuardWithIf)
-        both.compute_at(out.func, columns).vectorize(c, lanes).update().vectorize(c, lanes)
+        exact = hl.TailStrategy.GuardWithIf
+        both.compute_at(out.func, columns).vectorize(c, lanes, exact).update().vectorize(c, lanes, exact)
         split_rows(stage, rows, out.height, out.channels * out.width * out.height, problem.threads)
         return Pipeline(out.finish(cpu.lanes), (x.param, direction))
 

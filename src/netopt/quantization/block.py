@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from netopt.errors import FileFormatError
+from netopt.errors import FileFormatError, InvalidArgument
 from netopt.quantization.layers import LowBit, LowBitConv1d, LowBitConv2d, LowBitLinear
 from netopt.structure import Structured
 
@@ -75,6 +75,10 @@ class BinaryBlock(nn.Module, Structured):
         """Build what is asked for around `layer`, on the meta device."""
         super().__init__()
         inputs, outputs = _ends(layer)
+        if shortcut and inputs != outputs:
+            raise InvalidArgument(
+                "shortcut of a binary block", expected="as many outputs as inputs", found=f"{inputs} and {outputs}"
+            )
         norm = nn.BatchNorm2d if isinstance(layer, LowBitConv2d) else nn.BatchNorm1d
         parts: list[nn.Module] = [norm(inputs, device="meta")] * normalize + [Shift(inputs, "meta")] * thresholds
         self.norm = nn.Sequential(*parts)

@@ -48,7 +48,7 @@ class Form(ABC):
 class WeightForm(Form):
     """A form of weights (out, ...); scales are (out,)."""
 
-    # Whether latent weights are kept in [-1, 1], where the sign's gradient is.
+    # Whether the weights are latent: only their signs are used, and they are kept in [-1, 1], where its gradient is.
     clips: ClassVar[bool] = False
 
     @property
@@ -185,14 +185,7 @@ class ResidualWeights(WeightForm):
         return self.number
 
     def terms(self, weight: torch.Tensor, training: bool) -> list[Term]:
-        result: list[Term] = []
-        rest = weight
-        for _ in range(self.number):
-            scale, signs = mean_magnitude(rest), sign(rest, STE(self.number))
-            result.append((scale, signs))
-            along = scale.reshape(-1, *[1] * (weight.dim() - 1))
-            rest = rest - (along * signs).detach()
-        return result
+        return _residual_terms(weight, self.number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,13 +224,18 @@ class ResidualInputs(InputForm):
         return self.number
 
     def terms(self, x: torch.Tensor) -> list[Term]:
-        result: list[Term] = []
-        rest = x
-        for _ in range(self.number):
-            scale, signs = mean_magnitude(rest), sign(rest, STE(self.number))
-            result.append((scale, signs))
-            rest = rest - (scale.reshape(-1, *[1] * (x.dim() - 1)) * signs).detach()
-        return result
+        return _residual_terms(x, self.number)
+
+
+def _residual_terms(tensor: torch.Tensor, number: int) -> list[Term]:
+    """Each term binarizes what the ones before it left; scales are those of the first axis."""
+    result: list[Term] = []
+    rest = tensor
+    for _ in range(number):
+        scale, signs = mean_magnitude(rest), sign(rest, STE(number))
+        result.append((scale, signs))
+        rest = rest - (scale.reshape(-1, *[1] * (tensor.dim() - 1)) * signs).detach()
+    return result
 
 
 def mean_magnitude(tensor: torch.Tensor) -> torch.Tensor:
@@ -268,7 +266,7 @@ def form_from(description: object) -> Form:
 
 
 def _check_estimator(estimator: object) -> None:
-    if not isinstance(estimator, Estimator):
+    if not isinstance(estimator, Estimator) or type(estimator) is Estimator:
         raise InvalidType("estimator", expected="STE(), ApproxSign(), SwishSign() or Identity()", found=repr(estimator))
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from netopt.errors import FileFormatError
 from netopt.modules import Latent
-from netopt.quantization.forms import FloatWeights, Form, InputForm, SignInputs, WeightForm, form_from
+from netopt.quantization.forms import Form, InputForm, SignInputs, WeightForm, form_from
 from netopt.structure import Structured
 
 
@@ -63,7 +63,7 @@ class LowBit(Latent):
         return total if self.bias is None else total + self.along_outputs(self.bias)
 
     def latent_weights(self) -> tuple[nn.Parameter, ...]:
-        return () if isinstance(self.weight_form, FloatWeights) else (self.weight,)
+        return (self.weight,) if self.weight_form.clips else ()
 
     @torch.no_grad()
     def constrain(self) -> None:

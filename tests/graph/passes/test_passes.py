@@ -38,6 +38,7 @@ ORDER = [
     "drop_dead_code",
     "lower_matmul",
     "fold_pad",
+    "binarize_layers",
     "fold_batch_norm",
     "fold_constants",
     "fuse_residual",

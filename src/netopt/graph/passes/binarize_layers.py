@@ -64,12 +64,17 @@ def is_binary(graph: Graph, node: Node) -> bool:
 
 def _takes_bits(graph: Graph, node: Node) -> bool:
     """Whether the layer can read packed signs: with groups, each must have whole words of channels."""
-    if not is_binary(graph, node):
+    if not is_binary(graph, node) or _is_dense_on_images(graph, node):
         return False
     if not isinstance(node.op, Conv2d) or node.op.groups == 1:
         return True
     outputs, channels = graph.types[node.inputs[1]].shape[:2]
     return channels % 32 == 0 and outputs // node.op.groups % 32 == 0
+
+
+def _is_dense_on_images(graph: Graph, node: Node) -> bool:
+    """Whether it is a dense layer on four axes: its channels are the last, where all else takes axis 1 for them."""
+    return isinstance(node.op, Dense | BinaryDense) and len(graph.types[node.output].shape) == 4
 
 
 def _reads_bits(graph: Graph, user: Node, signs: str, users: dict[str, list[Node]]) -> bool:
@@ -321,7 +326,7 @@ def _scales(graph: Graph) -> Graph:
     dropped: set[str] = set()
     for node in graph.nodes:
         op = node.op
-        if not isinstance(op, BinaryConv2d | BinaryDense) or op.has_threshold:
+        if not isinstance(op, BinaryConv2d | BinaryDense) or op.has_threshold or _is_dense_on_images(graph, node):
             continue
         channels, value = len(graph.constants[node.inputs[1]]), node.output
         bias = graph.constants[node.inputs[2]].double() if op.has_bias else torch.zeros(channels, dtype=torch.float64)

@@ -19,6 +19,8 @@ from netopt.ops import Arithmetic, BatchNorm, Pointwise
 # Activations that never fall.
 _RISING = ("relu", "hardtanh", "leaky_relu", "tanh", "sigmoid", "hardsigmoid", "elu", "softplus")
 
+_LARGEST = torch.finfo(torch.float32).max
+
 
 @dataclass(frozen=True)
 class Change:
@@ -81,7 +83,8 @@ def run(graph: Graph, chain: Sequence[Node], source: str, x: torch.Tensor) -> to
     value, name = x.reshape(*x.shape, *[1] * (rank - 2)), source
     for node in chain:
         value = node.op.reference(*(value if given == name else graph.constants[given] for given in node.inputs))
-        name = node.output
+        # Past the largest number a scale of 0 would make NaN of infinity, where for all other numbers it makes 0.
+        value, name = value.clamp(-_LARGEST, _LARGEST), node.output
     return value.reshape(x.shape)
 
 
@@ -92,7 +95,7 @@ def change_of_integer(graph: Graph, chain: Sequence[Node], source: str, channels
 
 def change_of_float(graph: Graph, chain: Sequence[Node], source: str, channels: int) -> Change:
     """Where the chain changes its sign on float32 numbers."""
-    top = int(torch.tensor(torch.finfo(torch.float32).max).view(torch.int32))
+    top = int(torch.tensor(_LARGEST).view(torch.int32))
     change = _bisect(graph, chain, source, channels, -top, top, _float_of_rank, torch.int64)
     at = _float_of_rank(change.at)
     # One beyond the largest: no number.
