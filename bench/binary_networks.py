@@ -27,7 +27,8 @@ from netopt.console import render_table
 from netopt.datasets import Batches, Split, cifar10, mnist
 from netopt.files import write_atomically
 from netopt.kernels.cpu import host_cpu
-from netopt.quantization import XNOR, ApproxSign, Binary, BinaryConnect, BinaryWeight, binarize_weights
+from netopt.quantization import XNOR, ApproxSign, Binary, BinaryConnect, BinaryWeight, Residual, binarize_weights
+from netopt.select import layers_of
 from netopt.timing import interleaved
 
 RESULTS = Path(__file__).parent / "results" / "binary_networks.json"
@@ -46,7 +47,7 @@ class Recipe:
         epochs: of the last stage.
         lr: the largest learning rate of Adam.
         first_epochs: of the first of two stages; 0: there is one.
-        last_epochs: of training on with a fifth of the learning rate, in which fewer weights flip; 0: none.
+        goes_on: the recipe whose trained weights it begins with, in all but the first and the last layer; "": none.
     """
 
     start: Callable[[], nn.Module]
@@ -57,7 +58,7 @@ class Recipe:
     epochs: int
     lr: float
     first_epochs: int = 0
-    last_epochs: int = 0
+    goes_on: str = ""
 
 
 _CIFAR = partial(Batches, size=128, flip=True, shift=4)
@@ -72,10 +73,27 @@ def _inner(layer: netopt.Layer) -> bool:
 
 RECIPES = {
     "resnet23_binary_weight": Recipe(
-        _RESNET23, [BinaryWeight(select="*")], _RESNET23, cifar10, _CIFAR, epochs=24, lr=1e-3, last_epochs=10
+        _RESNET23, [BinaryWeight(select="*")], _RESNET23, cifar10, _CIFAR, epochs=24, lr=1e-3
+    ),
+    "resnet23_binary_weight_ends_of_3_bits": Recipe(
+        _RESNET23,
+        [Residual(weight_terms=3, select=lambda layer: not _inner(layer)), BinaryWeight(select=_inner)],
+        _RESNET23,
+        cifar10,
+        _CIFAR,
+        epochs=12,
+        lr=5e-4,
+        goes_on="resnet23_binary_weight",
     ),
     "resnet23_binary_connect": Recipe(
-        _RESNET23, [BinaryConnect(select="*")], _RESNET23, cifar10, _CIFAR, epochs=8, lr=1e-3
+        _RESNET23,
+        [BinaryConnect(select="*")],
+        _RESNET23,
+        cifar10,
+        _CIFAR,
+        epochs=4,
+        lr=5e-4,
+        goes_on="resnet23_binary_weight",
     ),
     "resnet23_1w1a": Recipe(
         _RESNET23,
@@ -93,7 +111,7 @@ RECIPES = {
         _RESNET23,
         cifar10,
         _CIFAR,
-        epochs=12,
+        epochs=4,
         lr=2e-3,
     ),
     "lenet5_binary_conv": Recipe(_LENET5, [XNOR(select="2")], _LENET5, mnist, _MNIST, epochs=15, lr=1e-3),
@@ -109,11 +127,24 @@ RECIPES = {
 }
 
 
+def _take_over(model: nn.Module, recipe: Recipe, trained: nn.Module) -> None:
+    """Give the model the weights of another version, but those of the first and the last layer."""
+    ends = tuple(f"{layer.name}." for layer in layers_of(recipe.start()) if layer.is_first or layer.is_last)
+    state = {key: value for key, value in trained.state_dict().items() if not key.startswith(ends)}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if unexpected or any(not key.startswith(ends) for key in missing):
+        raise ValueError(f"weights of another network: {unexpected}, {missing}")
+
+
 def train(name: str, data: Path, out: Path) -> nn.Module:
     """The trained network; from its checkpoint where that is done."""
     recipe = RECIPES[name]
     torch.manual_seed(0)
     model = netopt.optimize(recipe.start(), list(recipe.techniques), keep_if="always").model
+    if recipe.goes_on:
+        _take_over(
+            model, recipe, netopt.load_weights(RECIPES[recipe.goes_on].start(), out / f"{recipe.goes_on}.safetensors")
+        )
     model = model.train().to(memory_format=torch.channels_last)
     training, test = recipe.load(data)
     log = out / f"{name}.log"
@@ -145,9 +176,6 @@ def train(name: str, data: Path, out: Path) -> nn.Module:
         model = binarize_weights(model)
         note("second stage: weights, too")
     model = retrain(model, batches, epochs=recipe.epochs, checkpoint=out / f"{name}.checkpoint")
-    if recipe.last_epochs:
-        note("last stage: a fifth of the learning rate")
-        model = retrain(model, batches, epochs=recipe.last_epochs, lr=recipe.lr / 5, checkpoint=out / f"{name}.last")
     note(f"accuracy on all {len(test):,} test images: {accuracy(model.eval(), test)}")
     netopt.save_weights(model, out / f"{name}.safetensors")
     return model

@@ -12,6 +12,7 @@ import json
 import random
 import struct
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -23,16 +24,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from netopt import format as format_
 from netopt.errors import FileFormatError
 from netopt.format import Network, read_network, write_network
 from netopt.graph import Signature, Structure, capture, run_passes
 from netopt.graph.graph import GraphBuilder
 from netopt.memory import plan_memory
+from netopt.numerics import SIGNS
 from netopt.ops import (
     OPS,
     AdaptivePool2d,
     Arithmetic,
     BatchNorm,
+    BinaryConv2d,
+    BinaryDense,
     ChannelShuffle,
     Concat,
     Conv2d,
@@ -52,6 +57,8 @@ from netopt.ops import (
     Relayout,
     Reshape,
     Resize,
+    Sign,
+    SignPool2d,
     Slice,
     Softmax,
     SpatialMean,
@@ -114,6 +121,7 @@ def _of_all_ops() -> Network:
     image = b.add_node(Pool2d("average", (2, 2), (1, 1), (1, 0, 0, 1), (1, 1), (1, 0)), (image,), "pool", "")
     image = b.add_node(Relayout(), (image,), "copy", "")
     b.types[image] = dataclasses.replace(b.types[image], layout=Layout(True, (1, 0, 2, 0)))
+    _add_sign_ops(b, image, elu)
     flat = b.add_node(SpatialMean(), (image,), "mean", "")
     b.outputs = (b.add_node(Arithmetic("div"), (flat, flat), "y", ""), "n", "x", matrix, "n")
     signature = Signature(
@@ -136,6 +144,23 @@ def _add_image_ops(b: GraphBuilder, image: str, elu: Pointwise) -> None:
     b.add_node(AdaptivePool2d("max", (2, 3)), (b.add_node(up, (image, kernel), "wide", ""),), "parts", "")
 
 
+def _add_sign_ops(b: GraphBuilder, image: str, elu: Pointwise) -> None:
+    """What reads and writes signs, of images of 2 channels."""
+    vectors = [b.add_constant("v", torch.tensor(values)) for values in ([0.5, -1.0], [1.0, -1.0])]
+    x = b.add_node(Sign(has_threshold=True), (image, *vectors), "signs", "")
+    b.types[x] = dataclasses.replace(b.types[x], format=SIGNS)
+    weight = b.add_constant("w", torch.tensor([1, -1], dtype=torch.int8).repeat(6).reshape(2, 2, 1, 3))
+    at = b.add_constant("at", torch.tensor([-(2**31), 2**31 - 1], dtype=torch.int32))
+    conv = BinaryConv2d((1, 2), (1, 0, 1, 1), (1, 1), 1, True, True)
+    x = b.add_node(conv, (x, weight, at), "threshold", "stem")
+    b.types[x] = dataclasses.replace(b.types[x], format=SIGNS)
+    direction = b.add_constant("d", torch.tensor([-1, 1], dtype=torch.int8))
+    b.add_node(SignPool2d((2, 1), (1, 2), (0, 1, 0, 0)), (x, direction), "signs_pooled", "")
+    b.add_node(BinaryConv2d(has_scale=True, activation=elu), (x, weight, vectors[0]), "scaled", "")
+    matrix = b.add_constant("m", torch.ones(3, b.types[image].shape[3], dtype=torch.int8))
+    b.add_node(BinaryDense(False, False, False, False, elu), (image, matrix), "bits", "")
+
+
 def _captured() -> Network:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 30), nn.BatchNorm1d(30), nn.GELU(), nn.LayerNorm(30), nn.Linear(30, 7))
@@ -145,7 +170,7 @@ def _captured() -> Network:
 
 
 def _bits(value: torch.Tensor) -> list[int]:
-    return value.reshape(-1).view(torch.int32).tolist()
+    return value.reshape(-1).view({1: torch.int8, 4: torch.int32}[value.element_size()]).tolist()
 
 
 def _assert_equal(network: Network, other: Network) -> None:
@@ -156,7 +181,7 @@ def _assert_equal(network: Network, other: Network) -> None:
     assert dict(copied.types) == dict(graph.types)
     assert list(copied.constants) == list(graph.constants)
     for name, value in graph.constants.items():
-        assert copied.constants[name].shape == value.shape
+        assert (copied.constants[name].shape, copied.constants[name].dtype) == (value.shape, value.dtype)
         assert _bits(copied.constants[name]) == _bits(value)
     assert other.plan == network.plan
     assert other.signature == network.signature
@@ -525,6 +550,57 @@ NO_JSON = {
 def test_metadata_that_are_no_object(what: str, tmp_path: Path, small: bytes) -> None:
     with pytest.raises(FileFormatError, match="net.nopt: expected consistent metadata, found"):
         _read(tmp_path, _file(NO_JSON[what], _parts(small)[1]))
+
+
+def _with_compressed(small: bytes, compressed: bytes) -> bytes:
+    """The file with these bytes in the place of its compressed metadata."""
+    return _file(compressed, _parts(small)[1], compressed=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:-1],
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:2],
+        lambda data: b"",
+        lambda data: data + b"x",
+        lambda data: data + data,
+        lambda data: zlib.decompress(data),
+        lambda data: data[:-4] + bytes(4),  # another checksum
+        lambda data: zlib.compress(data),
+        lambda data: b"PK" + data,
+    ],
+)
+def test_metadata_that_are_no_compressed_text(change: Callable[[bytes], bytes], tmp_path: Path, small: bytes) -> None:
+    (length,) = struct.unpack_from("<Q", small, 24)
+    data = _with_compressed(small, change(small[64 : 64 + length]))
+    with pytest.raises(FileFormatError, match="net.nopt: expected consistent metadata, found"):
+        _read(tmp_path, data)
+
+
+def test_metadata_that_grow_without_end(tmp_path: Path, small: bytes) -> None:
+    """A few KB that would be 256 MiB: no more of it is unpacked than a network may have."""
+    packer = zlib.compressobj(9)
+    blanks = b"".join([*(packer.compress(bytes(2**20)) for _ in range(256)), packer.flush()])
+    assert len(blanks) < 2**19
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileFormatError, match=r"expected one compressed text of at most 134,217,728 bytes"):
+            _read(tmp_path, _with_compressed(small, blanks))
+        # The text, and what zlib keeps while it doubles its buffer.
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * 2**27
+    finally:
+        tracemalloc.stop()
+
+
+def test_metadata_as_large_as_they_may_be(tmp_path: Path, small: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    (length,) = struct.unpack_from("<Q", small, 24)
+    text = zlib.decompress(small[64 : 64 + length])
+    monkeypatch.setattr(format_, "_MOST_METADATA", len(text))
+    _assert_equal(_read(tmp_path, small), _small())
+    with pytest.raises(FileFormatError, match="one compressed text of at most"):
+        _read(tmp_path, _with_compressed(small, zlib.compress(text + b" ")))
 
 
 def _put(value: object, *path: str | int) -> Change:

@@ -6,8 +6,8 @@ from netopt.errors import InvalidArgument, UnsupportedModel
 from netopt.graph import Graph, Node
 from netopt.graph.passes.use_bfloat16 import takes_bfloat16
 from netopt.kernels.compile import kernel_of
-from netopt.numerics import BFLOAT16, FLOAT32
-from netopt.ops import BinaryConv2d, BinaryDense, Sign, SignPool2d, TorchRegion
+from netopt.numerics import BFLOAT16, FLOAT32, SIGNS
+from netopt.ops import BinaryConv2d, BinaryDense, Op, Sign, SignPool2d, TorchRegion
 from netopt.ops.fused_end import FusedEnd
 
 
@@ -22,8 +22,9 @@ def check_kernels(graph: Graph) -> None:
     for node in graph.nodes:
         for name in (*node.inputs, node.output):
             if not _takes(node, graph, name):
+                expected = "sign" if name == node.output and _writes_words(node.op) else "float32"
                 raise UnsupportedModel(
-                    f"value '{name}'", expected="float32", found=graph.types[name].format.name, layer=node.layer
+                    f"value '{name}'", expected=expected, found=graph.types[name].format.name, layer=node.layer
                 )
         if has_kernel(node, graph):
             kernel_of(node.op, node.layer)
@@ -33,10 +34,17 @@ def check_kernels(graph: Graph) -> None:
 def _takes(node: Node, graph: Graph, name: str) -> bool:
     """Whether the node's kernel reads or writes the value in its format."""
     format_ = graph.types[name].format
+    if name == node.output and _writes_words(node.op):
+        return format_ == SIGNS
     if format_ == BFLOAT16:
         return takes_bfloat16(node, graph, name)
     # What of signs and integers an op takes is in its type rule.
     return format_ == FLOAT32 or isinstance(node.op, BinaryConv2d | BinaryDense | Sign | SignPool2d)
+
+
+def _writes_words(op: Op) -> bool:
+    """Whether the op's kernel writes packed signs alone; that of `Sign` also writes numbers."""
+    return op.gives_signs and not isinstance(op, Sign)
 
 
 def has_kernel(node: Node, graph: Graph) -> bool:

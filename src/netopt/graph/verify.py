@@ -15,8 +15,8 @@ def verify(graph: Graph) -> None:
 
     Raises:
         InvalidArgument: a value is written twice or read before it is written, a type is not the one that the op
-            infers, a constant is not a contiguous CPU tensor of its type or is not used, or a value has no type or no
-            place.
+            infers, an input or output is not of floating numbers, a constant is not a contiguous CPU tensor of its type
+            or is not used, or a value has no type or no place.
     """
     known: set[str] = set()
     for name in (*graph.inputs, *graph.constants):
@@ -28,6 +28,10 @@ def verify(graph: Graph) -> None:
     for name in graph.outputs:
         if name not in known:
             raise InvalidArgument(f"graph: output '{name}'", expected="a value defined in the graph")
+    for name in (*graph.inputs, *graph.outputs):
+        if name in graph.types and graph.types[name].format not in FLOATS:
+            found = graph.types[name].format.name
+            raise InvalidArgument(f"graph: format of '{name}', an input or output", expected="float32", found=found)
     read = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
     if not set(graph.constants) <= read:
         raise InvalidArgument("graph: constants", expected="no unused ones", found=sorted(set(graph.constants) - read))
