@@ -9,8 +9,8 @@ from torch import nn
 import netopt
 from netopt.checks import check_kernels, check_threads, has_kernel
 from netopt.graph.graph import GraphBuilder, Node
-from netopt.numerics import BFLOAT16, FixedPoint, NumberFormat
-from netopt.ops import BatchNorm, Dense, Pointwise, Reshape, Softmax, TensorType
+from netopt.numerics import BFLOAT16, FLOAT32, SIGNS, FixedPoint, NumberFormat
+from netopt.ops import BatchNorm, BinaryDense, Dense, Pointwise, Reshape, Softmax, TensorType
 
 
 @pytest.mark.parametrize("threads", [0, -1, True, 1.5])
@@ -52,6 +52,20 @@ def test_a_weight_that_is_computed() -> None:
     builder.add_node(Pointwise("relu"), ("x",), "w", "")
     builder.outputs = (builder.add_node(Dense(), ("x", "w"), "y", "fc"),)
     with pytest.raises(netopt.UnsupportedModel, match=r"layer 'fc': .*weight or bias is computed.*fallback=True"):
+        check_kernels(builder.finish())
+
+
+@pytest.mark.parametrize("format_", [FLOAT32, BFLOAT16])
+def test_kernels_of_thresholds_write_signs_alone(format_: NumberFormat) -> None:
+    builder = _builder(SIGNS)
+    weight = builder.add_constant("w", torch.ones(5, 4, dtype=torch.int8))
+    threshold = builder.add_constant("t", torch.ones(5, dtype=torch.int32))
+    builder.outputs = (builder.add_node(BinaryDense(True), ("x", weight, threshold), "y", "fc"),)
+    builder.types["y"] = TensorType((3, 5), SIGNS)
+    check_kernels(builder.finish())
+    builder.types["y"] = TensorType((3, 5), format_)
+    message = rf"layer 'fc': value 'y': expected sign, found {format_.name}"
+    with pytest.raises(netopt.UnsupportedModel, match=message):
         check_kernels(builder.finish())
 
 

@@ -156,7 +156,8 @@ def _add_sign_ops(b: GraphBuilder, image: str, elu: Pointwise) -> None:
     b.types[x] = dataclasses.replace(b.types[x], format=SIGNS)
     direction = b.add_constant("d", torch.tensor([-1, 1], dtype=torch.int8))
     b.add_node(SignPool2d((2, 1), (1, 2), (0, 1, 0, 0)), (x, direction), "signs_pooled", "")
-    b.add_node(BinaryConv2d(has_scale=True, activation=elu), (x, weight, vectors[0]), "scaled", "")
+    scaled = BinaryConv2d(padding=(0, 0, 1, 1), has_scale=True, activation=elu)
+    b.add_node(scaled, (x, weight, vectors[0]), "scaled", "")
     matrix = b.add_constant("m", torch.ones(3, b.types[image].shape[3], dtype=torch.int8))
     b.add_node(BinaryDense(False, False, False, False, elu), (image, matrix), "bits", "")
 

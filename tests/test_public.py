@@ -31,6 +31,7 @@ def test_public_names() -> None:
         "load_weights",
         "lower",
         "optimize",
+        "quantization",
         "restore_structure",
         "retrain",
         "save_weights",
@@ -58,7 +59,41 @@ def test_public_names_of_the_packages() -> None:
     ]
     assert sorted(datasets.__all__) == ["Batches", "Split", "cifar10", "digits", "mnist"]
     assert sorted(report.__all__) == ["Accuracy", "Comparison", "Measured", "Profile", "StepTime", "compare", "profile"]
-    for package in (netopt.factorization, datasets, report):
+    assert sorted(netopt.quantization.__all__) == [
+        "ApproxSign",
+        "Binary",
+        "BinaryBlock",
+        "BinaryConnect",
+        "BinaryWeight",
+        "Bop",
+        "Estimator",
+        "FloatWeights",
+        "Identity",
+        "LowBitConv1d",
+        "LowBitConv2d",
+        "LowBitLinear",
+        "RPReLU",
+        "Residual",
+        "ResidualInputs",
+        "ResidualWeights",
+        "STE",
+        "Shift",
+        "SignInputs",
+        "SignWeights",
+        "SwishSign",
+        "Ternary",
+        "TernaryWeights",
+        "XNOR",
+        "binarize",
+        "binarize_convolution",
+        "binarize_weights",
+        "constrain",
+        "convert_to_binary_convolution",
+        "convert_to_native_binary_convolution",
+        "pull_to_signs",
+        "sign",
+    ]
+    for package in (netopt.factorization, netopt.quantization, datasets, report):
         assert all(hasattr(package, name) for name in package.__all__)
 
 
@@ -66,8 +101,8 @@ def test_the_reference_has_every_public_name() -> None:
     """Each with the heading that a reader looks for."""
     page = (Path(__file__).parent.parent / "docs" / "reference.md").read_text()
     headings = set(re.findall(r"heading: netopt\.(.+)", page))
-    wanted = {name for name in netopt.__all__ if name != "factorization"}
-    for package in (netopt.factorization, datasets, report):
+    wanted = {name for name in netopt.__all__ if name not in ("factorization", "quantization")}
+    for package in (netopt.factorization, netopt.quantization, datasets, report):
         wanted |= {f"{package.__name__.removeprefix('netopt.')}.{name}" for name in package.__all__}
     assert headings == wanted
 

@@ -11,8 +11,8 @@ import torch
 from netopt.errors import InvalidArgument
 from netopt.graph import Graph, Node, verify
 from netopt.graph.graph import GraphBuilder
-from netopt.numerics import Int32
-from netopt.ops import Arithmetic, Dense, Pointwise, Reshape, TensorType
+from netopt.numerics import SIGNS, Int32
+from netopt.ops import Arithmetic, Dense, Pointwise, Reshape, Sign, TensorType
 
 RELU = Pointwise("relu")
 
@@ -46,7 +46,18 @@ def _nodes(graph: Graph, *nodes: Node) -> Graph:
     return dataclasses.replace(graph, nodes=nodes)
 
 
+def _of_signs(graph: Graph) -> Graph:
+    """The graph with signs in the place of its only op, and of its output."""
+    types = {**graph.types, "y": TensorType((2, 4), SIGNS)}
+    return dataclasses.replace(_nodes(graph, graph.nodes[0], Node(Sign(), ("d",), "y", "")), types=types)
+
+
 BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
+    "an output of packed signs": (_of_signs, "graph: format of 'y', an input or output: expected float32, found sign"),
+    "an input of packed signs that nothing reads": (
+        lambda g: _typed(dataclasses.replace(g, inputs=("x", "s")), s=TensorType((2, 4), SIGNS)),
+        "graph: format of 's', an input or output: expected float32, found sign",
+    ),
     "a node reads a value of a later node": (
         lambda g: _nodes(g, *reversed(g.nodes)),
         "layer 'act': graph: input 'd' of 'y': expected a value defined before",

@@ -24,7 +24,7 @@ KERNEL = BinaryConv2dKernel()
 RELU = Pointwise("relu")
 ONES = (1, 1, 1, 1)
 # Of which each compiles code.
-few = settings(max_examples=12, derandomize=True, deadline=None)
+few = settings(max_examples=8, derandomize=True, deadline=None)
 
 
 def run(
@@ -230,20 +230,22 @@ def test_every_schedule_that_the_table_offers(name: str, threshold: bool) -> Non
     problem = problem_of(op, tensors, 1, [Layout(True, ONES)], Layout(True), format_)
     table = KERNEL.schedules(problem, cpu_of(name))
     assert len(set(table)) == len(table) == 8
-    for schedule in table if name == "host" else table[::3]:
+    for schedule in table if name == "host" and threshold else table[::3]:
         assert_exact(op, tensors, schedule=schedule, cpu=cpu_of(name))
 
 
-@pytest.mark.parametrize("schedule", [Conv2dSchedule(10, 2, 1, pixels_first=True), Conv2dSchedule(3, 4, 2)], ids=str)
-@pytest.mark.parametrize("threshold", [False, True])
+@pytest.mark.parametrize(
+    ("schedule", "threshold"),
+    [(Conv2dSchedule(10, 2, 1, pixels_first=True), False), (Conv2dSchedule(3, 4, 2), True)],
+    ids=str,
+)
 def test_schedules_of_one_own(schedule: Conv2dSchedule, threshold: bool) -> None:
     op = BinaryConv2d((1, 1), ONES, has_threshold=threshold)
     tensors = with_ends(op, signs(2, 40, 3, 5), signs(70, 40, 3, 3, seed=1))
     assert_exact(op, tensors, schedule=schedule, output=(0, 1, 1, 0))
 
 
-@each_cpu
-@pytest.mark.parametrize("threshold", [False, True])
+@pytest.mark.parametrize(("name", "threshold"), [("host", False), ("host", True), ("AVX2", True)])
 def test_two_threads(name: str, threshold: bool) -> None:
     op = BinaryConv2d((1, 1), ONES, has_threshold=threshold)
     tensors = with_ends(op, signs(1, 64, 16, 12), signs(96, 64, 3, 3, seed=1))

@@ -21,7 +21,7 @@ from tests.tolerance import assert_within
 KERNEL = BinaryDenseKernel()
 RELU = Pointwise("relu")
 # Of which each compiles code.
-few = settings(max_examples=10, derandomize=True, deadline=None)
+few = settings(max_examples=7, derandomize=True, deadline=None)
 
 
 def run(op: BinaryDense, tensors: list[torch.Tensor], **options: Any) -> torch.Tensor:
@@ -119,7 +119,7 @@ def test_every_schedule_that_the_table_offers(rows: int, inputs: str, name: str)
         problem = problem_of(op, tensors, output_format=SIGNS if op.has_threshold else FLOAT32)
         table = KERNEL.schedules(problem, cpu_of(name))
         assert len(set(table)) == len(table) > 1
-        for schedule in table if name == "host" else table[::3]:
+        for schedule in table if name == "host" and op.has_threshold else table[::3]:
             assert_right(op, tensors, schedule=schedule, cpu=cpu_of(name))
 
 

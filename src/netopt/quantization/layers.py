@@ -163,6 +163,10 @@ class _LowBitConv(LowBit):
             return super().forward(x[None])[0]
         return super().forward(x)
 
+    def saved_bytes(self) -> int:
+        # The weights of depthwise convolutions are lowered as floating numbers.
+        return 0 if self.groups > 1 and self.weight.shape[1] == 1 else super().saved_bytes()
+
     def product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         function = F.conv1d if self.axes == 1 else F.conv2d
         if not self.pad_one or self.padding_mode != "zeros":
