@@ -95,6 +95,15 @@ RECIPES = {
         lr=5e-4,
         goes_on="resnet23_binary_weight",
     ),
+    "resnet23_binary_3x3": Recipe(
+        _RESNET23,
+        [XNOR(estimator=ApproxSign(), select=lambda layer: layer.name.endswith("body.2.0"))],
+        _RESNET23,
+        cifar10,
+        _CIFAR,
+        epochs=4,
+        lr=1e-3,
+    ),
     "resnet23_1w1a": Recipe(
         _RESNET23,
         [XNOR(estimator=ApproxSign(), shortcut=True, rprelu=True, two_stages=True)],

@@ -47,9 +47,7 @@ def _of_few_bits(technique: Any) -> nn.Module:
     return trained(result.model)
 
 
-@pytest.mark.parametrize(
-    ("name", "batch"), [*((name, 3) for name in TECHNIQUES), ("Binary", 1), ("BinaryWeight", 1)]
-)
+@pytest.mark.parametrize(("name", "batch"), [*((name, 3) for name in TECHNIQUES), ("Binary", 1), ("BinaryWeight", 1)])
 def test_program_interpreter_and_file_agree_with_the_module(name: str, batch: int, tmp_path: Path) -> None:
     """A sign of a float sum may turn where the sum is 0 but for rounding: none does here, as all stay within 1e-6."""
     model, x = _of_few_bits(TECHNIQUES[name]), images(batch, 3, 8, 8)
@@ -73,7 +71,12 @@ def _binary(batch: int) -> tuple[nn.Module, torch.Tensor]:
     """Signs throughout: sums are whole numbers up to the end."""
     torch.manual_seed(0)
     layers = [conv(3, 40, 3, padding=1), nn.BatchNorm2d(40), conv(40, 64, 3, padding=1), nn.MaxPool2d(2)]
-    layers += [nn.BatchNorm2d(64), conv(64, 64, 3, groups=2, padding=1, pad_one=True), nn.BatchNorm2d(64), conv(64, 5, 1)]
+    layers += [
+        nn.BatchNorm2d(64),
+        conv(64, 64, 3, groups=2, padding=1, pad_one=True),
+        nn.BatchNorm2d(64),
+        conv(64, 5, 1),
+    ]
     return trained(nn.Sequential(*layers)), images(batch, 3, 10, 8)
 
 

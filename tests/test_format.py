@@ -567,9 +567,9 @@ def _with_compressed(small: bytes, compressed: bytes) -> bytes:
         lambda data: b"",
         lambda data: data + b"x",
         lambda data: data + data,
-        lambda data: zlib.decompress(data),
+        zlib.decompress,
         lambda data: data[:-4] + bytes(4),  # another checksum
-        lambda data: zlib.compress(data),
+        zlib.compress,
         lambda data: b"PK" + data,
     ],
 )

@@ -1,4 +1,4 @@
-"""What the tests of kernels on signs share: CPUs whose code the host runs, random signs, and the judgement of floats."""
+"""What the tests of kernels on signs share: CPUs whose code is run, random signs, and the judgement of floats."""
 
 from __future__ import annotations
 

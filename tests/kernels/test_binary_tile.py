@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from netopt.kernels.binary_tile import Unit, _run, fits, join, joined_bytes, pack_panels, parts_of, tiles, unpack_panels
 from netopt.kernels.cpu import Cpu
+from netopt.kernels.formats import Array
 from netopt.numerics import SIGNS
 from netopt.ops import BinaryConv2d, BinaryDense, Layout
 from tests.kernels.binary import AVX2, AVX512, cpu_of, signs
@@ -85,7 +86,11 @@ def test_weights_in_any_order_of_memory() -> None:
 
 
 def test_arrays_joined() -> None:
-    parts = [np.arange(5, dtype=np.uint32), np.arange(64, dtype=np.uint8), np.arange(6, dtype=np.int32).reshape(2, 3)]
+    parts: list[Array] = [
+        np.arange(5, dtype=np.uint32),
+        np.arange(64, dtype=np.uint8),
+        np.arange(6, dtype=np.int32).reshape(2, 3),
+    ]
     joined = join(parts)
     kinds = [(part.shape, part.dtype.type) for part in parts]
     assert joined.size == joined_bytes(*kinds) == 3 * 64

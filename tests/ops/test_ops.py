@@ -131,7 +131,7 @@ def types_of(op: Op, shapes: list[tuple[int, ...]]) -> list[TensorType]:
     """float32, but for the weights of one bit, and signs and whole numbers before thresholds."""
     formats: list[NumberFormat] = [FLOAT32] * len(shapes)
     if isinstance(op, SignPool2d):
-        formats = [SIGNS, SIGN_BITS][: len(shapes)]
+        formats[:2] = [SIGNS, SIGN_BITS][: len(shapes)]
     if isinstance(op, BinaryConv2d | BinaryDense) and len(shapes) > 1:
         formats[1] = SIGN_BITS
         if op.has_threshold:
