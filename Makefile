@@ -76,6 +76,8 @@ results: $(STAMP)
 	$(BIN)/python bench/decompositions.py $(DATA) results --only-train --threads $$(nproc)
 	$(PIN) $(BIN)/python bench/decompositions.py $(DATA) results --only-measure
 	$(PIN) $(BIN)/python bench/decomposition_choices.py $(DATA)
+	$(BIN)/python bench/binary_networks.py $(DATA) results --only-train --threads $$(nproc)
+	$(PIN) $(BIN)/python bench/binary_networks.py $(DATA) results --only-measure
 
 # Each in a venv of its own: they need numpy below 2, and Larq needs TensorFlow with the Keras of before version 3.
 bench-peers: $(PEERS)/.installed $(LARQ)/.installed

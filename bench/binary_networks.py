@@ -91,7 +91,7 @@ RECIPES = {
         _RESNET23,
         cifar10,
         _CIFAR,
-        epochs=4,
+        epochs=2,
         lr=5e-4,
         goes_on="resnet23_binary_weight",
     ),
