@@ -114,14 +114,14 @@ RECIPES = {
         lr=1e-3,
         first_epochs=2,
     ),
-    "vgg_small_half_1w1a": Recipe(
-        partial(zoo.vgg_small, 64),
+    "vgg_small_quarter_1w1a": Recipe(
+        partial(zoo.vgg_small, 32),
         [Binary(normalize=False, select=_inner)],
-        _RESNET23,
+        None,
         cifar10,
         _CIFAR,
-        epochs=4,
-        lr=2e-3,
+        epochs=6,
+        lr=3e-3,
     ),
     "lenet5_binary_conv": Recipe(_LENET5, [XNOR(select="2")], _LENET5, mnist, _MNIST, epochs=15, lr=1e-3),
     "mlp_binary": Recipe(
