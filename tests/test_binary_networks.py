@@ -109,6 +109,9 @@ def test_bfloat16(name: str, tmp_path: Path) -> None:
     program = netopt.lower(model, x, precision="bf16")
     formats = {network.graph.types[node.output].format for node in network.graph.nodes}
     assert BFLOAT16 in formats
+    layers = [node for node in network.graph.nodes if isinstance(node.op, BinaryConv2d | BinaryDense)]
+    ends = {network.graph.types[name].format for node in layers if not node.op.gives_signs for name in node.inputs[2:]}
+    assert ends == {BFLOAT16}, "beside weights of one bit, scales and biases are many of the bytes"
     (golden,) = interpret(network.graph, [x])
     result = program(x)
     assert result.dtype == torch.float32

@@ -158,6 +158,10 @@ def shifted_by_mean(sums: torch.Tensor, layer: nn.Module) -> torch.Tensor:
     return layer(sums) + sums.mean()  # type: ignore[no-any-return]
 
 
+def with_its_sums(sums: torch.Tensor, layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    return sums, layer(sums)
+
+
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
@@ -171,6 +175,8 @@ def shifted_by_mean(sums: torch.Tensor, layer: nn.Module) -> torch.Tensor:
         ),
         # Sums that are read twice are no threshold.
         (lambda m, x: shifted_by_mean(m.one(x), m.last), None),
+        # Nor are those that are an output.
+        (lambda m, x: with_its_sums(m.one(x), m.last), None),
         # A network that ends in a sign gives numbers.
         (lambda m, x: sign(m.one(x)), ["bits sign", "binary_conv2d", "sign"]),
     ],
