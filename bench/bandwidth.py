@@ -8,8 +8,8 @@ import halide as hl
 import numpy as np
 import torch
 
-from netopt.kernels.buffers import aligned_bytes
-from netopt.kernels.cpu import host_cpu
+from netopt.kernels.machine.buffers import aligned_bytes
+from netopt.kernels.machine.cpu import host_cpu
 
 # Bytes that the second-level cache, the last one, and none of the caches of a usual server hold.
 SIZES = {"own cache": 2**19, "shared cache": 2**23, "memory": 2**28}

@@ -39,10 +39,10 @@ from versions import FLOAT32, PYTORCH, Steps, Version, check_close, checked, mea
 
 import netopt
 from netopt.kernels.binary_conv2d import BinaryConv2dKernel
-from netopt.kernels.buffers import aligned_array
 from netopt.kernels.conv2d import Conv2dKernel
-from netopt.kernels.cpu import Cpu, host_cpu
-from netopt.kernels.kernel import Problem
+from netopt.kernels.machine.buffers import aligned_array
+from netopt.kernels.machine.cpu import Cpu, host_cpu
+from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.sign import SignKernel
 from netopt.numerics import FLOAT32 as FLOATS
 from netopt.numerics import SIGN_BITS, SIGNS

@@ -26,10 +26,10 @@ from netopt import zoo
 from netopt.console import render_table
 from netopt.datasets import Batches, Split, cifar10, mnist
 from netopt.files import write_atomically
-from netopt.kernels.cpu import host_cpu
+from netopt.kernels.machine.cpu import host_cpu
 from netopt.quantization import XNOR, ApproxSign, Binary, BinaryConnect, BinaryWeight, Residual, binarize_weights
-from netopt.select import layers_of
 from netopt.timing import interleaved
+from netopt.transform.select import layers_of
 
 RESULTS = Path(__file__).parent / "results" / "binary_networks.json"
 

@@ -21,9 +21,9 @@ import torch
 
 from netopt.console import render_table
 from netopt.files import write_atomically
-from netopt.kernels.binary_tile import Unit
-from netopt.kernels.cpu import Cpu, host_cpu
-from netopt.kernels.formats import Array
+from netopt.kernels.machine.cpu import Cpu, host_cpu
+from netopt.kernels.machine.formats import Array
+from netopt.kernels.parts.binary_tile import Unit
 
 STEPS = 400_000
 PAIRS_OF_BFLOAT16 = ("avx512_zen4", "avx512_sapphirerapids")

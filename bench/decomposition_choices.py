@@ -20,8 +20,8 @@ from netopt import zoo
 from netopt.console import render_table
 from netopt.datasets import cifar10
 from netopt.factorization import CP, EVBMF, ChannelSVD, DepthwiseSVD, SpatialSVD, Tucker, decompose
-from netopt.observe import Observer
-from netopt.select import layers_of
+from netopt.transform.observe import Observer
+from netopt.transform.select import layers_of
 
 
 def inner(layer: netopt.Layer) -> bool:

@@ -23,12 +23,12 @@ from torch import nn
 import netopt
 from netopt import zoo
 from netopt.console import count, render_table
-from netopt.distillation import Distillation
 from netopt.factorization import CP, Budget, SpatialSVD, Tucker, decompose
 from netopt.files import write_atomically
-from netopt.kernels.cpu import host_cpu
+from netopt.kernels.machine.cpu import host_cpu
 from netopt.report import Accuracy
 from netopt.timing import interleaved
+from netopt.training.distillation import Distillation
 
 RESULTS = Path(__file__).parent / "results" / "decompositions.json"
 METHODS = {"Tucker": Tucker, "CP": CP, "SpatialSVD": SpatialSVD}

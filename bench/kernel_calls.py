@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import halide as hl
 
-from netopt.kernels.buffers import aligned_array
-from netopt.kernels.cpu import Cpu, host_cpu
-from netopt.kernels.formats import Array
-from netopt.kernels.kernel import Kernel, Problem
+from netopt.kernels.machine.buffers import aligned_array
+from netopt.kernels.machine.cpu import Cpu, host_cpu
+from netopt.kernels.machine.formats import Array
+from netopt.kernels.machine.kernel import Kernel, Problem
 
 
 def without_avx512() -> Cpu:

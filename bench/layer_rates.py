@@ -24,10 +24,10 @@ from table import Row, merge
 
 import netopt
 from netopt.console import render_table
-from netopt.kernels.tune import STREAMED_BYTES
-from netopt.program import Program
+from netopt.kernels.machine.tune import STREAMED_BYTES
+from netopt.program.program import Program
+from netopt.program.step import shape_text
 from netopt.report import StepTime, profile
-from netopt.step import shape_text
 
 
 def main() -> None:

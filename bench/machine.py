@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from netopt.kernels.cpu import host_cpu
+from netopt.kernels.machine.cpu import host_cpu
 
 PACKAGES = ("netopt", "halide", "torch", "onnxruntime", "openvino", "nncf")
 

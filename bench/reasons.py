@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from netopt.kernels.cpu import host_cpu
-from netopt.kernels.tile import TileSchedule, bands_of
+from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.parts.tile import TileSchedule, bands_of
 from netopt.ops import Conv2d, Dense, TorchRegion, Winograd2d
+from netopt.program.step import Step
 from netopt.report import StepTime
-from netopt.step import Step
 
 # A call into compiled code from Python takes about this much; a step below twice as much is mostly that.
 CALL_MS = 0.0008

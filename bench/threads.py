@@ -22,9 +22,9 @@ from table import Row, merge, row
 
 import netopt
 from netopt.console import render_table
-from netopt.program import Program
+from netopt.program.program import Program
+from netopt.program.step import shape_text
 from netopt.report import profile
-from netopt.step import shape_text
 from netopt.timing import interleaved
 
 

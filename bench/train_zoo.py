@@ -19,7 +19,7 @@ from torch import nn
 import netopt
 from netopt import zoo
 from netopt.datasets import Batches, Split, cifar10, mnist
-from netopt.kernels.cpu import host_cpu
+from netopt.kernels.machine.cpu import host_cpu
 from netopt.report import Accuracy
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from worker import Worker
 
 from netopt.console import render_table
-from netopt.program import Program
+from netopt.program.program import Program
 from netopt.timing import SelfTimed, interleaved
 
 FLOAT32, PYTORCH = "netopt float32", "PyTorch"

@@ -11,7 +11,7 @@ from torch import nn
 import netopt
 from netopt.datasets import Split, digits
 from netopt.factorization import SVD
-from netopt.kernels.cpu import host_cpu
+from netopt.kernels.machine.cpu import host_cpu
 from netopt.report import compare
 from netopt.zoo import mlp
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from netopt.format import Network
 from netopt.graph import Graph, interpret
-from netopt.lower import prepare
 from netopt.numerics import SIGNS
-from netopt.program import Program
+from netopt.program.file import Network
+from netopt.program.lower import prepare
+from netopt.program.program import Program
 from netopt.quantization import LowBitConv1d, LowBitConv2d, LowBitLinear, SignInputs, SignWeights
-from netopt.quantization.forms import WeightForm
+from netopt.quantization.signs.forms import WeightForm
 
 
 class Model(nn.Module):

@@ -11,11 +11,11 @@ from torch import nn
 
 import netopt
 from netopt.graph import interpret
-from netopt.kernels.cpu import host_cpu
-from netopt.lower import prepare
+from netopt.kernels.machine.cpu import host_cpu
 from netopt.numerics import BFLOAT16, SIGNS
 from netopt.ops import BinaryConv2d, BinaryDense
-from netopt.program import Program
+from netopt.program.lower import prepare
+from netopt.program.program import Program
 from netopt.quantization import XNOR, Binary, BinaryConnect, BinaryWeight, Residual, Ternary
 from tests.binary_layers import assert_close, conv, images, labels, trained
 

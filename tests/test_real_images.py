@@ -15,7 +15,7 @@ import netopt
 from netopt import zoo
 from netopt.datasets import cifar10, mnist
 from netopt.graph import capture, run_passes
-from netopt.kernels.cpu import host_cpu
+from netopt.kernels.machine.cpu import host_cpu
 from tests.test_zoo import randomized
 from tests.tolerance import assert_within, judge
 

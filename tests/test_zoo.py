@@ -11,8 +11,8 @@ from torch import nn
 import netopt
 from netopt import InvalidArgument, zoo
 from netopt.graph import capture, run_passes
-from netopt.lower import prepare
 from netopt.ops import Concat, Relayout
+from netopt.program.lower import prepare
 from netopt.zoo import mlp
 from tests.tolerance import assert_within, judge
 

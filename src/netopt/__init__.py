@@ -1,17 +1,22 @@
 """netopt: make trained PyTorch networks smaller and faster on CPUs, and prove it."""
 
-from netopt import factorization, quantization
-from netopt.cost import Cost
-from netopt.distillation import Distillation
-from netopt.errors import FileFormatError, InvalidArgument, InvalidType, NetoptError, UnsupportedModel
-from netopt.layer_report import Report
-from netopt.lower import lower
-from netopt.optimize import Optimized, optimize
-from netopt.program import Program, load
-from netopt.retrain import retrain
-from netopt.select import Layer
-from netopt.structure import load_weights, restore_structure, save_weights, structure_of
-from netopt.technique import Keep, Proposal, Technique
+from typing import TYPE_CHECKING
+
+from netopt.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from netopt import datasets, factorization, quantization, report, zoo
+    from netopt.errors import FileFormatError, InvalidArgument, InvalidType, NetoptError, UnsupportedModel
+    from netopt.program.lower import lower
+    from netopt.program.program import Program, load
+    from netopt.training.distillation import Distillation
+    from netopt.training.retrain import retrain
+    from netopt.transform.cost import Cost
+    from netopt.transform.layer_report import Report
+    from netopt.transform.select import Layer
+    from netopt.transform.structure_file import load_weights, restore_structure, save_weights, structure_of
+    from netopt.transform.technique import Keep, Proposal, Technique
+    from netopt.verbs.optimize import Optimized, optimize
 
 __version__ = "0.1.0"
 
@@ -30,14 +35,39 @@ __all__ = [
     "Report",
     "Technique",
     "UnsupportedModel",
+    "datasets",
     "factorization",
     "load",
     "load_weights",
     "lower",
     "optimize",
     "quantization",
+    "report",
     "restore_structure",
     "retrain",
     "save_weights",
     "structure_of",
+    "zoo",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "netopt.datasets": (),
+        "netopt.errors": ("FileFormatError", "InvalidArgument", "InvalidType", "NetoptError", "UnsupportedModel"),
+        "netopt.factorization": (),
+        "netopt.program.lower": ("lower",),
+        "netopt.program.program": ("Program", "load"),
+        "netopt.quantization": (),
+        "netopt.report": (),
+        "netopt.training.distillation": ("Distillation",),
+        "netopt.training.retrain": ("retrain",),
+        "netopt.transform.cost": ("Cost",),
+        "netopt.transform.layer_report": ("Report",),
+        "netopt.transform.select": ("Layer",),
+        "netopt.transform.structure_file": ("load_weights", "restore_structure", "save_weights", "structure_of"),
+        "netopt.transform.technique": ("Keep", "Proposal", "Technique"),
+        "netopt.verbs.optimize": ("Optimized", "optimize"),
+        "netopt.zoo": (),
+    },
+)

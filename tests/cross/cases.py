@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from netopt.kernels.kernel import Problem
+from netopt.kernels.machine.kernel import Problem
 from netopt.numerics import FLOAT32, INT32, SIGN_BITS, SIGNS, NumberFormat, Shape
 from netopt.ops import CHANNELS_LAST, BinaryConv2d, BinaryDense, Layout, Op, Pointwise, Sign, SignPool2d, TensorType
 from netopt.ops.spatial import Sides

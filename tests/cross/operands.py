@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from netopt.kernels.compile import KERNELS
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.formats import Array
-from netopt.kernels.kernel import Problem, Schedule
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Array
+from netopt.kernels.machine.kernel import Problem, Schedule
+from netopt.kernels.registry import KERNELS
 from netopt.numerics import FLOAT32, INT32, Shape, pack_signs
 from netopt.numerics import Sign as SignFormat
 from netopt.ops import BinaryConv2d, BinaryDense, Sign, TensorType

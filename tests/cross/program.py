@@ -14,11 +14,11 @@ import halide as hl
 import numpy as np
 from numpy.typing import NDArray
 
-from netopt.kernels.buffers import aligned_bytes, array_at, array_bytes
-from netopt.kernels.compile import KERNELS
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.formats import Array
-from netopt.kernels.kernel import Call, Problem, Schedule
+from netopt.kernels.machine.buffers import aligned_bytes, array_at, array_bytes
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Array
+from netopt.kernels.machine.kernel import Call, Problem, Schedule
+from netopt.kernels.registry import KERNELS
 from netopt.numerics import ALIGNMENT
 from tests.cross.operands import argument, values_of
 from tests.cross.targets import CrossTarget

@@ -12,7 +12,7 @@ from torch import nn
 from netopt import Layer
 from netopt.factorization import CP, ChannelSVD, DepthwiseSVD, FactoredConv, SpatialSVD, Tucker
 from netopt.factorization.convolution import ConvFactorization
-from netopt.technique import Keep, Proposal
+from netopt.transform.technique import Keep, Proposal
 
 METHODS: dict[str, Callable[..., ConvFactorization]] = {
     "Tucker": Tucker,

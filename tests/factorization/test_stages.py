@@ -15,7 +15,7 @@ from torch import nn
 from netopt import FileFormatError, optimize
 from netopt.factorization import CP, FactoredConv, Tucker
 from netopt.factorization.geometry import Geometry
-from netopt.structure import load_weights, restore_structure, save_weights, structure_of
+from netopt.transform.structure_file import load_weights, restore_structure, save_weights, structure_of
 from tests.factorization.methods import LAYERS, METHODS, PAIRS, factored, inputs_of, relative
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")

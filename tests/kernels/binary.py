@@ -8,7 +8,7 @@ import halide as hl
 import pytest
 import torch
 
-from netopt.kernels.cpu import Cpu, host_cpu
+from netopt.kernels.machine.cpu import Cpu, host_cpu
 from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat
 from netopt.ops import BinaryConv2d, BinaryDense
 from tests.kernels.images import randn

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from netopt.kernels.kernel import Schedule
+from netopt.kernels.machine.kernel import Schedule
 from netopt.ops import CHANNELS_LAST, Conv2d, ConvTranspose2d, Layout, TensorType, Winograd2d
 from netopt.ops.spatial import Sides
 from tests.kernels.harness import run_kernel

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from netopt.graph.graph import DTYPES
-from netopt.kernels.buffers import aligned_array, aligned_bytes, array_at, array_bytes, strides_of
-from netopt.kernels.compile import KERNELS, bind_kernel
-from netopt.kernels.cpu import Cpu, host_cpu
-from netopt.kernels.formats import Array, to_array, to_tensor
-from netopt.kernels.kernel import Problem, Schedule
+from netopt.kernels.machine.buffers import aligned_array, aligned_bytes, array_at, array_bytes, strides_of
+from netopt.kernels.machine.compile import bind_kernel
+from netopt.kernels.machine.cpu import Cpu, host_cpu
+from netopt.kernels.machine.formats import Array, to_array, to_tensor
+from netopt.kernels.machine.kernel import Problem, Schedule
+from netopt.kernels.registry import KERNELS
 from netopt.numerics import (
     BFLOAT16,
     FLOAT32,
@@ -157,7 +158,7 @@ def run_kernel(
     scratch = aligned_array((scratch_bytes // 4,)) if scratch_bytes else None
     if scratch is not None:
         scratch[...] = np.nan
-    for function, each in bind_kernel(problem, schedule, cpu, arrays, scratch):
+    for function, each in bind_kernel(KERNELS[type(problem.op)], problem, schedule, cpu, arrays, scratch):
         function(*(hl.Buffer(array) for array in each))
     words = arrays[-1].copy()
     result = signs_from_words(words, problem.output) if output_format == SIGNS else to_tensor(words)

@@ -10,8 +10,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from netopt.kernels.binary_conv2d import BinaryConv2dKernel
-from netopt.kernels.conv2d_size import Conv2dSchedule
-from netopt.kernels.cpu import Cpu, host_cpu
+from netopt.kernels.machine.cpu import Cpu, host_cpu
+from netopt.kernels.parts.conv2d_size import Conv2dSchedule
 from netopt.numerics import BFLOAT16, FLOAT32, SIGNS
 from netopt.ops import ROW_MAJOR, BinaryConv2d, Layout, Pointwise
 from netopt.ops.spatial import Sides

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.kernels.binary_dense import BinaryDenseKernel
-from netopt.kernels.cpu import Cpu, host_cpu
+from netopt.kernels.machine.cpu import Cpu, host_cpu
 from netopt.numerics import BFLOAT16, FLOAT32, SIGNS
 from netopt.ops import BinaryDense, Pointwise
 from tests.kernels.binary import AVX2, cpu_of, each_cpu, expected_signs, judge, signs, with_ends

@@ -9,8 +9,8 @@ import pytest
 
 from netopt.kernels import choose_convolution as module
 from netopt.kernels.choose_convolution import choose_convolution
-from netopt.kernels.cpu import host_cpu
-from netopt.kernels.tune import cache_file
+from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.machine.tune import cache_file
 from netopt.ops import Conv2d, Pointwise, TensorType, Winograd2d
 
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.kernels.compile import KERNELS
-from netopt.kernels.conv2d_size import Conv2dSchedule
-from netopt.kernels.cpu import Cpu, host_cpu
+from netopt.kernels.machine.cpu import Cpu, host_cpu
+from netopt.kernels.parts.conv2d_size import Conv2dSchedule
+from netopt.kernels.registry import KERNELS
 from netopt.ops import CHANNELS_LAST, Conv2d, Layout, Pointwise
 from tests.kernels.convolutions import assert_matches, with_ends
 from tests.kernels.harness import assert_packing_is_undone, problem_of, run_kernel

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.kernels.compile import KERNELS
-from netopt.kernels.cpu import host_cpu
+from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.registry import KERNELS
 from netopt.ops import CHANNELS_LAST, ConvTranspose2d, Layout, Pointwise
 from tests.kernels.convolutions import assert_matches, run, with_ends
 from tests.kernels.harness import assert_packing_is_undone, problem_of

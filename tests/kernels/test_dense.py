@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.kernels.compile import KERNELS
-from netopt.kernels.cpu import Cpu, host_cpu
-from netopt.kernels.tile import TileSchedule
+from netopt.kernels.machine.cpu import Cpu, host_cpu
+from netopt.kernels.parts.tile import TileSchedule
+from netopt.kernels.registry import KERNELS
 from netopt.ops import Dense, Pointwise
 from tests.kernels.harness import assert_packing_is_undone, problem_of, run_kernel
 from tests.tolerance import assert_within, judge_op

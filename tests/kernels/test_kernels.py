@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.kernels import arithmetic, pointwise
-from netopt.kernels.compile import KERNELS
-from netopt.kernels.cpu import host_cpu
+from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.registry import KERNELS
 from netopt.ops import OPS, Arithmetic, Concat, LayerNorm, Op, Permute, Pointwise, Slice, Softmax
 from netopt.ops import arithmetic as arithmetic_op
 from netopt.ops import pointwise as pointwise_op

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from netopt.kernels.buffers import aligned_array
-from netopt.kernels.formats import to_array, to_tensor
 from netopt.kernels.load_input import loader_of
+from netopt.kernels.machine.buffers import aligned_array
+from netopt.kernels.machine.formats import to_array, to_tensor
 from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat
 from netopt.ops import Layout, TensorType
 from tests.kernels.harness import from_memory

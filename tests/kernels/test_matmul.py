@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.graph import Graph, Node
-from netopt.kernels.compile import KERNELS
-from netopt.kernels.cpu import host_cpu
-from netopt.kernels.kernel import Schedule
+from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.machine.kernel import Schedule
+from netopt.kernels.registry import KERNELS
 from netopt.ops import Matmul, TensorType, View
 from tests.kernels.harness import problem_of, run_kernel
 from tests.tolerance import assert_within, judge

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.kernels.compile import KERNELS
-from netopt.kernels.cpu import host_cpu
+from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.registry import KERNELS
 from netopt.numerics import SIGNS
 from netopt.ops import Layout, SignPool2d
 from tests.kernels.binary import cpu_of, each_cpu, signs

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.kernels.compile import KERNELS
-from netopt.kernels.cpu import host_cpu
-from netopt.kernels.tile import TileSchedule
+from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.parts.tile import TileSchedule
+from netopt.kernels.registry import KERNELS
 from netopt.ops import CHANNELS_LAST, Layout, Pointwise, TensorType, Winograd2d
 from netopt.ops import winograd2d as ops_winograd2d
 from netopt.ops.winograd2d import transform_weight

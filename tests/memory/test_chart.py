@@ -10,10 +10,10 @@ from torch import nn
 
 import netopt
 from netopt import zoo
-from netopt.format import read_network
-from netopt.lower import prepare
 from netopt.memory import MemoryPlan
 from netopt.memory.chart import Stay, Timeline, draw
+from netopt.program.file import read_network
+from netopt.program.lower import prepare
 
 TIMELINE = Timeline(
     (Stay(("x", "flat"), 0, 128, 0, 1), Stay(("y",), 128, 64, 1, 3), Stay(("z",), 0, 1024, 2, 3)),

@@ -6,9 +6,9 @@ from torch import nn
 import netopt
 from netopt import zoo
 from netopt.graph import Graph, capture, run_passes
-from netopt.lower import prepare
 from netopt.memory import concats_for_memory, order_for_memory, plan_memory
 from netopt.ops import Concat
+from netopt.program.lower import prepare
 from tests.tolerance import assert_within, judge
 
 

@@ -15,11 +15,11 @@ from torch import nn
 import netopt
 from netopt.graph import Graph, verify
 from netopt.graph.graph import GraphBuilder
-from netopt.lower import prepare
 from netopt.memory import check_plan, order, order_for_memory, plan_memory
 from netopt.memory.lifetimes import blocks_of
 from netopt.memory.plan import lower_bound
 from netopt.ops import Arithmetic, Concat, Dense, Op, Permute, Pointwise, Reshape, Slice, TensorType
+from netopt.program.lower import prepare
 
 
 class Branches(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 
 import netopt
 from netopt import zoo
-from netopt.program import Program
+from netopt.program.program import Program
 from netopt.report import profile
 from tests.networks import NETWORKS, TwoInputs
 

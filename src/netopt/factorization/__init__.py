@@ -1,14 +1,19 @@
 """Techniques that replace layers by several thinner ones."""
 
+from typing import TYPE_CHECKING
+
 from netopt.factorization.channel import ChannelSVD
 from netopt.factorization.cp import CP
-from netopt.factorization.decompose import decompose
 from netopt.factorization.dense import SVD, FactoredDense, factor_dense, svd_factors
 from netopt.factorization.depthwise import DepthwiseSVD
 from netopt.factorization.ranks import EVBMF, Budget, Energy
 from netopt.factorization.spatial import SpatialSVD
 from netopt.factorization.stages import FactoredConv
 from netopt.factorization.tucker import Tucker
+from netopt.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from netopt.verbs.decompose import decompose
 
 __all__ = [
     "CP",
@@ -26,3 +31,6 @@ __all__ = [
     "factor_dense",
     "svd_factors",
 ]
+
+# A verb stands above the techniques that it applies.
+__getattr__, __dir__ = lazy_names(__name__, {"netopt.verbs.decompose": ("decompose",)})

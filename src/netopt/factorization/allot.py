@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from netopt.cost import Cost
 from netopt.errors import InvalidArgument
 from netopt.factorization.ranks import Budget, Ranks
-from netopt.select import Layer
+from netopt.transform.cost import Cost
+from netopt.transform.select import Layer
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from netopt.factorization.convolution import ConvDecomposition, ConvFactorizatio
 from netopt.factorization.moments import principal_components
 from netopt.factorization.ranks import Ranks
 from netopt.factorization.stages import Stage
-from netopt.select import Layer
+from netopt.transform.select import Layer
 
 
 @dataclass(frozen=True, kw_only=True)

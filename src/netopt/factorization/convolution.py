@@ -11,7 +11,6 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from netopt.cost import Cost
 from netopt.factorization.decomposition import Decomposition, Factorization, inherit_with_bias
 from netopt.factorization.geometry import Geometry, blocks_of, finite_weight
 from netopt.factorization.moments import (
@@ -24,7 +23,8 @@ from netopt.factorization.moments import (
 )
 from netopt.factorization.ranks import Ranks
 from netopt.factorization.stages import FactoredConv, Stage, composed
-from netopt.select import Layer
+from netopt.transform.cost import Cost
+from netopt.transform.select import Layer
 
 
 class ConvDecomposition(Decomposition):

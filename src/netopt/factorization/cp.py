@@ -19,7 +19,7 @@ from netopt.factorization.convolution import ConvDecomposition, ConvFactorizatio
 from netopt.factorization.cp_als import cp_error, cp_factors
 from netopt.factorization.ranks import Ranks
 from netopt.factorization.stages import Stage
-from netopt.select import Layer
+from netopt.transform.select import Layer
 
 # Alternating steps with which losses at many ranks are estimated.
 _QUICK = 8

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from netopt.cost import Cost
 from netopt.errors import InvalidArgument, InvalidType
 from netopt.factorization.allot import Choice, allot
 from netopt.factorization.ranks import (
@@ -30,8 +29,9 @@ from netopt.factorization.ranks import (
     rank_for_fraction,
     rounded,
 )
-from netopt.select import Layer
-from netopt.technique import Keep, Proposal, Technique, inherit
+from netopt.transform.cost import Cost
+from netopt.transform.select import Layer
+from netopt.transform.technique import Keep, Proposal, Technique, inherit
 
 
 class Decomposition(ABC):

@@ -13,17 +13,17 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from netopt.cost import Cost
 from netopt.errors import FileFormatError, InvalidArgument, InvalidType
 from netopt.factorization.decomposition import Decomposition, Factorization, inherit_with_bias
 from netopt.factorization.geometry import finite_weight
 from netopt.factorization.moments import moment_of_dense, principal_components, relative_error, root_ratio
 from netopt.factorization.ranks import Ranks, check_rank
 from netopt.factorization.truncate import truncated
-from netopt.select import Layer, Predicate, Selection
-from netopt.structure import Structured
-from netopt.technique import Proposal, Technique
-from netopt.transform import transform
+from netopt.transform.apply import transform
+from netopt.transform.cost import Cost
+from netopt.transform.select import Layer, Predicate, Selection
+from netopt.transform.structure_file import Structured
+from netopt.transform.technique import Proposal, Technique
 
 Factors = tuple[torch.Tensor, torch.Tensor]
 

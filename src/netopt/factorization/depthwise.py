@@ -18,8 +18,8 @@ from netopt.factorization.moments import roots
 from netopt.factorization.ranks import Ranks
 from netopt.factorization.stages import Stage
 from netopt.factorization.truncate import truncated
-from netopt.select import Layer
-from netopt.technique import Keep
+from netopt.transform.select import Layer
+from netopt.transform.technique import Keep
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
 from netopt.factorization.geometry import Geometry
-from netopt.select import Layer
+from netopt.transform.select import Layer
 
 # Directions that the inputs hardly take get this share of the mean of all, so that roots can be inverted.
 _FLOOR = 1e-3

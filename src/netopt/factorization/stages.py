@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from netopt.errors import FileFormatError
-from netopt.structure import Structured
+from netopt.transform.structure_file import Structured
 
 _TYPES: dict[tuple[int, bool], type[nn.modules.conv._ConvNd]] = {
     (1, False): nn.Conv1d,

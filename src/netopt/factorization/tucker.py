@@ -17,7 +17,7 @@ from netopt.factorization.ranks import Ranks, check_rank
 from netopt.factorization.stages import Stage
 from netopt.factorization.tensorly_calls import tucker_factors
 from netopt.factorization.truncate import truncated
-from netopt.select import Layer
+from netopt.transform.select import Layer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from netopt.graph.fallback import Region, can_leave, import_region, plan_fallbac
 from netopt.graph.graph import Graph, GraphBuilder
 from netopt.graph.import_call import FALLBACK, import_call, layer_of
 from netopt.graph.side_effects import unchanged_attributes
-from netopt.graph.structure import Structure
+from netopt.graph.signature import Structure
 from netopt.graph.verify import verify
 from netopt.ops import TensorType
 

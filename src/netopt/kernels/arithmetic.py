@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import halide as hl
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.elementwise import build_on_images, image_shapes, is_flat
-from netopt.kernels.formats import stored
-from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
-from netopt.kernels.math import maximum, minimum
-from netopt.kernels.parallel import split_rows, vectorize_and_split
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import stored
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.parts.elementwise import build_on_images, image_shapes, is_flat
+from netopt.kernels.parts.math import maximum, minimum
+from netopt.kernels.parts.parallel import split_rows, vectorize_and_split
 from netopt.numerics import Shape
 from netopt.ops import Arithmetic
 

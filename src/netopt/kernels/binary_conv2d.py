@@ -24,16 +24,16 @@ from collections.abc import Sequence
 import halide as hl
 import numpy as np
 
-from netopt.kernels.binary_conv2d_size import BinarySize
-from netopt.kernels.binary_tile import Word, binary_sum, join, pack_panels, parts_of, unpack_panels
 from netopt.kernels.conv2d import Conv2dKernel, build_direct
-from netopt.kernels.conv2d_size import Conv2dSchedule, ImageSize, Strip, source_at, strips_of
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.formats import Array, Source, storage_type
-from netopt.kernels.fused_end import finish
-from netopt.kernels.kernel import Call, Kernel, Pipeline, Problem, fix_output, float_input, part_input
-from netopt.kernels.spatial import zero_halo
-from netopt.kernels.tile import Band, bands_of, share_evenly
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Array, Source, storage_type
+from netopt.kernels.machine.kernel import Call, Kernel, Pipeline, Problem, fix_output, float_input, part_input
+from netopt.kernels.parts.binary_conv2d_size import BinarySize
+from netopt.kernels.parts.binary_tile import Word, binary_sum, join, pack_panels, parts_of, unpack_panels
+from netopt.kernels.parts.conv2d_size import Conv2dSchedule, ImageSize, Strip, source_at, strips_of
+from netopt.kernels.parts.epilogue import finish
+from netopt.kernels.parts.spatial import zero_halo
+from netopt.kernels.parts.tile import Band, bands_of, share_evenly
 from netopt.numerics import FLOAT32, Shape
 from netopt.ops import BinaryConv2d, Conv2d
 

@@ -18,13 +18,13 @@ from functools import partial
 import halide as hl
 import numpy as np
 
-from netopt.kernels.binary_tile import ByteSum, Unit, Word, binary_sum, fits, pack_panels, tiles, unpack_panels
-from netopt.kernels.cpu import Cpu
 from netopt.kernels.dense import DenseKernel, build_dense
-from netopt.kernels.formats import Array, Source, storage_type
-from netopt.kernels.fused_end import finish
-from netopt.kernels.kernel import Call, Kernel, Pipeline, Problem, fix_output, float_input, part_input
-from netopt.kernels.tile import Band, TileSchedule, TileSum, bands_of, share_tiles
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Array, Source, storage_type
+from netopt.kernels.machine.kernel import Call, Kernel, Pipeline, Problem, fix_output, float_input, part_input
+from netopt.kernels.parts.binary_tile import ByteSum, Unit, Word, binary_sum, fits, pack_panels, tiles, unpack_panels
+from netopt.kernels.parts.epilogue import finish
+from netopt.kernels.parts.tile import Band, TileSchedule, TileSum, bands_of, share_tiles
 from netopt.numerics import FLOAT32, SIGNS, Shape
 from netopt.ops import BinaryDense, Dense
 

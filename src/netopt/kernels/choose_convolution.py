@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Problem
-from netopt.kernels.tune import Workload, fastest, tune
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.kernel import Problem
+from netopt.kernels.machine.tune import Workload, fastest, tune
+from netopt.kernels.registry import KERNELS
 from netopt.numerics import BFLOAT16, FLOAT32
 from netopt.ops import Conv2d, Layout, TensorType, Winograd2d
 from netopt.ops.winograd2d import TRANSFORMS
@@ -54,7 +55,10 @@ def choose_convolution(
     """
     candidates: list[Conv2d | Winograd2d] = [op]
     candidates += [Winograd2d(m, op.padding, op.has_bias, op.has_residual, op.activation) for m in TRANSFORMS]
-    workloads = [Workload(_problem(c, inputs, output, threads, narrow), _constants(op), streamed) for c in candidates]
+    workloads = [
+        Workload(KERNELS[type(c)], _problem(c, inputs, output, threads, narrow), _constants(op), streamed)
+        for c in candidates
+    ]
     if tuned:
         tune(workloads, cpu)
     winner = fastest(workloads, cpu, tuned)

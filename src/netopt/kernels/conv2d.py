@@ -37,15 +37,15 @@ from functools import partial
 import halide as hl
 import numpy as np
 
-from netopt.kernels.conv2d_size import Conv2dSchedule, ImageSize, Strip, source_at, strips_of, tiles_of
-from netopt.kernels.cpu import Cpu
 from netopt.kernels.depthwise import depthwise, depthwise_schedules
-from netopt.kernels.formats import Array, Source, storage_type
-from netopt.kernels.fused_end import finish
-from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
-from netopt.kernels.pairs import in_pair, paired, product, unpaired
-from netopt.kernels.spatial import zero_halo
-from netopt.kernels.tile import TileSum, bands_of, is_avx512, share_evenly
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Array, Source, storage_type
+from netopt.kernels.machine.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.parts.conv2d_size import Conv2dSchedule, ImageSize, Strip, source_at, strips_of, tiles_of
+from netopt.kernels.parts.epilogue import finish
+from netopt.kernels.parts.pairs import in_pair, paired, product, unpaired
+from netopt.kernels.parts.spatial import zero_halo
+from netopt.kernels.parts.tile import TileSum, bands_of, is_avx512, share_evenly
 from netopt.numerics import Shape
 from netopt.ops import Conv2d
 

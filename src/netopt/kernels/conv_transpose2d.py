@@ -23,12 +23,12 @@ from collections.abc import Sequence
 import halide as hl
 import numpy as np
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.formats import Array, Source
-from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Array, Source
+from netopt.kernels.machine.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.parts.spatial import channels_last, zero_halo
+from netopt.kernels.parts.tile import Band, TileSchedule, TileSum, bands_of, share_tiles, tile_schedules
 from netopt.kernels.pointwise import apply_pointwise
-from netopt.kernels.spatial import channels_last, zero_halo
-from netopt.kernels.tile import Band, TileSchedule, TileSum, bands_of, share_tiles, tile_schedules
 from netopt.numerics import Shape
 from netopt.ops import ConvTranspose2d
 from netopt.ops.conv_transpose2d import Phase

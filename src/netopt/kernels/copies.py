@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import halide as hl
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.elementwise import image_shapes
-from netopt.kernels.formats import stored
-from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, float_input
-from netopt.kernels.parallel import vectorize_and_split
-from netopt.kernels.spatial import SpatialInput, SpatialOutput
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import stored
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, float_input
+from netopt.kernels.parts.elementwise import image_shapes
+from netopt.kernels.parts.parallel import vectorize_and_split
+from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
 from netopt.numerics import Shape
 from netopt.ops import Concat, Expand, Permute, Slice
 

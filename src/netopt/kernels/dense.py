@@ -27,12 +27,12 @@ from dataclasses import dataclass
 import halide as hl
 import numpy as np
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.formats import Array, Source, storage_type
-from netopt.kernels.fused_end import finish
-from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
-from netopt.kernels.pairs import in_pair, paired, product, unpaired
-from netopt.kernels.tile import TileSchedule, TileSum, bands_of, share_tiles, tiles_by_cost
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Array, Source, storage_type
+from netopt.kernels.machine.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.parts.epilogue import finish
+from netopt.kernels.parts.pairs import in_pair, paired, product, unpaired
+from netopt.kernels.parts.tile import TileSchedule, TileSum, bands_of, share_tiles, tiles_by_cost
 from netopt.numerics import BFLOAT16, Shape
 from netopt.ops import Dense
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import halide as hl
 
-from netopt.kernels.conv2d_size import Conv2dSchedule, ImageSize, source_at
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.formats import Source, storage_type, stored
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Source, storage_type, stored
+from netopt.kernels.parts.conv2d_size import Conv2dSchedule, ImageSize, source_at
+from netopt.kernels.parts.spatial import zero_halo
+from netopt.kernels.parts.tile import bands_of, is_avx512, share_evenly
 from netopt.kernels.pointwise import apply_pointwise
-from netopt.kernels.spatial import zero_halo
-from netopt.kernels.tile import bands_of, is_avx512, share_evenly
 
 # Elements of a depthwise window that are written out at most (7 x 7), so that code and compile time stay bounded.
 _UNROLLED_WINDOW = 49

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import halide as hl
 import torch
 
-from netopt.kernels.compile import bind_kernel
-from netopt.kernels.cpu import host_cpu
-from netopt.kernels.formats import Array
-from netopt.kernels.kernel import Problem, Schedule
+from netopt.kernels.machine.compile import bind_kernel
+from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.machine.formats import Array
+from netopt.kernels.machine.kernel import Problem, Schedule
+from netopt.kernels.relayout import RelayoutKernel
 from netopt.numerics import ALIGNMENT
 from netopt.ops import Relayout, TensorType
 
@@ -27,7 +28,7 @@ def loader_of(type_: TensorType, place: Array) -> Callable[[torch.Tensor], None]
     """
     given = torch.zeros(type_.shape)
     problem = Problem(Relayout(), (TensorType(type_.shape),), type_)
-    [(function, _)] = bind_kernel(problem, Schedule(), host_cpu(), [given.numpy(), place])
+    [(function, _)] = bind_kernel(RelayoutKernel(), problem, Schedule(), host_cpu(), [given.numpy(), place])
     target = hl.Buffer(place)
 
     def load(tensor: torch.Tensor) -> None:

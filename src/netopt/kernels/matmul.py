@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import halide as hl
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import OnePipeline, Pipeline, Problem, Schedule, fix_output, float_input
-from netopt.kernels.tile import Band, TileSchedule, TileSum, share_tiles
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.kernel import OnePipeline, Pipeline, Problem, Schedule, fix_output, float_input
+from netopt.kernels.parts.tile import Band, TileSchedule, TileSum, share_tiles
 from netopt.numerics import Shape
 from netopt.ops import Matmul
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import halide as hl
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.elementwise import image_shapes
-from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
-from netopt.kernels.spatial import SpatialInput, SpatialOutput
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.parts.elementwise import image_shapes
+from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
 from netopt.numerics import Shape
 from netopt.ops import Pad
 

@@ -13,11 +13,11 @@ from collections.abc import Callable
 
 import halide as hl
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule
-from netopt.kernels.math import at_least
-from netopt.kernels.parallel import split_rows
-from netopt.kernels.spatial import SpatialInput, SpatialOutput, channels_last
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule
+from netopt.kernels.parts.math import at_least
+from netopt.kernels.parts.parallel import split_rows
+from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput, channels_last
 from netopt.numerics import Shape
 from netopt.ops import Pool2d, SpatialMean, TensorType
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import halide as hl
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
-from netopt.kernels.math import maximum, minimum
-from netopt.kernels.parallel import split_rows
-from netopt.kernels.rows import reduce_rows
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.parts.math import maximum, minimum
+from netopt.kernels.parts.parallel import split_rows
+from netopt.kernels.parts.rows import reduce_rows
 from netopt.numerics import Shape
 from netopt.ops import Reduce
 

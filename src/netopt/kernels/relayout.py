@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import halide as hl
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.formats import stored
-from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output
-from netopt.kernels.spatial import SpatialInput, SpatialOutput
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import stored
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output
+from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
 from netopt.numerics import Shape
 from netopt.ops import Relayout
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import halide as hl
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.kernel import Pipeline, Problem, Schedule
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.kernel import Pipeline, Problem, Schedule
+from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
 from netopt.kernels.pool2d import FromImageToImage, as_images
-from netopt.kernels.spatial import SpatialInput, SpatialOutput
 from netopt.ops import Resize
 
 

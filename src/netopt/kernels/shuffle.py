@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import halide as hl
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.elementwise import image_shapes
-from netopt.kernels.formats import storage_type, stored
-from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import storage_type, stored
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.parts.elementwise import image_shapes
+from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput, zero_halo
 from netopt.kernels.pool2d import FromImageToImage, as_images
-from netopt.kernels.spatial import SpatialInput, SpatialOutput, zero_halo
 from netopt.numerics import Shape
 from netopt.ops import ChannelShuffle, PixelShuffle, PixelUnshuffle
 

@@ -11,13 +11,13 @@ from functools import partial
 
 import halide as hl
 
-from netopt.kernels.binary_tile import Word
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.formats import Source
-from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
-from netopt.kernels.math import f32, is_nan
-from netopt.kernels.parallel import split_rows
-from netopt.kernels.spatial import SpatialInput, SpatialOutput, channels_last, zero_halo
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Source
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.parts.binary_tile import Word
+from netopt.kernels.parts.math import f32, is_nan
+from netopt.kernels.parts.parallel import split_rows
+from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput, channels_last, zero_halo
 from netopt.numerics import SIGNS, Shape
 from netopt.ops import CHANNELS_LAST, Sign, TensorType
 

@@ -6,12 +6,12 @@ import dataclasses
 
 import halide as hl
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.formats import Array
-from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, float_input
-from netopt.kernels.parallel import split_rows
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Array
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, float_input
+from netopt.kernels.parts.parallel import split_rows
+from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
 from netopt.kernels.sign import words_shape
-from netopt.kernels.spatial import SpatialInput, SpatialOutput
 from netopt.numerics import SIGNS, Shape, pack_signs, unpack_signs
 from netopt.ops import SignPool2d, TensorType
 

@@ -6,12 +6,12 @@ import math
 
 import halide as hl
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.formats import Source
-from netopt.kernels.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, float_input
-from netopt.kernels.math import at_least, exp
-from netopt.kernels.parallel import split_rows
-from netopt.kernels.rows import reduce_rows
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Source
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, float_input
+from netopt.kernels.parts.math import at_least, exp
+from netopt.kernels.parts.parallel import split_rows
+from netopt.kernels.parts.rows import reduce_rows
 from netopt.numerics import Shape
 from netopt.ops import Softmax
 

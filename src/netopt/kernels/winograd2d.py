@@ -15,12 +15,12 @@ from functools import partial
 
 import numpy as np
 
-from netopt.kernels.cpu import Cpu
-from netopt.kernels.formats import Array
-from netopt.kernels.kernel import Call, Kernel, Problem
-from netopt.kernels.spatial import channels_last
-from netopt.kernels.tile import TileSchedule, tile_schedules
-from netopt.kernels.winograd_steps import end, product, transform, zeros_around
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Array
+from netopt.kernels.machine.kernel import Call, Kernel, Problem
+from netopt.kernels.parts.spatial import channels_last
+from netopt.kernels.parts.tile import TileSchedule, tile_schedules
+from netopt.kernels.parts.winograd_steps import end, product, transform, zeros_around
 from netopt.numerics import Shape
 from netopt.ops import TensorType, Winograd2d
 from netopt.ops.spatial import Sides

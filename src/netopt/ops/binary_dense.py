@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.binary_end import BinaryEnd
+from netopt.ops.binary_epilogue import BinaryEnd
 from netopt.ops.op import TensorType
 from netopt.ops.pointwise import Pointwise
 

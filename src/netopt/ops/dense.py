@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.fused_end import FusedEnd
+from netopt.ops.epilogue import FusedEnd
 from netopt.ops.op import TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 

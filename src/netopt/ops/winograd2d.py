@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import Shape
-from netopt.ops.fused_end import FusedEnd
+from netopt.ops.epilogue import FusedEnd
 from netopt.ops.op import TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.spatial import Sides, Window

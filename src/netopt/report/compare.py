@@ -12,8 +12,8 @@ from torch import nn
 
 from netopt.console import count, render_table
 from netopt.errors import InvalidArgument
-from netopt.lower import lower
-from netopt.program import Program
+from netopt.program.lower import lower
+from netopt.program.program import Program
 from netopt.report.accuracy import Accuracy
 from netopt.timing import Timing, interleaved
 

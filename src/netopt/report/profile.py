@@ -9,8 +9,8 @@ from typing import Any
 
 from netopt.console import count, render_table
 from netopt.errors import InvalidArgument, InvalidType
-from netopt.program import Program
-from netopt.step import Step, shape_text
+from netopt.program.program import Program
+from netopt.program.step import Step, shape_text
 from netopt.timing import Timing
 
 

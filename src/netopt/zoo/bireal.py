@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from netopt.quantization.estimators import ApproxSign
-from netopt.quantization.forms import SignInputs, SignWeights
-from netopt.quantization.layers import LowBitConv2d
+from netopt.quantization.signs.estimators import ApproxSign
+from netopt.quantization.signs.forms import SignInputs, SignWeights
+from netopt.quantization.signs.layers import LowBitConv2d
 
 
 class BiRealBlock(nn.Module):

@@ -17,9 +17,9 @@ import netopt
 from netopt import zoo
 from netopt.graph import Graph, capture, interpret, run_passes, verify
 from netopt.graph.passes.write_concat_in_place import write_concat_in_place
-from netopt.kernels import tune as tuning
-from netopt.lower import prepare
+from netopt.kernels.machine import tune as tuning
 from netopt.ops import Concat, Layout, Op, Relayout, Slice
+from netopt.program.lower import prepare
 from tests.tolerance import assert_within, judge
 
 

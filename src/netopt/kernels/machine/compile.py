@@ -1,0 +1,52 @@
+"""Just-in-time compilation, once for each problem and schedule in a process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import halide as hl
+
+from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import Array
+from netopt.kernels.machine.kernel import Kernel, Pipeline, Problem, Schedule
+
+# Identical layers share a kernel, and so do programs.
+_compiled: dict[tuple[str, Schedule, str, str], hl.Callable] = {}
+_lock = threading.Lock()
+
+# A compiled function, and the arrays that it is to be called with.
+BoundCall = tuple[hl.Callable, tuple[Array, ...]]
+
+
+def bind_kernel(
+    kernel: Kernel[Any],
+    problem: Problem,
+    schedule: Schedule,
+    cpu: Cpu,
+    arrays: Sequence[Array],
+    scratch: Array | None = None,
+) -> list[BoundCall]:
+    """The machine code for `problem` under `schedule`, ready to be called, in order, on these arrays.
+
+    Args:
+        kernel: that of the problem's op.
+        problem: what is computed.
+        schedule: one of the kernel's own.
+        cpu: what to compile for.
+        arrays: one for each input and the output, of the shapes that the kernel's `argument_shapes` gives.
+        scratch: memory of `Op.scratch_bytes`, flat; None where the op needs none.
+    """
+    bound = []
+    for call in kernel.calls(problem, schedule, cpu, arrays, scratch):
+        key = (problem.key(), schedule, cpu.target, call.key)
+        with _lock:
+            if key not in _compiled:
+                _compiled[key] = _jit(call.build(), cpu)
+            bound.append((_compiled[key], call.arrays))
+    return bound
+
+
+def _jit(pipeline: Pipeline, cpu: Cpu) -> hl.Callable:
+    return pipeline.output.compile_to_callable([source.param for source in pipeline.inputs], hl.Target(cpu.target))

@@ -1,0 +1,249 @@
+"""A lowered network: compiled kernels, packed weights and one arena."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from netopt.console import count, render_table
+from netopt.errors import InvalidArgument, InvalidType, name_of_layer
+from netopt.graph.capture import split_example
+from netopt.graph.check_layouts import check_layouts
+from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.machine.denormals import denormals_flushed, make_calls
+from netopt.memory import MemoryPlan
+from netopt.ops import TorchRegion
+from netopt.program.binding import bind_kernels, bind_torch, runs_of, unpack_constants
+from netopt.program.checks import check_kernels, check_threads
+from netopt.program.file import Network, read_network, write_network
+from netopt.program.memory_image import MemoryImage
+from netopt.program.step import Step, shape_text
+
+
+class Program:
+    """A network as native code, for inputs of one shape.
+
+    Calls from several threads are safe; they run one after the other, since they share the arena. Results are copies:
+    the next call does not change them.
+    """
+
+    def __init__(self, network: Network, *, threads: int = 1, tune: bool = False) -> None:
+        """Compile the network's kernels, or take over those that this process has compiled already.
+
+        Args:
+            network: a verified graph with a checked plan. Its constants are copied.
+            threads: the most threads that a kernel uses.
+            tune: measure schedules that have not been measured on this machine yet.
+
+        Raises:
+            InvalidArgument: `threads` is below 1, or an op would read a layout that it does not know.
+            UnsupportedModel: an op has no kernel.
+        """
+        check_threads(threads)
+        check_kernels(network.graph)
+        check_layouts(network.graph)
+        self._graph = dataclasses.replace(network.graph, constants={})
+        self._constant_names = tuple(network.graph.constants)
+        self._signature = network.signature
+        self._plan = network.plan
+        self._lock = threading.Lock()
+        self._memory = MemoryImage(self._graph, network.plan)
+        self._steps = bind_kernels(network.graph, self._memory, threads, tune)
+        self._inputs = [self._memory.place(name) for name in network.graph.inputs]
+        # Other values have used a halo's memory since the last call.
+        self._halos = [self._memory.with_halo(name) for name in network.graph.inputs]
+        self._loads = [self._memory.loader(name) for name in network.graph.inputs]
+        self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
+        self._outputs = [self._memory.place_or_copy(name, network.graph) for name in network.graph.outputs]
+        self._in_torch = bind_torch(network.graph, self._memory)
+        self._runs = runs_of(self._graph, self._steps, self._in_torch)
+        self._is_single = network.signature.positional.is_single() and not network.signature.keyword.parts
+        self._returns_tensor = network.signature.output.kind == "tensor"
+
+    # --- running
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the model returns for this input, called as the model is, or with an example as `lower` took it.
+
+        Inputs need not be contiguous. No gradients are recorded.
+
+        Raises:
+            InvalidArgument: an input has another shape or is not on the CPU, or the inputs are nested otherwise.
+            InvalidType: an input is not float32.
+        """
+        return self._call(self._runs, args, kwargs)
+
+    def call_by_steps(self, watch: Callable[[int, Callable[[], None]], None], /, *args: Any, **kwargs: Any) -> Any:
+        """What a call returns; but each step that runs anything is left to `watch`, which must run it once.
+
+        Args:
+            watch: called in order as watch(index, run), with the step's index in `steps` and what it runs. Denormals
+                are flushed around it where they are in a call.
+            *args: as a call takes them.
+            **kwargs: as a call takes them.
+
+        Raises:
+            InvalidArgument, InvalidType: as a call.
+        """
+        calls = {step.node.output: step.calls for step in self._steps}
+
+        def run_all() -> None:
+            for index, node in enumerate(self._graph.nodes):
+                if node.output in self._in_torch:
+                    watch(index, self._in_torch[node.output])
+                elif node.output in calls:
+                    with denormals_flushed():
+                        watch(index, partial(make_calls, calls[node.output]))
+
+        return self._call([run_all], args, kwargs)
+
+    def _call(self, runs: Sequence[Callable[[], None]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # One tensor in, one out is what most calls are, and what microseconds are counted in.
+        single = self._is_single and len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
+        tensors: Sequence[torch.Tensor] = args if single else self._flatten(args, kwargs)
+        for tensor, place, name in zip(tensors, self._inputs, self._input_names, strict=True):
+            if tensor.shape != place.shape or tensor.dtype != torch.float32 or tensor.device != place.device:
+                _refuse(tensor, place, name)
+        with self._lock:
+            for tensor, place, halo, load in zip(tensors, self._inputs, self._halos, self._loads, strict=True):
+                if load is not None:
+                    load(tensor)
+                    continue
+                if halo is not None:
+                    halo.zero_()
+                place.copy_(tensor.detach() if tensor.requires_grad else tensor)
+            for run in runs:
+                run()
+            results = [place.clone(memory_format=torch.contiguous_format) for place in self._outputs]
+        return results[0] if self._returns_tensor else self._signature.output.unflatten(iter(results))
+
+    def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+        positional, keyword = self._signature.positional, self._signature.keyword
+        if len(args) == 1 and not kwargs and not isinstance(args[0], torch.Tensor):
+            is_example = isinstance(args[0], Mapping) if keyword.parts else len(positional.parts) != 1
+            if is_example:
+                args, kwargs = split_example(args[0])
+        return [*positional.flatten(args, "positional arguments"), *keyword.flatten(kwargs, "keyword arguments")]
+
+    # --- what it is
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of the one arena that holds all inputs, activations and outputs."""
+        return self._memory.arena.nbytes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the constants as they are held: packed, with padding."""
+        in_torch = sum(node.op.constant_bytes for node in self._graph.nodes if isinstance(node.op, TorchRegion))
+        return in_torch + self._memory.constant_bytes
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one run."""
+        return self._graph.multiply_adds()
+
+    @property
+    def fallbacks(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The parts that PyTorch runs, in order: of each the layer, or layers, and its ATen ops."""
+        return tuple((node.layer, node.op.aten) for node in self._graph.nodes if isinstance(node.op, TorchRegion))
+
+    @property
+    def memory_plan(self) -> MemoryPlan:
+        """Where each value lives in the arena."""
+        return self._plan
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What it does, in order; views, which run no code, included."""
+        schedules = {step.node.output: step.schedule for step in self._steps}
+        constants = set(self._constant_names)
+        return tuple(
+            Step(
+                op=node.op,
+                layer=node.layer,
+                inputs=self._graph.node_types(node),
+                output=self._graph.types[node.output],
+                constants=tuple(index for index, name in enumerate(node.inputs) if name in constants),
+                schedule=schedules.get(node.output),
+            )
+            for node in self._graph.nodes
+        )
+
+    def summary(self) -> str:
+        """A table with a row for each step: op, layer, shapes, schedule chosen, bytes, multiply-adds; and totals."""
+        rows = [
+            (
+                step.op.label,
+                step.layer,
+                shape_text(step.inputs[0]) if step.inputs else "none",
+                shape_text(step.output),
+                step.how,
+                self._plan.offsets[node.output],
+                count(step.output.bytes),
+                count(step.constant_bytes),
+                count(step.multiply_adds),
+            )
+            for node, step in zip(self._graph.nodes, self.steps, strict=True)
+        ]
+        columns = ("op", "layer", "input", "output", "schedule", "offset", "bytes", "weights", "multiply-adds")
+        table = render_table(columns, rows, text_columns=5)
+        totals = (
+            f"arena {count(self.arena_bytes)} bytes (lower bound {count(self._plan.lower_bound)}), "
+            f"weights {count(self.weight_bytes)} bytes, multiply-adds {count(self.multiply_adds)}, "
+            f"for {host_cpu().target}"
+        )
+        return "\n".join([table, totals, *self._notes()])
+
+    def _notes(self) -> list[str]:
+        """What a reader of the totals must know: the parts that are not lowered."""
+        if not self.fallbacks:
+            return []
+        parts = "; ".join(f"{name_of_layer(layer)}: {', '.join(ops)}" for layer, ops in self.fallbacks)
+        return [f"in PyTorch: {parts}. The arena does not include the memory that PyTorch allocates there."]
+
+    def save(self, path: str | Path) -> None:
+        """Write the network to a .nopt file, atomically; `netopt.load` reads it.
+
+        Raises:
+            UnsupportedModel: a part of the network runs in PyTorch.
+            OSError: the file cannot be written.
+        """
+        constants = unpack_constants(self._constant_names, self._steps, self._memory)
+        graph = dataclasses.replace(self._graph, constants=constants)
+        write_network(path, Network(graph, self._plan, self._signature))
+
+
+def load(path: str | Path, *, threads: int = 1, tune: bool = False) -> Program:
+    """Read a .nopt file and compile its kernels for this machine.
+
+    Args:
+        path: what `Program.save` wrote.
+        threads: the most threads that a kernel uses.
+        tune: measure schedules that have not been measured on this machine yet.
+
+    Raises:
+        FileFormatError: the file is foreign, truncated, damaged or of another version.
+        InvalidArgument, UnsupportedModel: the file is whole, but what it holds cannot be run.
+        OSError: the file cannot be read.
+    """
+    return Program(read_network(path), threads=threads, tune=tune)
+
+
+def _refuse(tensor: torch.Tensor, place: torch.Tensor, name: str) -> None:
+    if tensor.device.type != "cpu":
+        raise InvalidArgument(name, expected="a tensor on the CPU", found=f"one on {tensor.device}")
+    if tensor.dtype != torch.float32:
+        raise InvalidType(name, expected="dtype torch.float32", found=tensor.dtype)
+    raise InvalidArgument(
+        name,
+        expected=f"shape {tuple(place.shape)}",
+        found=tuple(tensor.shape),
+        fix="lower the model again with an example of that shape",
+    )

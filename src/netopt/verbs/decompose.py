@@ -1,0 +1,140 @@
+"""A whole network decomposed in one call: each layer by the method for its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import nn
+
+from netopt.errors import InvalidArgument, InvalidType
+from netopt.factorization.allot import allot
+from netopt.factorization.channel import ChannelSVD
+from netopt.factorization.convolution import ConvFactorization
+from netopt.factorization.decomposition import Factorization
+from netopt.factorization.dense import SVD
+from netopt.factorization.ranks import Allotted, Budget, Rank, check_rule
+from netopt.factorization.tucker import Tucker
+from netopt.transform.apply import KeepIf
+from netopt.transform.cost import Cost
+from netopt.transform.observe import Calibration, Example
+from netopt.transform.select import Layer, Selection
+from netopt.transform.technique import Keep, Proposal, Technique
+from netopt.verbs.optimize import Optimized, optimize
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByKind(Technique):
+    """Each layer by the factorization for its kind; a budget is spread over all of them together.
+
+    Attributes:
+        dense: for dense layers; None leaves them whole.
+        pointwise: for convolutions with kernels of one place; None likewise.
+        convolution: for the others; None likewise.
+        first: whether the first layer of the network is decomposed, too.
+    """
+
+    dense: Factorization | None
+    pointwise: Factorization | None
+    convolution: Factorization | None
+    first: bool = False
+    handles: ClassVar[tuple[type[nn.Module], ...]] = (*SVD.handles, *ConvFactorization.handles)
+
+    @property
+    def name(self) -> str:
+        return "decompose"
+
+    def method_for(self, layer: Layer) -> Factorization | Keep:
+        """The factorization that decomposes this layer, or why none does."""
+        if layer.is_first and not self.first:
+            return Keep("is the first layer")
+        if isinstance(layer.module, nn.Linear):
+            method = self.dense
+        else:
+            method = self.pointwise if all(extent == 1 for extent in layer.kernel_size) else self.convolution
+        if method is None or type(layer.module) not in method.handles:
+            return Keep("no method for its kind was given")
+        return method
+
+    def replace(self, layer: Layer) -> nn.Module | Proposal | Keep:
+        method = self.method_for(layer)
+        return method if isinstance(method, Keep) else method.replace(layer)
+
+    def prepare(self, layers: Sequence[Layer], network: Cost) -> Technique:
+        methods = (self.dense, self.pointwise, self.convolution)
+        rules = [method.rank for method in methods if method is not None]
+        budget = next((rule for rule in rules if isinstance(rule, Budget)), None)
+        if budget is None:
+            return self
+        if any(rule != budget for rule in rules):
+            raise InvalidArgument("Budget", expected="one for all methods", found="different rules for rank")
+        choices = []
+        for layer in layers:
+            method = self.method_for(layer)
+            choices.append((layer, [] if isinstance(method, Keep) else method.choices(layer)))
+        allotted = Allotted(allot(budget, choices, network))
+        dense, pointwise, convolution = (method and replace(method, rank=allotted) for method in methods)
+        return replace(self, dense=dense, pointwise=pointwise, convolution=convolution)
+
+
+def decompose(
+    model: nn.Module,
+    rank: Rank,
+    *,
+    convolution: type[ConvFactorization] | ConvFactorization | None = Tucker,
+    pointwise: type[ConvFactorization] | ConvFactorization | None = ChannelSVD,
+    dense: type[SVD] | SVD | None = SVD,
+    first: bool = False,
+    select: Selection | None = None,
+    example: Example | None = None,
+    calibration: Calibration | None = None,
+    keep_if: KeepIf | None = None,
+    **options: Any,
+) -> Optimized:
+    """A new model in which all dense layers and convolutions are decomposed, and the report.
+
+    `netopt.optimize` with one technique for each kind of layer, in one pass, so that a budget covers them together.
+
+    Args:
+        model: a trained network; it is not changed.
+        rank: the rule for all layers; see `netopt.factorization.ranks`.
+        convolution: method for convolutions with kernels of more than one place: a class, which gets `rank`, or a
+            technique with a rank of its own; None leaves them whole.
+        pointwise: method for those with kernels of one place; likewise.
+        dense: method for dense layers; likewise.
+        first: decompose the network's first layer, too: it has few inputs, and its error goes through the whole
+            network.
+        select: which layers; None for all.
+        example: see `netopt.optimize`; needed for a budget of multiply-adds.
+        calibration: see `netopt.optimize`.
+        keep_if: see `netopt.optimize`.
+        **options: the other ones of `netopt.optimize`, which get there as they are: `train`, `lower`, `iterative` ...
+
+    Raises:
+        NetoptError: as `netopt.optimize`.
+    """
+    check_rule(rank)
+
+    def method(given: Any, kind: Any, name: str) -> Any:
+        if given is None or isinstance(given, kind):
+            if given is not None and given.select is not None:
+                raise InvalidArgument(
+                    name,
+                    expected="a technique without select",
+                    found=repr(given.select),
+                    fix="give select=... to decompose",
+                )
+            return given
+        if isinstance(given, type) and issubclass(given, kind):
+            return given(rank=rank)
+        raise InvalidType(name, expected=f"a {kind.__name__}, or the class of one", found=repr(given))
+
+    technique = ByKind(
+        dense=method(dense, SVD, "dense"),
+        pointwise=method(pointwise, ConvFactorization, "pointwise"),
+        convolution=method(convolution, ConvFactorization, "convolution"),
+        first=first,
+        select=select,
+    )
+    return optimize(model, technique, example=example, calibration=calibration, keep_if=keep_if, **options)

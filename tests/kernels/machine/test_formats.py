@@ -1,0 +1,220 @@
+"""bfloat16 in memory: rounding to the bit, products of pairs, and every kernel that reads or writes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import halide as hl
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.machine.formats import stored, to_array, to_tensor
+from netopt.kernels.parts.pairs import paired, unpaired
+from netopt.kernels.registry import KERNELS
+from netopt.numerics import BFLOAT16, FLOAT32
+from netopt.ops import (
+    CHANNELS_LAST,
+    ROW_MAJOR,
+    AdaptivePool2d,
+    Arithmetic,
+    ChannelShuffle,
+    Concat,
+    Conv2d,
+    Dense,
+    LayerNorm,
+    Layout,
+    Op,
+    Permute,
+    PixelShuffle,
+    Pointwise,
+    Pool2d,
+    Relayout,
+    Resize,
+    Slice,
+    SpatialMean,
+    TensorType,
+    Winograd2d,
+)
+from netopt.ops.winograd2d import transform_weight
+from tests.kernels import harness
+from tests.kernels.harness import problem_of, run_kernel
+from tests.kernels.images import A, B, randn
+from tests.tolerance import assert_within, judge_op
+
+RELU = Pointwise("relu")
+
+
+def test_every_bfloat16_and_what_lies_between_is_rounded_as_pytorch_rounds() -> None:
+    """All upper halves of a float32, with lower halves around the ties; NaN stays NaN."""
+    upper = np.arange(2**16, dtype=np.uint32) << 16
+    bits = np.concatenate([upper | lower for lower in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF)])
+    values = bits.view(np.float32)
+    param, i, out = hl.ImageParam(hl.Float(32), 1), hl.Var("i"), hl.Func("out")
+    out[i] = stored(param[i], BFLOAT16)
+    out.vectorize(i, host_cpu().lanes)
+    result = np.zeros(values.size, np.uint16)
+    out.compile_to_callable([param], hl.Target(host_cpu().target))(hl.Buffer(values), hl.Buffer(result))
+    expected = torch.from_numpy(values).bfloat16()
+    assert torch.equal(to_tensor(result).isnan(), expected.isnan())
+    numbers = ~expected.isnan()
+    assert np.array_equal(result[numbers], to_array(expected)[numbers])
+
+
+@pytest.mark.parametrize("terms", [1, 2, 3, 4, 7])
+def test_pairs_are_undone(terms: int) -> None:
+    weights = np.arange(1, 2 * terms * 3 + 1, dtype=np.uint16).reshape(2, terms, 3)
+    pairs = paired(weights)
+    assert pairs.shape == (2, -(-terms // 2), 3, 2)
+    assert np.array_equal(unpaired(pairs, terms), weights)
+    assert int((pairs == 0).sum()) == (6 if terms % 2 else 0)
+
+
+def assert_matches(
+    op: Op, tensors: list[torch.Tensor], layouts: list[Layout], output: Layout, **arguments: Any
+) -> None:
+    """The kernel's result is within its bound, whether it writes float32 or bfloat16."""
+    for format_ in (FLOAT32, BFLOAT16):
+        result = run_kernel(op, tensors, layouts=layouts, output=output, output_format=format_, **arguments)
+        assert result.dtype == (torch.bfloat16 if format_ == BFLOAT16 else torch.float32)
+        assert_within(result.float(), judge_op(op, tensors, format_))
+
+
+@settings(max_examples=30, derandomize=True, deadline=None)
+@given(
+    batch=st.integers(1, 2),
+    image=st.tuples(st.integers(5, 8), st.integers(5, 11)),
+    channels=st.tuples(st.integers(1, 7), st.integers(1, 35)),
+    groups=st.integers(1, 2),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    dilation=st.integers(1, 2),
+    residual=st.booleans(),
+    pitch=st.sampled_from([0, 20]),
+)
+def test_any_convolution(
+    batch: int,
+    image: tuple[int, int],
+    channels: tuple[int, int],
+    groups: int,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: int,
+    residual: bool,
+    pitch: int,
+) -> None:
+    op = Conv2d(stride, (1, 1, 0, 1), (1, dilation), groups, True, residual, RELU)
+    x, weight = randn(batch, channels[0] * groups, *image), randn(channels[1] * groups, channels[0], *kernel, seed=1)
+    tensors = [x.bfloat16(), weight.bfloat16(), randn(channels[1] * groups, seed=2)]
+    if residual:
+        plain = dataclasses.replace(op, has_residual=False)
+        tensors.append(randn(*plain.infer([TensorType(tuple(t.shape)) for t in tensors]).shape, seed=3).bfloat16())
+    layouts = [Layout(True, (1, 2, 1, 1), pitch), ROW_MAJOR, ROW_MAJOR, *[A] * residual]
+    assert_matches(op, tensors, layouts, B, constants=(1, 2))
+
+
+@pytest.mark.parametrize("channels", [5, 32])
+def test_depthwise_multiplies_in_float32(channels: int) -> None:
+    op = Conv2d((1, 1), (1, 1, 1, 1), (1, 1), channels, True)
+    tensors = [randn(1, channels, 6, 9).bfloat16(), randn(channels, 1, 3, 3, seed=1), randn(channels, seed=2)]
+    assert_matches(op, tensors, [Layout(True, (1, 1, 1, 1)), ROW_MAJOR, ROW_MAJOR], B, constants=(1, 2))
+
+
+@pytest.mark.parametrize("rows", [(), (1,), (3, 7)])
+@pytest.mark.parametrize("inputs", [1, 2, 33, 1030])
+def test_dense(rows: tuple[int, ...], inputs: int) -> None:
+    op = Dense(True, False, RELU)
+    tensors = [randn(*rows, inputs).bfloat16(), randn(21, inputs, seed=1).bfloat16(), randn(21, seed=2)]
+    assert_matches(op, tensors, [], ROW_MAJOR, constants=(1, 2))
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+def test_winograd(tile: int) -> None:
+    op = Winograd2d(tile, (1, 1, 1, 1), True, True, RELU)
+    weight = transform_weight(randn(20, 5, 3, 3, seed=1), tile)
+    tensors = [randn(2, 5, 7, 9).bfloat16(), weight, randn(20, seed=2), randn(2, 20, 7, 9, seed=3).bfloat16()]
+    layouts = [Layout(True, op.halo((2, 5, 7, 9), tuple(weight.shape))), ROW_MAJOR, ROW_MAJOR, A]
+    assert_matches(op, tensors, layouts, B, constants=(1, 2))
+
+
+def test_a_cpu_without_the_instructions_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slower, but a file may come from elsewhere."""
+    monkeypatch.setattr(harness, "host_cpu", lambda: dataclasses.replace(host_cpu(), has_bfloat16=False))
+    tensors = [randn(1, 3, 5, 9).bfloat16(), randn(20, 3, 3, 3, seed=1).bfloat16()]
+    assert_matches(Conv2d(), tensors, [A, ROW_MAJOR], B, constants=(1,))
+    assert_matches(Dense(), [randn(3, 34).bfloat16(), randn(20, 34, seed=1).bfloat16()], [], ROW_MAJOR, constants=(1,))
+
+
+IMAGE = (2, 6, 5, 7)
+OTHERS: list[tuple[Op, list[tuple[int, ...]]]] = [
+    (Pool2d("max", (3, 2), (2, 1), (1, 1, 0, 0)), [IMAGE]),
+    (Pool2d("average", (2, 2), (2, 2)), [IMAGE]),
+    (AdaptivePool2d("average", (3, 2)), [IMAGE]),
+    (SpatialMean(), [IMAGE]),
+    (Resize("bilinear", (10, 9), (0.5, 0.75)), [IMAGE]),
+    (PixelShuffle(2), [(1, 8, 3, 5)]),
+    (ChannelShuffle(2), [IMAGE]),
+    (RELU, [IMAGE]),
+    (Arithmetic("mul"), [IMAGE, (2, 6, 1, 1)]),
+    (Concat(1), [IMAGE, (2, 3, 5, 7)]),
+    (Slice(1, 1, 5), [IMAGE]),
+    (Relayout(), [IMAGE]),
+]
+
+
+@pytest.mark.parametrize(("op", "shapes"), OTHERS, ids=[f"{op.label} {i}" for i, (op, _) in enumerate(OTHERS)])
+@pytest.mark.parametrize("layout", [A, CHANNELS_LAST])
+def test_images(op: Op, shapes: list[tuple[int, ...]], layout: Layout) -> None:
+    tensors = [randn(*shape, seed=number).bfloat16() for number, shape in enumerate(shapes)]
+    assert_matches(op, tensors, [layout] * len(tensors), CHANNELS_LAST if layout == CHANNELS_LAST else B)
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes"),
+    [
+        (Pointwise("gelu"), [(3, 37)]),
+        (Arithmetic("add"), [(3, 37), (3, 37)]),
+        (Arithmetic("mul"), [(3, 37), (37,)]),
+        (LayerNorm(1, 1e-5), [(5, 37), (37,), (37,)]),
+        (Permute((1, 0)), [(5, 9)]),
+    ],
+    ids=lambda value: value.label if isinstance(value, Op) else "",
+)
+def test_row_major(op: Op, shapes: list[tuple[int, ...]]) -> None:
+    tensors = [randn(*shape, seed=number) for number, shape in enumerate(shapes)]
+    assert_matches(op, [tensors[0].bfloat16(), *tensors[1:]], [], ROW_MAJOR)
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes"),
+    [
+        (Conv2d(), [(1, 3, 5, 6), (20, 3, 3, 3)]),
+        (Conv2d(groups=2), [(1, 6, 5, 6), (20, 3, 1, 1)]),
+        (Dense(), [(2, 7), (40, 7)]),
+    ],
+)
+def test_packed_weights_are_unpacked_to_the_bit(op: Op, shapes: list[tuple[int, ...]]) -> None:
+    tensors = [randn(*shape).bfloat16() for shape in shapes]
+    layouts = [CHANNELS_LAST] if len(shapes[0]) == 4 else []
+    problem = problem_of(op, tensors, 1, layouts, layouts[0] if layouts else ROW_MAJOR, BFLOAT16)
+    kernel, weight = KERNELS[type(op)], to_array(tensors[1])
+    for schedule in kernel.schedules(problem, host_cpu())[:4]:
+        packed = kernel.pack(problem, schedule, host_cpu(), 1, weight)
+        assert packed.shape == kernel.argument_shapes(problem, schedule, host_cpu())[1]
+        assert np.array_equal(kernel.unpack(problem, schedule, host_cpu(), 1, packed), weight)
+
+
+def test_nan_meets_no_weight_of_zero_outside_its_window() -> None:
+    """The last pair of an odd number of terms begins one term early, and reads nothing beyond the window."""
+    op = Conv2d((1, 1), (0, 0, 0, 0))
+    x = randn(1, 3, 5, 9)
+    x[0, 0, 2, 4] = float("nan")
+    tensors = [x.bfloat16(), randn(8, 3, 3, 3, seed=1).bfloat16()]
+    result = run_kernel(op, tensors, constants=(1,), layouts=[CHANNELS_LAST], output=CHANNELS_LAST)
+    expected = torch.zeros(3, 7, dtype=torch.bool)
+    expected[:, 2:5] = True
+    assert torch.equal(result.isnan()[0], expected.expand(8, 3, 7))

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import netopt
+from netopt.graph.graph import GraphBuilder, Node
+from netopt.numerics import BFLOAT16, FLOAT32, SIGNS, FixedPoint, NumberFormat
+from netopt.ops import BatchNorm, BinaryDense, Dense, Pointwise, Reshape, Softmax, TensorType
+from netopt.program.checks import check_kernels, check_threads, has_kernel
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, 1.5])
+def test_impossible_numbers_of_threads(threads: Any) -> None:
+    message = "threads: expected an integer of at least 1"
+    with pytest.raises(netopt.InvalidArgument, match=message):
+        check_threads(threads)
+    with pytest.raises(netopt.InvalidArgument, match=message):
+        netopt.lower(nn.Linear(2, 2), torch.randn(1, 2), threads=threads)
+
+
+def _builder(format_: NumberFormat | None = None) -> GraphBuilder:
+    """A graph of x (3, 4)."""
+    builder = GraphBuilder()
+    builder.inputs = ("x",)
+    builder.types = {"x": TensorType((3, 4), format_) if format_ else TensorType((3, 4))}
+    return builder
+
+
+def test_every_node_but_a_view_has_a_kernel() -> None:
+    builder = _builder()
+    builder.add_node(Pointwise("relu"), ("x",), "r", "")
+    builder.outputs = (builder.add_node(Reshape((12,)), ("r",), "y", ""),)
+    graph = builder.finish()
+    assert [has_kernel(node, graph) for node in graph.nodes] == [True, False]
+    check_kernels(graph)
+
+
+def test_an_op_that_no_kernel_computes() -> None:
+    builder = _builder()
+    constants = tuple(builder.add_constant(name, torch.ones(4)) for name in ("w", "b", "m", "v"))
+    builder.outputs = (builder.add_node(BatchNorm(1e-5), ("x", *constants), "y", "norm"),)
+    with pytest.raises(netopt.UnsupportedModel, match="layer 'norm': op 'batch_norm' has no kernel: expected one of"):
+        check_kernels(builder.finish())
+
+
+def test_a_weight_that_is_computed() -> None:
+    builder = _builder()
+    builder.add_node(Pointwise("relu"), ("x",), "w", "")
+    builder.outputs = (builder.add_node(Dense(), ("x", "w"), "y", "fc"),)
+    with pytest.raises(netopt.UnsupportedModel, match=r"layer 'fc': .*weight or bias is computed.*fallback=True"):
+        check_kernels(builder.finish())
+
+
+@pytest.mark.parametrize("format_", [FLOAT32, BFLOAT16])
+def test_kernels_of_thresholds_write_signs_alone(format_: NumberFormat) -> None:
+    builder = _builder(SIGNS)
+    weight = builder.add_constant("w", torch.ones(5, 4, dtype=torch.int8))
+    threshold = builder.add_constant("t", torch.ones(5, dtype=torch.int32))
+    builder.outputs = (builder.add_node(BinaryDense(True), ("x", weight, threshold), "y", "fc"),)
+    builder.types["y"] = TensorType((3, 5), SIGNS)
+    check_kernels(builder.finish())
+    builder.types["y"] = TensorType((3, 5), format_)
+    message = rf"layer 'fc': value 'y': expected sign, found {format_.name}"
+    with pytest.raises(netopt.UnsupportedModel, match=message):
+        check_kernels(builder.finish())
+
+
+@pytest.mark.parametrize(
+    ("format_", "softmax", "value"), [(BFLOAT16, True, "x"), (FixedPoint(8, 4), False, "x"), (BFLOAT16, False, None)]
+)
+def test_formats_that_no_kernel_reads(format_: NumberFormat, softmax: bool, value: str | None) -> None:
+    builder = _builder(format_)
+    builder.outputs = ("y",)
+    op = Softmax(1, False) if softmax else Pointwise("relu")
+    builder.nodes.append(Node(op, ("x",), "y", "last"))
+    builder.types["y"] = TensorType((3, 4))
+    if value is None:
+        check_kernels(builder.finish())
+        return
+    message = rf"layer 'last': value '{value}': expected float32, found {format_.name}"
+    with pytest.raises(netopt.UnsupportedModel, match=message):
+        check_kernels(builder.finish())

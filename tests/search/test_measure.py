@@ -1,0 +1,160 @@
+"""Verdicts by time. Only cases whose truth is certain are timed; the rest is decided before, or by a fixed margin."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import netopt
+from netopt.search import measure
+from netopt.search.measure import FasterBy, StepsOf, network_times
+from netopt.timing import Timing
+from netopt.transform.select import Layer, layers_of
+
+OPTIONS: dict[str, Any] = {"threads": 1, "tune": False, "exact": True, "precision": "float32"}
+
+
+def handle(module: nn.Module, *shapes: tuple[int, ...]) -> Layer:
+    return Layer("layer", module, False, False, tuple(torch.Size(shape) for shape in shapes))
+
+
+def thin(size: int, rank: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(size, rank, bias=False), nn.Linear(rank, size))
+
+
+@pytest.fixture
+def one_and_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In each measurement the first takes 4 ms and the second 3 ms."""
+
+    def interleaved(calls: Mapping[str, object], **_: object) -> dict[str, Timing]:
+        for call in calls.values():
+            if isinstance(call, StepsOf):
+                assert len(call.times(2)) == 2
+        return {name: Timing(4.0 - index, 0, 0, 1) for index, name in enumerate(calls)}
+
+    monkeypatch.setattr(measure, "interleaved", interleaved)
+
+
+def test_a_thin_replacement_of_a_large_layer_is_faster() -> None:
+    """Of 4 million multiply-adds 1.6 % are left."""
+    verdict = FasterBy(margin=0.05, options=OPTIONS)(handle(nn.Linear(2048, 2048), (1, 2048)), thin(2048, 16))
+    assert verdict.keeps
+    assert verdict.reason == ""
+    assert verdict.before_ms is not None
+    assert verdict.after_ms is not None
+    assert 0 < verdict.after_ms < verdict.before_ms
+
+
+def test_a_replacement_that_does_everything_twice_is_not() -> None:
+    layer = nn.Linear(1024, 1024)
+    twice = nn.Sequential(layer, copy.deepcopy(layer))
+    verdict = FasterBy(margin=0.05, options=OPTIONS)(handle(layer, (1, 1024)), twice)
+    assert not verdict.keeps
+    assert verdict.reason == "not faster by 5%"
+    assert verdict.before_ms is not None
+    assert verdict.after_ms is not None
+    assert verdict.after_ms > verdict.before_ms > 0
+
+
+@pytest.mark.parametrize(("margin", "keeps"), [(0.0, True), (0.25, True), (0.26, False), (0.5, False)])
+def test_margin(one_and_two: None, margin: float, keeps: bool) -> None:
+    verdict = FasterBy(margin=margin, options=OPTIONS)(handle(nn.Linear(4, 4), (1, 4)), thin(4, 1))
+    assert (verdict.before_ms, verdict.after_ms) == (4.0, 3.0)
+    assert verdict.keeps is keeps
+    assert verdict.reason == ("" if keeps else f"not faster by {margin:.0%}")
+
+
+def test_calls_of_a_layer_add_up(one_and_two: None) -> None:
+    verdict = FasterBy(margin=0.05, options=OPTIONS)(handle(nn.Linear(4, 4), (1, 4), (3, 4), (1, 4)), thin(4, 1))
+    assert (verdict.before_ms, verdict.after_ms) == (12.0, 9.0)
+
+
+def test_a_layer_that_is_not_called() -> None:
+    verdict = FasterBy(margin=0.05, options=OPTIONS)(handle(nn.Linear(4, 4)), thin(4, 1))
+    assert (verdict.keeps, verdict.before_ms, verdict.after_ms) == (False, None, None)
+    assert verdict.reason == "is not called for the example with one tensor, so that its time is not known"
+
+
+class Sorted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weight * x.sort().values
+
+
+def test_a_replacement_that_cannot_be_lowered() -> None:
+    verdict = FasterBy(margin=0.05, options=OPTIONS)(handle(nn.Linear(4, 4), (1, 4)), Sorted())
+    assert (verdict.keeps, verdict.before_ms, verdict.after_ms) == (False, None, None)
+    assert verdict.reason.startswith("cannot be lowered: ")
+    assert "sort" in verdict.reason
+    assert "\n" not in verdict.reason
+
+
+def test_wrong_options_are_errors_and_no_reasons() -> None:
+    with pytest.raises(netopt.InvalidArgument, match="precision"):
+        FasterBy(margin=0.05, options={**OPTIONS, "precision": "fp8"})(handle(nn.Linear(4, 4), (1, 4)), thin(4, 1))
+
+
+def test_layers_of_other_types_are_measured_as_they_will_be_lowered(one_and_two: None) -> None:
+    layer = nn.Linear(4, 4).double()
+    assert FasterBy(margin=0.05, options=OPTIONS)(handle(layer, (1, 4)), thin(4, 1).bfloat16()).keeps
+    assert layer.weight.dtype is torch.float64
+
+
+def test_a_replacement_without_parameters(one_and_two: None) -> None:
+    assert FasterBy(margin=0.05, options=OPTIONS)(handle(nn.Linear(4, 4), (1, 4)), nn.ReLU()).keeps
+
+
+def test_measuring_draws_no_random_numbers(one_and_two: None) -> None:
+    layer, state = nn.Linear(4, 4), torch.get_rng_state()
+    FasterBy(margin=0.05, options=OPTIONS)(handle(layer, (1, 4)), nn.ReLU())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_steps_are_timed_but_for_changes_of_layout() -> None:
+    """Where a vector is made from an image, its layout is changed first."""
+    model, x = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Flatten()), torch.randn(1, 8, 6, 6)
+    program = netopt.lower(model, x)
+    steps = StepsOf(program, (x,))
+    kinds = [type(step.op).__name__ for step in program.steps]
+    assert "Relayout" in kinds
+    assert steps._counted == [kind != "Relayout" for kind in kinds]
+    assert all(seconds > 0 for seconds in steps.times(3))
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return self.dense(x) + y
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_network_with_several_arguments(by_name: bool) -> None:
+    x, y = torch.zeros(1, 4), torch.zeros(1, 3)
+    times = network_times(Two(), Two(), {"x": x, "y": y} if by_name else (x, y), OPTIONS)
+    assert times is not None
+    assert times.before_ms > 0
+    assert times.after_ms > 0
+
+
+def test_a_network_that_cannot_be_lowered_has_no_times(one_and_two: None) -> None:
+    model, x = nn.Sequential(nn.Linear(4, 4), Sorted()), torch.zeros(1, 4)
+    assert network_times(model, model, x, OPTIONS) is None
+    times = network_times(model, model, x, {**OPTIONS, "fallback": True})
+    assert times is not None
+    assert (times.before_ms, times.after_ms) == (4.0, 3.0)
+
+
+def test_handles_have_the_shapes_that_are_measured() -> None:
+    (layer,) = layers_of(nn.Linear(4, 4))
+    assert layer.input_shapes == ()

@@ -1,0 +1,65 @@
+"""What a user reads of a transformed network."""
+
+from __future__ import annotations
+
+import pytest
+
+from netopt.transform.cost import Cost
+from netopt.transform.layer_report import LayerReport, NetworkTimes, Report
+
+
+def row(layer: str, replaced: bool, **more: float) -> LayerReport:
+    before = Cost(1234, 5678)
+    return LayerReport(layer, "Linear", "SVD", replaced, "why", before, Cost(12, 34) if replaced else before, **more)
+
+
+def words(line: str) -> list[str]:
+    return line.split()
+
+
+COLUMNS = ["layer", "type", "technique", "replaced", "note", "parameters", "->", "multiply-adds", "->"]
+
+
+def test_a_row_for_each_layer_and_the_count() -> None:
+    header, _, *lines = str(Report((row("a.b", True), row("", False)))).splitlines()
+    assert words(header) == COLUMNS
+    assert words(lines[0]) == ["a.b", "Linear", "SVD", "yes", "why", "1,234", "12", "5,678", "34"]
+    assert words(lines[1]) == ["(the", "model)", "Linear", "SVD", "no", "why", "1,234", "1,234", "5,678", "5,678"]
+    assert lines[2:] == ["1 of 2 candidate layers replaced"]
+
+
+def test_no_rows() -> None:
+    lines = str(Report(())).splitlines()
+    assert words(lines[0]) == COLUMNS
+    assert lines[-1] == "0 of 0 candidate layers replaced"
+
+
+def test_errors() -> None:
+    header, _, first, second, _ = str(Report((row("a", True, error=0.12345), row("b", False)))).splitlines()
+    assert words(header) == [*COLUMNS, "error"]
+    assert words(first)[-1] == "0.123"
+    assert words(second)[-1] == "5,678"
+
+
+def test_times_of_layers() -> None:
+    report = Report((row("a", True, before_ms=1.5, after_ms=0.25, error=0.0), row("b", False)))
+    header, _, first, second, _ = str(report).splitlines()
+    assert words(header) == [*COLUMNS, "error", "ms", "->"]
+    assert words(first)[-3:] == ["0.000", "1.5000", "0.2500"]
+    assert words(second)[-1] == "5,678"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change"), [(3.0, 1.5, "2.00 times faster"), (1.0, 4.0, "4.00 times slower")]
+)
+def test_times_of_the_network(before: float, after: float, change: str) -> None:
+    last = str(Report((row("a", True),), NetworkTimes(before, after))).splitlines()[-1]
+    assert last == f"whole network, lowered: {before:.4f} ms -> {after:.4f} ms, {change}"
+
+
+def test_reports_add_up() -> None:
+    times = NetworkTimes(2.0, 1.0)
+    both = Report((row("a", True),)) + Report((row("b", False),), times)
+    assert [each.layer for each in both.rows] == ["a", "b"]
+    assert both.network is times
+    assert (both + Report(())).network is times
