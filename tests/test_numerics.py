@@ -17,13 +17,22 @@ from netopt.numerics import (
     Float32,
     Int32,
     NumberFormat,
-    Sign,
+    SignFormat,
     number_format_from_json,
     pack_signs,
     unpack_signs,
 )
 
-FORMATS = (Float32(), BFloat16(), Int32(), FixedPoint(8, 7), FixedPoint(16, -3), FixedPoint(8, 40), Sign(), Sign(1))
+FORMATS = (
+    Float32(),
+    BFloat16(),
+    Int32(),
+    FixedPoint(8, 7),
+    FixedPoint(16, -3),
+    FixedPoint(8, 40),
+    SignFormat(),
+    SignFormat(1),
+)
 SHAPES = st.lists(st.integers(0, 70), max_size=4).map(tuple)
 
 
@@ -54,7 +63,7 @@ def test_bytes_of_a_dense_tensor(number_format: NumberFormat, bits: int, shape: 
 )
 def test_bytes_of_signs(shape: tuple[int, ...], of_values: int, of_constants: int) -> None:
     """Values begin a word of 4 bytes with each row; the bits of constants follow each other."""
-    assert SIGNS.storage_bytes(shape) == Sign().storage_bytes(shape) == of_values
+    assert SIGNS.storage_bytes(shape) == SignFormat().storage_bytes(shape) == of_values
     assert SIGN_BITS.storage_bytes(shape) == of_constants
 
 
@@ -70,7 +79,7 @@ def test_signs_are_packed_along_the_last_axis(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("word", [0, 8, 33, -1])
 def test_words_of_signs_have_1_or_32_bits(word: int) -> None:
     with pytest.raises(InvalidArgument, match=f"word of signs: expected 1 or 32 bits, found {word}"):
-        Sign(word)
+        SignFormat(word)
 
 
 def test_the_first_sign_is_the_lowest_bit_and_that_of_minus_one_is_set() -> None:

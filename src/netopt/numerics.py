@@ -85,7 +85,7 @@ class FixedPoint(NumberFormat):
 
 
 @dataclass(frozen=True)
-class Sign(NumberFormat):
+class SignFormat(NumberFormat):
     """+1 or -1 in one bit: 0 for +1, 1 for -1.
 
     Attributes:
@@ -109,10 +109,10 @@ FLOAT32 = Float32()
 BFLOAT16 = BFloat16()
 INT32 = Int32()
 # Of values, and of constants.
-SIGNS, SIGN_BITS = Sign(32), Sign(1)
+SIGNS, SIGN_BITS = SignFormat(32), SignFormat(1)
 # Formats that ops compute on in float32, whatever their values are stored in.
 FLOATS = (FLOAT32, BFLOAT16)
-_FORMATS: dict[str, type[NumberFormat]] = {f.name: f for f in (Float32, BFloat16, Int32, FixedPoint, Sign)}
+_FORMATS: dict[str, type[NumberFormat]] = {f.name: f for f in (Float32, BFloat16, Int32, FixedPoint, SignFormat)}
 
 
 def number_format_from_json(data: Mapping[str, object]) -> NumberFormat:

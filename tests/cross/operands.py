@@ -11,8 +11,7 @@ from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array
 from netopt.kernels.machine.kernel import Problem, Schedule
 from netopt.kernels.registry import KERNELS
-from netopt.numerics import FLOAT32, INT32, Shape, pack_signs
-from netopt.numerics import Sign as SignFormat
+from netopt.numerics import FLOAT32, INT32, Shape, SignFormat, pack_signs
 from netopt.ops import BinaryConv2d, BinaryDense, Sign, TensorType
 from tests.tolerance import gamma
 

@@ -38,7 +38,7 @@ def signs(*shape: int, seed: int = 0) -> torch.Tensor:
     return (2 * bits - 1).to(torch.int8)
 
 
-def with_ends(op: BinaryOp, x: torch.Tensor, weight: torch.Tensor) -> list[torch.Tensor]:
+def with_epilogues(op: BinaryOp, x: torch.Tensor, weight: torch.Tensor) -> list[torch.Tensor]:
     """All inputs: these, and the thresholds, scale, bias and residual that the op has.
 
     Thresholds lie among the likely sums, and some of them beyond all sums.

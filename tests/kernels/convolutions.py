@@ -17,7 +17,7 @@ from tests.tolerance import assert_within, judge_op
 Convolution = Conv2d | ConvTranspose2d | Winograd2d
 
 
-def with_ends(op: Convolution, x: torch.Tensor, weight: torch.Tensor) -> list[torch.Tensor]:
+def with_epilogues(op: Convolution, x: torch.Tensor, weight: torch.Tensor) -> list[torch.Tensor]:
     """All inputs: these, and the bias and the residual that the op has."""
     plain = dataclasses.replace(op, has_bias=False, has_residual=False, activation=None)
     shape = plain.infer([TensorType(tuple(x.shape)), TensorType(tuple(weight.shape))]).shape

@@ -15,7 +15,7 @@ from netopt.kernels.parts.conv2d_size import Conv2dSchedule
 from netopt.numerics import BFLOAT16, FLOAT32, SIGNS
 from netopt.ops import ROW_MAJOR, BinaryConv2d, Layout, Pointwise
 from netopt.ops.spatial import Sides
-from tests.kernels.binary import AVX2, cpu_of, each_cpu, expected_signs, judge, signs, with_ends
+from tests.kernels.binary import AVX2, cpu_of, each_cpu, expected_signs, judge, signs, with_epilogues
 from tests.kernels.harness import assert_packing_is_undone, problem_of, run_kernel
 from tests.kernels.images import randn
 from tests.tolerance import assert_within
@@ -103,7 +103,7 @@ def test_any_convolution_of_signs(
 ) -> None:
     assume_fits(image, kernel, dilation, padding)
     op = BinaryConv2d(stride, padding, dilation, 1, pad_one, threshold)
-    tensors = with_ends(op, signs(batch, channels, *image), signs(outputs, channels, *kernel, seed=1))
+    tensors = with_epilogues(op, signs(batch, channels, *image), signs(outputs, channels, *kernel, seed=1))
     if threshold:
         assert torch.equal(run(op, tensors, halo=halo, output=output, cpu=cpu_of(name)), expected_signs(op, tensors))
     else:
@@ -118,7 +118,7 @@ def test_groups_of_whole_words(name: str, pad_one: bool, threshold: bool, groups
     """To floats the outputs of a group need no whole words."""
     outputs = 32 if threshold else 5
     op = BinaryConv2d((1, 2), (1, 0, 2, 1), (1, 1), groups, pad_one, threshold, has_scale=not threshold)
-    tensors = with_ends(op, signs(2, 32 * groups, 5, 6), signs(outputs * groups, 32, 3, 2, seed=1))
+    tensors = with_epilogues(op, signs(2, 32 * groups, 5, 6), signs(outputs * groups, 32, 3, 2, seed=1))
     assert_exact(op, tensors, halo=(0, 1, 0, 1), output=(1, 0, 1, 2), cpu=cpu_of(name))
 
 
@@ -128,7 +128,7 @@ def test_groups_of_whole_words(name: str, pad_one: bool, threshold: bool, groups
 def test_one_by_one(name: str, image: tuple[int, int], threshold: bool) -> None:
     """A matrix product over all pixels, where there are no halos."""
     op = BinaryConv2d(has_threshold=threshold, has_scale=not threshold)
-    tensors = with_ends(op, signs(2, 40, *image), signs(33, 40, 1, 1, seed=1))
+    tensors = with_epilogues(op, signs(2, 40, *image), signs(33, 40, 1, 1, seed=1))
     assert_exact(op, tensors, cpu=cpu_of(name))
 
 
@@ -169,7 +169,7 @@ def test_the_largest_sums(name: str, channels: int) -> None:
 )
 def test_ends_in_floats(name: str, scale: bool, bias: bool, residual: bool, activation: Pointwise | None) -> None:
     op = BinaryConv2d((1, 1), ONES, (1, 1), 1, False, False, scale, bias, residual, activation)
-    tensors = with_ends(op, signs(2, 33, 4, 7), signs(21, 33, 3, 3, seed=1))
+    tensors = with_epilogues(op, signs(2, 33, 4, 7), signs(21, 33, 3, 3, seed=1))
     assert_exact(op, tensors, output=(1, 2, 0, 1), cpu=cpu_of(name))
     if residual:
         assert_exact(op, tensors, output=(1, 2, 0, 1), in_place=True, cpu=cpu_of(name))
@@ -179,7 +179,7 @@ def test_ends_in_floats(name: str, scale: bool, bias: bool, residual: bool, acti
 def test_ends_in_bfloat16(format_: Any) -> None:
     """Scale, bias and residual are read in bfloat16, and what is written has either format."""
     op = BinaryConv2d((1, 1), ONES, (1, 1), 1, False, False, True, True, True, RELU)
-    x, weight, *ends = with_ends(op, signs(1, 40, 5, 6), signs(20, 40, 3, 3, seed=1))
+    x, weight, *ends = with_epilogues(op, signs(1, 40, 5, 6), signs(20, 40, 3, 3, seed=1))
     tensors = [x, weight, *(end.bfloat16() for end in ends)]
     result = run(op, tensors, output_format=format_)
     assert result.dtype == (torch.float32 if format_ == FLOAT32 else torch.bfloat16)
@@ -214,7 +214,7 @@ def test_any_convolution_of_floats(
     assume_fits(image, kernel, dilation, padding)
     op = BinaryConv2d(stride, padding, dilation, groups, False, False, *ends, RELU)
     x, weight = randn(batch, channels * groups, *image), signs(outputs * groups, channels, *kernel, seed=1)
-    tensors = with_ends(op, x.bfloat16() if narrow[0] else x, weight)
+    tensors = with_epilogues(op, x.bfloat16() if narrow[0] else x, weight)
     format_ = BFLOAT16 if narrow[1] else FLOAT32
     result = run(op, tensors, halo=halo, output=output, output_format=format_)
     assert_within(result.float(), judge(op, tensors, format_))
@@ -225,7 +225,7 @@ def test_any_convolution_of_floats(
 def test_every_schedule_that_the_table_offers(name: str, threshold: bool) -> None:
     """Lines of 5 pixels: tiles of several lines, too."""
     op = BinaryConv2d((1, 1), ONES, has_threshold=threshold)
-    tensors = with_ends(op, signs(1, 40, 6, 5), signs(70, 40, 3, 3, seed=1))
+    tensors = with_epilogues(op, signs(1, 40, 6, 5), signs(70, 40, 3, 3, seed=1))
     format_ = SIGNS if threshold else FLOAT32
     problem = problem_of(op, tensors, 1, [Layout(True, ONES)], Layout(True), format_)
     table = KERNEL.schedules(problem, cpu_of(name))
@@ -241,14 +241,14 @@ def test_every_schedule_that_the_table_offers(name: str, threshold: bool) -> Non
 )
 def test_schedules_of_one_own(schedule: Conv2dSchedule, threshold: bool) -> None:
     op = BinaryConv2d((1, 1), ONES, has_threshold=threshold)
-    tensors = with_ends(op, signs(2, 40, 3, 5), signs(70, 40, 3, 3, seed=1))
+    tensors = with_epilogues(op, signs(2, 40, 3, 5), signs(70, 40, 3, 3, seed=1))
     assert_exact(op, tensors, schedule=schedule, output=(0, 1, 1, 0))
 
 
 @pytest.mark.parametrize(("name", "threshold"), [("host", False), ("host", True), ("AVX2", True)])
 def test_two_threads(name: str, threshold: bool) -> None:
     op = BinaryConv2d((1, 1), ONES, has_threshold=threshold)
-    tensors = with_ends(op, signs(1, 64, 16, 12), signs(96, 64, 3, 3, seed=1))
+    tensors = with_epilogues(op, signs(1, 64, 16, 12), signs(96, 64, 3, 3, seed=1))
     assert_exact(op, tensors, threads=2, output=ONES, cpu=cpu_of(name))
 
 
@@ -257,7 +257,7 @@ def test_two_threads(name: str, threshold: bool) -> None:
 @pytest.mark.parametrize("threshold", [False, True])
 def test_packing_is_undone_to_the_bit(cpu: Cpu, channels: int, groups: int, threshold: bool) -> None:
     op = BinaryConv2d((1, 1), ONES, (1, 1), groups, False, threshold, not threshold, not threshold)
-    tensors = with_ends(op, signs(1, channels, 4, 5), signs(64, channels // groups, 2, 3, seed=1))
+    tensors = with_epilogues(op, signs(1, channels, 4, 5), signs(64, channels // groups, 2, 3, seed=1))
     problem = problem_of(op, tensors, 1, [Layout(True, ONES)], Layout(True), SIGNS if threshold else FLOAT32)
     for schedule in KERNEL.schedules(problem, cpu):
         assert_packing_is_undone(problem, schedule, tensors, range(1, len(tensors)), cpu)
@@ -265,7 +265,7 @@ def test_packing_is_undone_to_the_bit(cpu: Cpu, channels: int, groups: int, thre
 
 def test_packing_for_floats_is_undone_to_the_bit() -> None:
     op = BinaryConv2d(groups=2, has_scale=True, has_bias=True)
-    tensors = with_ends(op, randn(1, 10, 4, 5), signs(6, 5, 2, 3, seed=1))
+    tensors = with_epilogues(op, randn(1, 10, 4, 5), signs(6, 5, 2, 3, seed=1))
     problem = problem_of(op, tensors, 1, [Layout(True)], Layout(True))
     for schedule in KERNEL.schedules(problem, host_cpu())[:4]:
         assert_packing_is_undone(problem, schedule, tensors, (1, 2, 3))

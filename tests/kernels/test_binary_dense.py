@@ -13,7 +13,7 @@ from netopt.kernels.binary_dense import BinaryDenseKernel
 from netopt.kernels.machine.cpu import Cpu, host_cpu
 from netopt.numerics import BFLOAT16, FLOAT32, SIGNS
 from netopt.ops import BinaryDense, Pointwise
-from tests.kernels.binary import AVX2, cpu_of, each_cpu, expected_signs, judge, signs, with_ends
+from tests.kernels.binary import AVX2, cpu_of, each_cpu, expected_signs, judge, signs, with_epilogues
 from tests.kernels.harness import assert_packing_is_undone, problem_of, run_kernel
 from tests.kernels.images import randn
 from tests.tolerance import assert_within
@@ -49,7 +49,7 @@ def assert_right(op: BinaryDense, tensors: list[torch.Tensor], **options: Any) -
 )
 def test_any_size_of_signs(name: str, rows: int, inputs: int, outputs: int, threshold: bool) -> None:
     op = BinaryDense(threshold)
-    tensors = with_ends(op, signs(rows, inputs), signs(outputs, inputs, seed=1))
+    tensors = with_epilogues(op, signs(rows, inputs), signs(outputs, inputs, seed=1))
     if threshold:
         assert torch.equal(run(op, tensors, cpu=cpu_of(name)), expected_signs(op, tensors))
     else:
@@ -71,7 +71,7 @@ def test_any_size_of_floats(
     """Up to four rows bits flip the signs of numbers, from five on floats are multiplied; in either format."""
     op = BinaryDense(False, *ends, RELU)
     x = randn(rows, inputs)
-    tensors = with_ends(op, x.bfloat16() if narrow else x, signs(outputs, inputs, seed=1))
+    tensors = with_epilogues(op, x.bfloat16() if narrow else x, signs(outputs, inputs, seed=1))
     format_ = BFLOAT16 if narrow else FLOAT32
     assert_right(op, tensors, output_format=format_, cpu=cpu_of(name))
 
@@ -99,13 +99,13 @@ def test_nan_in_a_row_stays_in_that_row(rows: int) -> None:
 def test_ends_in_place_of_the_residual(rows: int, inputs: str) -> None:
     op = BinaryDense(False, True, True, True, Pointwise("hardtanh", (-2.0, 3.0)))
     x = signs(rows, 40) if inputs == "signs" else randn(rows, 40)
-    assert_right(op, with_ends(op, x, signs(21, 40, seed=1)), in_place=op.residual_index)
+    assert_right(op, with_epilogues(op, x, signs(21, 40, seed=1)), in_place=op.residual_index)
 
 
 def test_ends_in_bfloat16() -> None:
     op = BinaryDense(False, True, True, False)
     for x in (signs(3, 40), randn(2, 40)):
-        _, weight, *ends = with_ends(op, x, signs(21, 40, seed=1))
+        _, weight, *ends = with_epilogues(op, x, signs(21, 40, seed=1))
         assert_right(op, [x, weight, *(end.bfloat16() for end in ends)], output_format=BFLOAT16)
 
 
@@ -115,7 +115,7 @@ def test_every_schedule_that_the_table_offers(rows: int, inputs: str, name: str)
     thresholds = (False, True) if inputs == "signs" else (False,)
     for op in map(BinaryDense, thresholds):
         x = signs(rows, 70) if inputs == "signs" else randn(rows, 70)
-        tensors = with_ends(op, x, signs(100, 70, seed=1))
+        tensors = with_epilogues(op, x, signs(100, 70, seed=1))
         problem = problem_of(op, tensors, output_format=SIGNS if op.has_threshold else FLOAT32)
         table = KERNEL.schedules(problem, cpu_of(name))
         assert len(set(table)) == len(table) > 1
@@ -127,7 +127,7 @@ def test_every_schedule_that_the_table_offers(rows: int, inputs: str, name: str)
 @pytest.mark.parametrize("threshold", [False, True])
 def test_two_threads(rows: int, threshold: bool) -> None:
     op = BinaryDense(threshold)
-    tensors = with_ends(op, signs(rows, 4096), signs(520, 4096, seed=1))
+    tensors = with_epilogues(op, signs(rows, 4096), signs(520, 4096, seed=1))
     assert_right(op, tensors, threads=2)
 
 
@@ -135,7 +135,7 @@ def test_two_threads(rows: int, threshold: bool) -> None:
 @pytest.mark.parametrize("threshold", [False, True])
 def test_leading_axes_and_none(leading: tuple[int, ...], threshold: bool) -> None:
     op = BinaryDense(threshold)
-    tensors = with_ends(op, signs(*leading, 40), signs(33, 40, seed=1))
+    tensors = with_epilogues(op, signs(*leading, 40), signs(33, 40, seed=1))
     assert_right(op, tensors)
 
 
@@ -146,7 +146,7 @@ def test_packing_is_undone_to_the_bit(cpu: Cpu, rows: int, inputs: str) -> None:
     ops = [BinaryDense(False, True, True)] + [BinaryDense(True)] * (inputs == "signs")
     for op in ops:
         x = signs(rows, 45) if inputs == "signs" else randn(rows, 45)
-        tensors = with_ends(op, x, signs(70, 45, seed=1))
+        tensors = with_epilogues(op, x, signs(70, 45, seed=1))
         problem = problem_of(op, tensors, output_format=SIGNS if op.has_threshold else FLOAT32)
         for schedule in KERNEL.schedules(problem, cpu):
             assert_packing_is_undone(problem, schedule, tensors, range(1, len(tensors)), cpu)

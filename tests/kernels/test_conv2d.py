@@ -11,7 +11,7 @@ from netopt.kernels.machine.cpu import Cpu, host_cpu
 from netopt.kernels.parts.conv2d_size import Conv2dSchedule
 from netopt.kernels.registry import KERNELS
 from netopt.ops import CHANNELS_LAST, Conv2d, Layout, Pointwise
-from tests.kernels.convolutions import assert_matches, with_ends
+from tests.kernels.convolutions import assert_matches, with_epilogues
 from tests.kernels.harness import assert_packing_is_undone, problem_of, run_kernel
 from tests.kernels.images import randn
 
@@ -21,7 +21,7 @@ quick = settings(max_examples=30, derandomize=True, deadline=None)
 
 
 def inputs_of(op: Conv2d, x: tuple[int, ...], outputs: int, kernel: tuple[int, int]) -> list[torch.Tensor]:
-    return with_ends(op, randn(*x), randn(outputs, x[1] // op.groups, *kernel, seed=1))
+    return with_epilogues(op, randn(*x), randn(outputs, x[1] // op.groups, *kernel, seed=1))
 
 
 sizes = st.integers(1, 3)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from netopt.kernels.machine.cpu import host_cpu
 from netopt.kernels.registry import KERNELS
 from netopt.ops import CHANNELS_LAST, ConvTranspose2d, Layout, Pointwise
-from tests.kernels.convolutions import assert_matches, run, with_ends
+from tests.kernels.convolutions import assert_matches, run, with_epilogues
 from tests.kernels.harness import assert_packing_is_undone, problem_of
 from tests.kernels.images import randn
 
@@ -20,7 +20,7 @@ quick = settings(max_examples=20, derandomize=True, deadline=None)
 
 
 def inputs_of(op: ConvTranspose2d, x: tuple[int, ...], outputs: int, kernel: tuple[int, int]) -> list[torch.Tensor]:
-    return with_ends(op, randn(*x), randn(x[1], outputs // op.groups, *kernel, seed=1))
+    return with_epilogues(op, randn(*x), randn(x[1], outputs // op.groups, *kernel, seed=1))
 
 
 small = st.integers(1, 3)

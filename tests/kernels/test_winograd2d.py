@@ -15,7 +15,7 @@ from netopt.kernels.registry import KERNELS
 from netopt.ops import CHANNELS_LAST, Layout, Pointwise, TensorType, Winograd2d
 from netopt.ops import winograd2d as ops_winograd2d
 from netopt.ops.winograd2d import transform_weight
-from tests.kernels.convolutions import assert_matches, run, with_ends
+from tests.kernels.convolutions import assert_matches, run, with_epilogues
 from tests.kernels.harness import assert_packing_is_undone, problem_of
 from tests.kernels.images import randn
 
@@ -25,7 +25,7 @@ PADDING = (1, 1, 1, 1)
 
 
 def inputs_of(op: Winograd2d, x: tuple[int, ...], outputs: int) -> list[torch.Tensor]:
-    return with_ends(op, randn(*x), transform_weight(randn(outputs, x[1], 3, 3, seed=1), op.tile))
+    return with_epilogues(op, randn(*x), transform_weight(randn(outputs, x[1], 3, 3, seed=1), op.tile))
 
 
 @settings(max_examples=20, derandomize=True, deadline=None)

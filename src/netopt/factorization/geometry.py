@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from netopt.errors import InvalidArgument
-from netopt.factorization.stages import Shape, Stage
+from netopt.factorization.stages import ConvSpec, Stage
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Geometry(Shape):
+class Geometry(ConvSpec):
     """That of a whole layer."""
 
     @classmethod

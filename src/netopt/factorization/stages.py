@@ -24,7 +24,7 @@ _TYPES: dict[tuple[int, bool], type[nn.modules.conv._ConvNd]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class ConvSpec:
     """What a convolution is but for its weights; as `nn.Conv2d` and `nn.ConvTranspose2d`, a number for each axis.
 
     Attributes:
@@ -65,7 +65,7 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage(Shape):
+class Stage(ConvSpec):
     """One of the convolutions that stand in the place of another.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 
 from netopt.errors import InvalidArgument, InvalidType, NetoptError, UnsupportedModel
+from netopt.example import Example, split_example
 from netopt.graph.aten import Imported
 from netopt.graph.export_error import explain, quiet_torch
 from netopt.graph.fallback import Region, can_leave, import_region, plan_fallback
@@ -23,8 +24,6 @@ from netopt.graph.side_effects import unchanged_attributes
 from netopt.graph.signature import Structure
 from netopt.graph.verify import verify
 from netopt.ops import TensorType
-
-Example = torch.Tensor | tuple[Any, ...] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -65,21 +64,6 @@ def capture(model: nn.Module, example: Example, *, fallback: bool = False) -> tu
     kwargs = keyword.unflatten(t.detach().clone() for t in keyword.flatten(kwargs, "example"))
     exported = _export(_in_eval_mode(model), args, kwargs)
     return _import(exported, positional, keyword, fallback)
-
-
-def split_example(example: Example) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The positional and the keyword arguments that an example stands for."""
-    if isinstance(example, torch.Tensor):
-        return (example,), {}
-    if isinstance(example, Mapping):
-        return (), dict(example)
-    if isinstance(example, tuple):
-        return example, {}
-    raise InvalidType(
-        "example",
-        expected="a tensor, a tuple of positional arguments or a dict of keyword arguments",
-        found=type(example).__name__,
-    )
 
 
 def _check_tensors(model: nn.Module, example: list[torch.Tensor]) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.binary_epilogue import BinaryEnd
+from netopt.ops.binary_epilogue import BinaryEpilogue
 from netopt.ops.conv2d import Convolution
 from netopt.ops.op import TensorType
 from netopt.ops.pointwise import Pointwise
@@ -17,7 +17,7 @@ from netopt.ops.spatial import Pair, Sides
 
 
 @dataclass(frozen=True)
-class BinaryConv2d(BinaryEnd, Convolution):
+class BinaryConv2d(BinaryEpilogue, Convolution):
     """y = activation(scale (x * W) + bias + residual); with `has_threshold` y = +1 where x * W >= t, else -1.
 
     Inputs, in order: x (batch, in, height, width) and W (out, in / groups, kernel height, kernel width), of +1 and -1;
@@ -42,7 +42,7 @@ class BinaryConv2d(BinaryEnd, Convolution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_end()
+        self.check_epilogue()
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         self.expect_binary(inputs)
@@ -50,7 +50,7 @@ class BinaryConv2d(BinaryEnd, Convolution):
             raise InvalidArgument("input of binary_conv2d padded with +1", expected="signs", found=str(inputs[0]))
         output = self.output_shape(inputs[0].shape, inputs[1].shape)
         self._check_words(inputs)
-        self.expect_binary_end(inputs, output[1], output)
+        self.expect_binary_epilogue(inputs, output[1], output)
         return TensorType(output)
 
     def _check_words(self, inputs: Sequence[TensorType]) -> None:
@@ -63,7 +63,7 @@ class BinaryConv2d(BinaryEnd, Convolution):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         y = self.convolve(inputs[0], inputs[1], 1.0 if self.pad_one else 0.0)
-        return self.apply_binary_end(y, inputs, (-1, 1, 1))
+        return self.apply_binary_epilogue(y, inputs, (-1, 1, 1))
 
     def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
         return (self.residual_index,) if self.has_residual else ()

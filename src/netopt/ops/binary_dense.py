@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.binary_epilogue import BinaryEnd
+from netopt.ops.binary_epilogue import BinaryEpilogue
 from netopt.ops.op import TensorType
 from netopt.ops.pointwise import Pointwise
 
 
 @dataclass(frozen=True)
-class BinaryDense(BinaryEnd):
+class BinaryDense(BinaryEpilogue):
     """y = activation(scale (x W^T) + bias + residual); with `has_threshold` y = +1 where x W^T >= t, else -1.
 
     Inputs, in order: x (..., in) and W (out, in), of +1 and -1; then t (out,), whole numbers; or scale (out,),
@@ -30,7 +30,7 @@ class BinaryDense(BinaryEnd):
     name: ClassVar[str] = "binary_dense"
 
     def __post_init__(self) -> None:
-        self.check_end()
+        self.check_epilogue()
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         self.expect_binary(inputs)
@@ -40,11 +40,11 @@ class BinaryDense(BinaryEnd):
                 "binary_dense", expected="x (..., in) and weight (out, in)", found=f"{x} and {weight}"
             )
         output = (*x[:-1], weight[0])
-        self.expect_binary_end(inputs, weight[0], output)
+        self.expect_binary_epilogue(inputs, weight[0], output)
         return TensorType(output)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return self.apply_binary_end(inputs[0] @ inputs[1].T, inputs, (-1,))
+        return self.apply_binary_epilogue(inputs[0] @ inputs[1].T, inputs, (-1,))
 
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         return inputs[0].elements * inputs[1].shape[0]

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOATS, INT32, Shape, Sign
-from netopt.ops.epilogue import FusedEnd
+from netopt.numerics import FLOATS, INT32, Shape, SignFormat
+from netopt.ops.epilogue import Epilogue
 from netopt.ops.op import TensorType, expect_number
 
 
-class BinaryEnd(FusedEnd):
+class BinaryEpilogue(Epilogue):
     """An op with inputs x, weight, then a threshold, or scale, bias and residual, each if any, in this order."""
 
     has_threshold: bool
@@ -30,7 +30,7 @@ class BinaryEnd(FusedEnd):
     def bias_index(self) -> int:
         return 2 + self.has_scale
 
-    def check_end(self) -> None:
+    def check_epilogue(self) -> None:
         """Raise InvalidArgument where there is a threshold and something else."""
         others = self.has_scale or self.has_bias or self.has_residual or self.activation is not None
         if self.has_threshold and others:
@@ -38,13 +38,15 @@ class BinaryEnd(FusedEnd):
 
     def reads_signs(self, inputs: Sequence[TensorType]) -> bool:
         """Whether x is stored in one bit."""
-        return isinstance(inputs[0].format, Sign)
+        return isinstance(inputs[0].format, SignFormat)
 
     def expect_binary(self, inputs: Sequence[TensorType]) -> None:
         """Raise unless there are as many inputs as there should be, each in a format that it may have."""
         expect_number(self, inputs, 2 + self.has_threshold + self.has_scale + self.has_bias + self.has_residual)
         x, weight, *rest = (type_.format for type_ in inputs)
-        fits = isinstance(weight, Sign) and (isinstance(x, Sign) or (x in FLOATS and not self.has_threshold))
+        fits = isinstance(weight, SignFormat) and (
+            isinstance(x, SignFormat) or (x in FLOATS and not self.has_threshold)
+        )
         end = (INT32,) if self.has_threshold else FLOATS
         if not fits or not all(format_ in end for format_ in rest):
             raise InvalidArgument(
@@ -53,17 +55,19 @@ class BinaryEnd(FusedEnd):
                 found=", ".join(type_.format.name for type_ in inputs),
             )
 
-    def expect_binary_end(self, inputs: Sequence[TensorType], outputs: int, output: Shape) -> None:
+    def expect_binary_epilogue(self, inputs: Sequence[TensorType], outputs: int, output: Shape) -> None:
         """Raise unless what there is at the end fits `outputs` channels and the output's shape."""
         if (self.has_threshold or self.has_scale) and inputs[2].shape != (outputs,):
             found = inputs[2].shape
             raise InvalidArgument(f"scale or threshold of {self.name}", expected=str((outputs,)), found=found)
-        self.expect_end(inputs, outputs, output)
+        self.expect_epilogue(inputs, outputs, output)
 
-    def apply_binary_end(self, y: torch.Tensor, inputs: Sequence[torch.Tensor], along_channels: Shape) -> torch.Tensor:
+    def apply_binary_epilogue(
+        self, y: torch.Tensor, inputs: Sequence[torch.Tensor], along_channels: Shape
+    ) -> torch.Tensor:
         """What becomes of the sums."""
         if self.has_threshold:
             return (y >= inputs[2].reshape(along_channels)).to(y.dtype) * 2 - 1
         if self.has_scale:
             y = y * inputs[2].reshape(along_channels)
-        return self.apply_end(y, inputs, along_channels)
+        return self.apply_epilogue(y, inputs, along_channels)

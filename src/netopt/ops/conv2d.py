@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import Shape
-from netopt.ops.epilogue import FusedEnd
+from netopt.ops.epilogue import Epilogue
 from netopt.ops.op import TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.spatial import Pair, Sides, Window
 
 
-class Convolution(FusedEnd):
+class Convolution(Epilogue):
     """What convolutions share; subclasses have the attributes.
 
     Inputs begin with x (batch, in, height, width) and W (out, in / groups, kernel height, kernel width).
@@ -88,11 +88,11 @@ class Conv2d(Convolution):
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 2 + self.has_bias + self.has_residual)
         output = self.output_shape(inputs[0].shape, inputs[1].shape)
-        self.expect_end(inputs, output[1], output)
+        self.expect_epilogue(inputs, output[1], output)
         return TensorType(output)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return self.apply_end(self.convolve(inputs[0], inputs[1]), inputs, (-1, 1, 1))
+        return self.apply_epilogue(self.convolve(inputs[0], inputs[1]), inputs, (-1, 1, 1))
 
     def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
         residual = (self.residual_index,) if self.has_residual else ()

@@ -9,13 +9,13 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.epilogue import FusedEnd
+from netopt.ops.epilogue import Epilogue
 from netopt.ops.op import TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 
 
 @dataclass(frozen=True)
-class Dense(FusedEnd):
+class Dense(Epilogue):
     """y = activation(x W^T + bias + residual).
 
     Inputs, in order: x (..., in), W (out, in), bias (out,) if any, residual (..., out) if any.
@@ -33,11 +33,11 @@ class Dense(FusedEnd):
         if len(weight) != 2 or not x or x[-1] != weight[1]:
             raise InvalidArgument("dense", expected="x (..., in) and weight (out, in)", found=f"{x} and {weight}")
         output = (*x[:-1], weight[0])
-        self.expect_end(inputs, weight[0], output)
+        self.expect_epilogue(inputs, weight[0], output)
         return TensorType(output)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return self.apply_end(inputs[0] @ inputs[1].T, inputs, (-1,))
+        return self.apply_epilogue(inputs[0] @ inputs[1].T, inputs, (-1,))
 
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         return inputs[0].elements * inputs[1].shape[0]

@@ -12,7 +12,7 @@ from netopt.ops.op import Op, TensorType
 from netopt.ops.pointwise import Pointwise
 
 
-class FusedEnd(Op):
+class Epilogue(Op):
     """An op with inputs x, weight, bias if any, residual if any, in this order.
 
     Subclasses have the attributes, so that each keeps its own order of them.
@@ -41,7 +41,7 @@ class FusedEnd(Op):
         """Position of the residual among the inputs."""
         return self.bias_index + self.has_bias
 
-    def expect_end(self, inputs: Sequence[TensorType], outputs: int, output: Shape) -> None:
+    def expect_epilogue(self, inputs: Sequence[TensorType], outputs: int, output: Shape) -> None:
         """Raise unless bias and residual, where there are any, fit `outputs` channels and the output's shape."""
         if self.has_bias and inputs[self.bias_index].shape != (outputs,):
             found = inputs[self.bias_index].shape
@@ -50,7 +50,7 @@ class FusedEnd(Op):
             found = inputs[self.residual_index].shape
             raise InvalidArgument(f"residual of {self.name}", expected=str(output), found=found)
 
-    def apply_end(self, y: torch.Tensor, inputs: Sequence[torch.Tensor], along_channels: Shape) -> torch.Tensor:
+    def apply_epilogue(self, y: torch.Tensor, inputs: Sequence[torch.Tensor], along_channels: Shape) -> torch.Tensor:
         """activation(y + bias + residual), the bias seen as a tensor of shape `along_channels`."""
         if self.has_bias:
             y = y + inputs[self.bias_index].reshape(along_channels)

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import Sign
+from netopt.numerics import SignFormat
 from netopt.ops.op import Op, TensorType, expect_number
 from netopt.ops.spatial import Pair, Sides, Window
 
@@ -47,7 +47,7 @@ class SignPool2d(Op):
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_number(self, inputs, 2)
-        if not all(isinstance(type_.format, Sign) for type_ in inputs):
+        if not all(isinstance(type_.format, SignFormat) for type_ in inputs):
             found = ", ".join(type_.format.name for type_ in inputs)
             raise InvalidArgument("input formats of sign_pool2d", expected="signs", found=found)
         height, width = self.window().outputs(inputs[0].shape, self.name)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import Shape
-from netopt.ops.epilogue import FusedEnd
+from netopt.ops.epilogue import Epilogue
 from netopt.ops.op import TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.spatial import Sides, Window
@@ -87,7 +87,7 @@ _BLOCK_BYTES = 768 * 1024
 
 
 @dataclass(frozen=True)
-class Winograd2d(FusedEnd):
+class Winograd2d(Epilogue):
     """y = activation(x * W + bias + residual) for W of 3 x 3, stride 1, with zero padding.
 
     Inputs, in order: x (batch, in, height, width), U (out, in, tile + 2, tile + 2) = G W G^T as `transform_weight`
@@ -134,11 +134,11 @@ class Winograd2d(FusedEnd):
                 found=f"{x} and {weight}",
             )
         output = (x[0], weight[0], *self.window.outputs(x, self.name))
-        self.expect_end(inputs, weight[0], output)
+        self.expect_epilogue(inputs, weight[0], output)
         return TensorType(output)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return self.apply_end(self.convolve(inputs[0], inputs[1], TRANSFORMS[self.tile]), inputs, (-1, 1, 1))
+        return self.apply_epilogue(self.convolve(inputs[0], inputs[1], TRANSFORMS[self.tile]), inputs, (-1, 1, 1))
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, transform: Transform) -> torch.Tensor:
         """A^T [U * (B^T d B)] A of all tiles, summed over the inputs."""

@@ -8,7 +8,7 @@ from netopt.graph.passes.use_bfloat16 import takes_bfloat16
 from netopt.kernels.registry import kernel_of
 from netopt.numerics import BFLOAT16, FLOAT32, SIGNS
 from netopt.ops import BinaryConv2d, BinaryDense, Op, Sign, SignPool2d, TorchRegion
-from netopt.ops.epilogue import FusedEnd
+from netopt.ops.epilogue import Epilogue
 
 
 def check_threads(threads: object) -> None:
@@ -56,7 +56,7 @@ def has_kernel(node: Node, graph: Graph) -> bool:
 def _check_weights(graph: Graph, node: Node) -> None:
     """Weights are packed when lowering, so they must be known then."""
     known: tuple[str, ...] = ()
-    if isinstance(node.op, FusedEnd):
+    if isinstance(node.op, Epilogue):
         known = node.inputs[1 : node.op.residual_index + node.op.gives_signs]
     elif isinstance(node.op, Sign | SignPool2d):
         known = node.inputs[1:]

@@ -7,8 +7,8 @@ from functools import partial
 from torch import nn
 
 from netopt.errors import InvalidArgument
+from netopt.example import Example
 from netopt.graph import Graph, capture, run_passes, verify
-from netopt.graph.capture import Example
 from netopt.graph.passes import Pass
 from netopt.graph.passes.use_bfloat16 import use_bfloat16
 from netopt.graph.passes.use_winograd import Chooser, use_winograd

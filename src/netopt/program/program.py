@@ -13,7 +13,7 @@ import torch
 
 from netopt.console import count, render_table
 from netopt.errors import InvalidArgument, InvalidType, name_of_layer
-from netopt.graph.capture import split_example
+from netopt.example import split_example
 from netopt.graph.check_layouts import check_layouts
 from netopt.kernels.machine.cpu import host_cpu
 from netopt.kernels.machine.denormals import denormals_flushed, make_calls

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from netopt.errors import UnsupportedModel
+from netopt.example import Example
 from netopt.ops import Relayout
 from netopt.program.lower import lower
 from netopt.program.program import Program
 from netopt.timing import SelfTimed, interleaved
 from netopt.transform.apply import Verdict
 from netopt.transform.layer_report import NetworkTimes
-from netopt.transform.observe import Example
 from netopt.transform.select import Layer
 
 _ROUNDS, _BURST, _SECONDS = 20, 3, 1.0

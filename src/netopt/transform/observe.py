@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from netopt.errors import InvalidArgument, InvalidType
+from netopt.example import Example, call
 
-# One input: a tensor, a tuple of positional arguments, or a dict of keyword arguments.
-Example = Any
 # Inputs for calibration: a tensor (number, ...), or batches, each an example or a pair (inputs, labels).
 Calibration = torch.Tensor | Sequence[Any]
 
@@ -24,13 +23,6 @@ Note = Callable[[str, list[Any]], None]
 
 class _Enough(Exception):
     """Ends a run early: the layer that was waited for has been called."""
-
-
-def call(model: nn.Module, example: Example) -> Any:
-    """The model's output for an example."""
-    if isinstance(example, Mapping):
-        return model(**example)
-    return model(*example) if isinstance(example, tuple | list) else model(example)
 
 
 def input_shapes(model: nn.Module, example: Example) -> dict[str, tuple[torch.Size, ...]]:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import nn
 
 from netopt.errors import InvalidArgument, InvalidType
+from netopt.example import Example
 from netopt.program.lower import lower
 from netopt.program.program import Program
 from netopt.quantization.signs.block import low_bit_layers
@@ -18,7 +19,6 @@ from netopt.quantization.signs.techniques import XNOR, Binary, LowBitTechnique
 from netopt.quantization.signs.training import binarize_weights
 from netopt.transform.apply import KeepIf, Train, retrained, transform
 from netopt.transform.layer_report import Report
-from netopt.transform.observe import Example
 from netopt.transform.select import Layer, Predicate
 from netopt.transform.technique import Keep
 from netopt.verbs.optimize import Optimized, optimize

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from netopt.errors import InvalidArgument, InvalidType
+from netopt.example import Example
 from netopt.factorization.allot import allot
 from netopt.factorization.channel import ChannelSVD
 from netopt.factorization.convolution import ConvFactorization
@@ -18,7 +19,7 @@ from netopt.factorization.ranks import Allotted, Budget, Rank, check_rule
 from netopt.factorization.tucker import Tucker
 from netopt.transform.apply import KeepIf
 from netopt.transform.cost import Cost
-from netopt.transform.observe import Calibration, Example
+from netopt.transform.observe import Calibration
 from netopt.transform.select import Layer, Selection
 from netopt.transform.technique import Keep, Proposal, Technique
 from netopt.verbs.optimize import Optimized, optimize

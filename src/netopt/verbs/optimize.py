@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from netopt.errors import InvalidArgument, InvalidType
+from netopt.example import Example
 from netopt.program.checks import check_threads
 from netopt.program.lower import lower as lower_model
 from netopt.program.lower import prepare
@@ -17,7 +18,7 @@ from netopt.program.program import Program
 from netopt.search.measure import FasterBy, network_times
 from netopt.transform.apply import KeepIf, Train, retrained, transform
 from netopt.transform.layer_report import Report
-from netopt.transform.observe import Calibration, Example
+from netopt.transform.observe import Calibration
 from netopt.transform.technique import Technique
 
 # Medians of one network in turns with itself differ by less: a network that is slower by less is not slower.

@@ -78,12 +78,12 @@ def use_bfloat16(graph: Graph) -> Graph:
                 rounded[weight] = builder.add_constant(f"{weight}_bfloat16", value)
             node = dataclasses.replace(node, inputs=(node.inputs[0], rounded[weight], *node.inputs[2:]))
         if isinstance(node.op, BinaryConv2d | BinaryDense) and not node.op.has_threshold:
-            node = _with_narrow_end(node, graph, builder)
+            node = _with_narrow_epilogue(node, graph, builder)
         builder.nodes.append(node)
     return builder.finish()
 
 
-def _with_narrow_end(node: Node, graph: Graph, builder: GraphBuilder) -> Node:
+def _with_narrow_epilogue(node: Node, graph: Graph, builder: GraphBuilder) -> Node:
     """A layer of one-bit weights with scale and bias in bfloat16: beside such weights they are many of the bytes."""
     assert isinstance(node.op, BinaryConv2d | BinaryDense)
     inputs = list(node.inputs)
