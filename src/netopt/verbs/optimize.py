@@ -104,7 +104,7 @@ def optimize(
         recover=recover or (train if iterative else None),
     )
     options = {**options, "fallback": fallback}
-    if keep_if == "faster" and any(row.replaced for row in report.rows):
+    if keep_if == "faster" and example is not None and any(row.replaced for row in report.rows):
         report = replace(report, network=network_times(model, transformed, example, options))
         if report.network is not None and report.network.after_ms > _NOISE * report.network.before_ms:
             transformed, report = copy.deepcopy(model), report.undone()
