@@ -12,6 +12,7 @@ from netopt.graph import Graph, interpret
 from netopt.numerics import SIGNS
 from netopt.program.file import Network
 from netopt.program.lower import prepare
+from netopt.program.options import Lowering
 from netopt.program.program import Program
 from netopt.quantization import LowBitConv1d, LowBitConv2d, LowBitLinear, SignInputs, SignWeights
 from netopt.quantization.signs.forms import WeightForm
@@ -72,10 +73,10 @@ def tensors(value: Any) -> Sequence[torch.Tensor]:
 
 def assert_computes(model: nn.Module, x: torch.Tensor, *, exact: bool, compiled: bool = True) -> Graph:
     """The graph, which is right in the interpreter and as a program: to the bit, or to 1e-6 of the largest number."""
-    network = prepare(model, x)
+    network = prepare(model, x, Lowering())
     with torch.no_grad():
         expected = tensors(model(x))
-    for results in (interpret(network.graph, [x]), *([tensors(Program(network)(x))] if compiled else [])):
+    for results in (interpret(network.graph, [x]), *([tensors(Program(network, Lowering())(x))] if compiled else [])):
         assert len(results) == len(expected)
         for result, right in zip(results, expected, strict=True):
             if exact:

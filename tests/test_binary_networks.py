@@ -15,6 +15,7 @@ from netopt.kernels.machine.cpu import host_cpu
 from netopt.numerics import BFLOAT16, SIGNS
 from netopt.ops import BinaryConv2d, BinaryDense
 from netopt.program.lower import prepare
+from netopt.program.options import Lowering
 from netopt.program.program import Program
 from netopt.quantization import XNOR, Binary, BinaryConnect, BinaryWeight, Residual, Ternary
 from tests.binary_layers import assert_close, conv, images, labels, trained
@@ -53,8 +54,8 @@ def test_program_interpreter_and_file_agree_with_the_module(name: str, batch: in
     model, x = _of_few_bits(TECHNIQUES[name]), images(batch, 3, 8, 8)
     with torch.no_grad():
         expected = model(x)
-    network = prepare(model, x)
-    program = Program(network)
+    network = prepare(model, x, Lowering())
+    program = Program(network, Lowering())
     (golden,) = interpret(network.graph, [x])
     result = program(x)
     # Of floats, 5 layers of sums of up to 180 numbers in another order: each is off by about sqrt(180) roundings.
@@ -83,18 +84,18 @@ def _binary(batch: int) -> tuple[nn.Module, torch.Tensor]:
 @pytest.mark.parametrize(("batch", "threads"), [(1, 1), (3, 1), (3, 2)])
 def test_whole_numbers_are_equal_to_the_bit(batch: int, threads: int) -> None:
     model, x = _binary(batch)
-    network = prepare(model, x, threads=threads)
+    network = prepare(model, x, Lowering(threads=threads))
     values = [network.graph.types[node.output].format for node in network.graph.nodes]
     assert values == [SIGNS] * (len(values) - 1) + [network.graph.types["conv2d_3"].format]
     with torch.no_grad():
         expected = model(x)
     assert torch.equal(interpret(network.graph, [x])[0], expected)
-    assert torch.equal(Program(network, threads=threads)(x), expected)
+    assert torch.equal(Program(network, Lowering(threads=threads))(x), expected)
 
 
 def test_values_of_signs_take_one_bit_of_memory() -> None:
     """A word for 32 channels, and the border of +1; the image of 3 x 10 x 8 floats is larger than most."""
-    network = prepare(*_binary(1))
+    network = prepare(*_binary(1), Lowering())
     sizes = [network.graph.types[node.output].bytes for node in network.graph.nodes]
     assert sizes == [4 * 12 * 10, 8 * 12 * 10, 8 * 10 * 8, 8 * 7 * 6, 8 * 5 * 4, 4 * 5 * 5 * 4]
     assert network.plan.arena_bytes == network.plan.lower_bound < 4 * 240 + 64 + 960
@@ -105,7 +106,7 @@ def test_values_of_signs_take_one_bit_of_memory() -> None:
 def test_bfloat16(name: str, tmp_path: Path) -> None:
     """Numbers are rounded to 8 bits."""
     model, x = _of_few_bits(TECHNIQUES[name]), images(2, 3, 8, 8)
-    network = prepare(model, x, precision="bf16")
+    network = prepare(model, x, Lowering(precision="bf16"))
     program = netopt.lower(model, x, precision="bf16")
     formats = {network.graph.types[node.output].format for node in network.graph.nodes}
     assert BFLOAT16 in formats
@@ -138,7 +139,7 @@ def test_fewer_bits_are_fewer_bytes(tmp_path: Path) -> None:
 
 
 def test_the_layers_of_a_technique_become_binary_ops() -> None:
-    network = prepare(_of_few_bits(TECHNIQUES["Binary"]), images(1, 3, 8, 8))
+    network = prepare(_of_few_bits(TECHNIQUES["Binary"]), images(1, 3, 8, 8), Lowering())
     found = labels(network)
     assert (found[0], found[-1]) == ("conv2d", "dense")
     assert sum("binary" in label for label in found) == 3

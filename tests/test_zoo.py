@@ -10,10 +10,12 @@ from torch import nn
 
 import netopt
 from netopt import InvalidArgument, zoo
-from netopt.graph import capture, run_passes
+from netopt.graph import capture
 from netopt.ops import Concat, Relayout
 from netopt.program.lower import prepare
+from netopt.program.options import Lowering
 from netopt.zoo import mlp
+from tests.pipelines import run_passes
 from tests.tolerance import assert_within, judge
 
 
@@ -86,7 +88,7 @@ def test_networks_lower_and_agree_with_pytorch(name: str, make: Any, shape: tupl
 
 @pytest.mark.parametrize("make", [zoo.efficientnet_b0, zoo.shufflenet_v2, zoo.mobilenet_v2])
 def test_no_copies_between_layouts(make: Any) -> None:
-    network = prepare(make().eval(), torch.randn(1, 3, 64, 64))
+    network = prepare(make().eval(), torch.randn(1, 3, 64, 64), Lowering())
     assert not any(isinstance(node.op, Relayout) for node in network.graph.nodes)
 
 
@@ -128,7 +130,7 @@ def test_densenet121() -> None:
     model = randomized(zoo.densenet121())
     assert isinstance(model, nn.Sequential)
     assert sum(p.numel() for p in model.parameters()) == 7_978_856
-    network = prepare(model, torch.randn(1, 3, 96, 96))
+    network = prepare(model, torch.randn(1, 3, 96, 96), Lowering())
     concats = [node.op for node in network.graph.nodes if isinstance(node.op, Concat)]
     assert len(concats) == 58
     assert all(op.in_place for op in concats)
@@ -141,7 +143,7 @@ def test_densenet121() -> None:
 
 def test_resnet23_fits_the_arena_of_the_tutorial() -> None:
     """Two activations of 64 x 32 x 32 float32 and no more, beside the halos of the 3 x 3 convolutions."""
-    network = prepare(zoo.resnet23().eval(), torch.randn(1, 3, 32, 32))
+    network = prepare(zoo.resnet23().eval(), torch.randn(1, 3, 32, 32), Lowering())
     halo = 4 * 32 * (34 * 34 - 32 * 32)
     assert network.plan.arena_bytes <= 524_288 + halo
     assert not any(isinstance(node.op, Relayout) for node in network.graph.nodes)

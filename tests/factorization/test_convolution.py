@@ -22,7 +22,7 @@ from torch import nn
 import netopt
 from netopt import Cost, InvalidArgument, NetoptError, optimize
 from netopt.factorization import CP, ChannelSVD, Energy, FactoredConv, SpatialSVD, Tucker, cp, cp_als
-from netopt.graph import capture, run_passes
+from netopt.graph import capture
 from tests.factorization.methods import (
     CONV1D,
     LAYERS,
@@ -36,6 +36,7 @@ from tests.factorization.methods import (
     relative,
     with_weight,
 )
+from tests.pipelines import run_passes
 from tests.tolerance import assert_within, judge
 
 # In float64 what is exact is so to some hundred times 2^-53; the components of CP are orders larger than their sum.

@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import netopt
-from netopt.graph import capture, interpret, run_passes
+from netopt.graph import capture, interpret
 from netopt.ops import Dense, TorchRegion
+from tests.pipelines import run_passes
 
 
 class Model(nn.Module):

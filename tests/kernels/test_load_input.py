@@ -7,6 +7,7 @@ import torch
 
 from netopt.kernels.load_input import loader_of
 from netopt.kernels.machine.buffers import aligned_array
+from netopt.kernels.machine.cpu import host_cpu
 from netopt.kernels.machine.formats import to_array, to_tensor
 from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat
 from netopt.ops import Layout, TensorType
@@ -21,7 +22,7 @@ IMAGE = (2, 3, 5, 7)
 def test_any_tensor(format_: NumberFormat, layout: Layout) -> None:
     type_ = TensorType(IMAGE, format_, layout)
     place = aligned_array(layout.physical(IMAGE), format_)
-    load = loader_of(type_, place)
+    load = loader_of(type_, place, host_cpu())
     x = randn(*IMAGE)
     unaligned = torch.empty(x.numel() + 1)[1:].view(IMAGE).copy_(x)
     assert unaligned.data_ptr() % 64

@@ -14,6 +14,7 @@ from netopt.memory import MemoryPlan
 from netopt.memory.chart import Stay, Timeline, draw
 from netopt.program.file import read_network
 from netopt.program.lower import prepare
+from netopt.program.options import Lowering
 
 TIMELINE = Timeline(
     (Stay(("x", "flat"), 0, 128, 0, 1), Stay(("y",), 128, 64, 1, 3), Stay(("z",), 0, 1024, 2, 3)),
@@ -48,7 +49,7 @@ def test_it_fits_100_columns(steps: int) -> None:
 
 def test_the_peak_of_a_network_is_its_lower_bound() -> None:
     for model, x in ((zoo.squeezenet1_1().eval(), torch.randn(1, 3, 64, 64)), (zoo.mlp(8, 6, 4), torch.randn(2, 8))):
-        plan = prepare(model, x).plan
+        plan = prepare(model, x, Lowering()).plan
         taken = [sum(stay.bytes for stay in plan.timeline.alive(t)) for t in range(len(plan.timeline.steps))]
         assert max(taken) == taken[plan.timeline.peak()] == plan.lower_bound
         assert {name for stay in plan.timeline.stays for name in stay.values} == set(plan.offsets)

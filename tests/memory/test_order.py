@@ -20,6 +20,7 @@ from netopt.memory.lifetimes import blocks_of
 from netopt.memory.plan import lower_bound
 from netopt.ops import Arithmetic, Concat, Dense, Op, Permute, Pointwise, Reshape, Slice, TensorType
 from netopt.program.lower import prepare
+from netopt.program.options import Lowering
 
 
 class Branches(nn.Module):
@@ -42,7 +43,7 @@ def peak(graph: Graph) -> int:
 
 def test_one_branch_after_the_other() -> None:
     model, x = Branches(), torch.randn(4, 16)
-    network = prepare(model, x)
+    network = prepare(model, x, Lowering())
     # x, the result of the first branch and the middle of the second: 4 x 16, 4 x 16 and 4 x 1024 numbers.
     assert network.plan.arena_bytes == network.plan.lower_bound == 256 + 256 + 16_384
     torch.testing.assert_close(netopt.lower(model, x)(x), model(x))
@@ -129,4 +130,4 @@ def test_small_graphs_have_better_orders_than_the_given() -> None:
 def test_too_many_sets_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Running next what leaves the least alive finds the good order of the two branches, too."""
     monkeypatch.setattr(order, "_MOST_SETS", 1)
-    assert prepare(Branches(), torch.randn(4, 16)).plan.arena_bytes == 256 + 256 + 16_384
+    assert prepare(Branches(), torch.randn(4, 16), Lowering()).plan.arena_bytes == 256 + 256 + 16_384

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from netopt.graph import Graph, capture, run_passes
+from netopt.graph import Graph, capture
 from netopt.graph.graph import GraphBuilder
 from netopt.memory import MemoryPlan, check_plan, plan_memory
 from netopt.memory.lifetimes import Block, blocks_of
 from netopt.memory.plan import first_fit, lower_bound, place
 from netopt.ops import Arithmetic, Concat, Dense, Op, Permute, Pointwise, Reshape, Slice
 from tests.memory.builder import Builder as SmallBuilder
+from tests.pipelines import run_passes
 
 RELU, TANH, SIGMOID, ADD = Pointwise("relu"), Pointwise("tanh"), Pointwise("sigmoid"), Arithmetic("add")
 

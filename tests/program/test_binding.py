@@ -7,10 +7,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import netopt
-from netopt.program.binding import bind_kernels, bind_torch, runs_of
+from netopt.program.binding import bind_kernels, bind_torch, pack_steps, runs_of
 from netopt.program.file import read_network
 from netopt.program.lower import prepare
 from netopt.program.memory_image import MemoryImage
+from netopt.program.options import Lowering
 
 
 class Sorted(nn.Module):
@@ -28,19 +29,20 @@ class Sorted(nn.Module):
 
 
 def test_kernels_between_parts_in_pytorch_are_one_run() -> None:
-    network = prepare(Sorted(), torch.randn(2, 6), fallback=True)
+    options = Lowering(fallback=True)
+    network = prepare(Sorted(), torch.randn(2, 6), options)
     graph = network.graph
-    memory = MemoryImage(graph, network.plan)
-    steps, in_torch = bind_kernels(graph, memory, 1, False), bind_torch(graph, memory)
+    memory = MemoryImage(graph, network.plan, options.cpu)
+    steps, in_torch = pack_steps(graph, memory, options), bind_torch(graph, memory)
     assert len(steps) == 4
     assert len(in_torch) == 2
-    runs = runs_of(graph, steps, in_torch)
+    runs = runs_of(graph, bind_kernels(graph, steps, memory, options.cpu), in_torch)
     assert [run in in_torch.values() for run in runs] == [False, True, False, True, False]
     x = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
     memory.place(graph.inputs[0]).copy_(x)
     for run in runs:
         run()
-    program = netopt.Program(network)
+    program = netopt.Program(network, Lowering())
     assert torch.equal(memory.place(graph.outputs[0]), program(x))
 
 

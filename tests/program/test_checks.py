@@ -1,25 +1,13 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from torch import nn
 
 import netopt
 from netopt.graph.graph import GraphBuilder, Node
 from netopt.numerics import BFLOAT16, FLOAT32, SIGNS, FixedPoint, NumberFormat
 from netopt.ops import BatchNorm, BinaryDense, Dense, Pointwise, Reshape, Softmax, TensorType
-from netopt.program.checks import check_kernels, check_threads, has_kernel
-
-
-@pytest.mark.parametrize("threads", [0, -1, True, 1.5])
-def test_impossible_numbers_of_threads(threads: Any) -> None:
-    message = "threads: expected an integer of at least 1"
-    with pytest.raises(netopt.InvalidArgument, match=message):
-        check_threads(threads)
-    with pytest.raises(netopt.InvalidArgument, match=message):
-        netopt.lower(nn.Linear(2, 2), torch.randn(1, 2), threads=threads)
+from netopt.program.checks import check_kernels, has_kernel
 
 
 def _builder(format_: NumberFormat | None = None) -> GraphBuilder:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netopt.errors import FileFormatError
-from netopt.graph import Signature, Structure, capture, run_passes
+from netopt.graph import Signature, Structure, capture
 from netopt.graph.graph import GraphBuilder
 from netopt.memory import plan_memory
 from netopt.numerics import SIGNS
@@ -66,6 +66,7 @@ from netopt.ops import (
 )
 from netopt.program import file as format_
 from netopt.program.file import Network, read_network, write_network
+from tests.pipelines import run_passes
 
 Change = Callable[[Any], object]
 

@@ -20,6 +20,7 @@ from netopt.errors import FileFormatError, NetoptError
 from netopt.graph.check_layouts import check_layouts
 from netopt.program.file import Network, write_network
 from netopt.program.lower import prepare
+from netopt.program.options import Lowering
 from netopt.program.program import Program
 from tests.program.test_file import PROPERTY, _file, _mutate, _parts, _read
 
@@ -43,7 +44,7 @@ class Images(nn.Module):
 @pytest.fixture(scope="module")
 def network() -> Network:
     torch.manual_seed(0)
-    return prepare(Images(), torch.zeros(1, 2, 4, 4))
+    return prepare(Images(), torch.zeros(1, 2, 4, 4), Lowering())
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_any_byte_changed(index: int, mask: int, tmp_path: Path, images: bytes) 
 def _is_refused(network: Network) -> bool:
     """Whether the network is refused; what is not must run."""
     try:
-        program = Program(network)
+        program = Program(network, Lowering())
     except NetoptError:
         return True
     inputs = [torch.randn(tuple(place.shape)) for place in program._inputs]
@@ -97,7 +98,7 @@ def _layouts() -> Iterator[dict[str, Any]]:
 def test_layouts_that_are_claimed_are_refused_or_right(tmp_path: Path, images: bytes, network: Network) -> None:
     """A layout that a kernel does not know would be read as what it is not; a larger halo is fine."""
     x = torch.randn(1, 2, 4, 4)
-    expected = Program(network)(x)
+    expected = Program(network, Lowering())(x)
     counts = {"file": 0, "program": 0, "right": 0}
     metadata, constants = _parts(images)
     for name, value in metadata["values"].items():
@@ -112,7 +113,7 @@ def test_layouts_that_are_claimed_are_refused_or_right(tmp_path: Path, images: b
             if _is_refused(read):
                 counts["program"] += 1
                 continue
-            for result, value_ in zip(Program(read)(x), expected, strict=True):
+            for result, value_ in zip(Program(read, Lowering())(x), expected, strict=True):
                 assert torch.equal(result, value_)
             counts["right"] += 1
     assert min(counts.values()) >= 10, counts

@@ -27,6 +27,7 @@ from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS, NumberFo
 from netopt.ops import ROW_MAJOR, BinaryConv2d, Layout, Sign, TensorType
 from netopt.program.file import Network, read_network, write_network
 from netopt.program.lower import prepare
+from netopt.program.options import Lowering
 from netopt.program.program import Program
 from netopt.quantization import sign
 from tests.binary_layers import Model, conv, dense, images, trained
@@ -50,7 +51,7 @@ def _model() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    return prepare(_model(), X)
+    return prepare(_model(), X, Lowering())
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_round_trip(tmp_path: Path, network: Network, file: bytes) -> None:
     read = _read(tmp_path, file)
     _assert_equal(network, read)
     assert {value.dtype for value in read.graph.constants.values()} == {torch.float32, torch.int32, torch.int8}
-    assert torch.equal(Program(read)(X), Program(network)(X))
+    assert torch.equal(Program(read, Lowering())(X), Program(network, Lowering())(X))
     write_network(tmp_path / "again.nopt", read)
     assert (tmp_path / "again.nopt").read_bytes() == file
 
@@ -89,7 +90,7 @@ def test_where_the_bits_of_a_weight_lie(tmp_path: Path) -> None:
     for index in (0, 1, 9, 31, 44):
         weight.view(-1)[index] = -1
     layer[0].weight = nn.Parameter(weight)
-    write_network(tmp_path / "net.nopt", prepare(layer, images(1, 5)))
+    write_network(tmp_path / "net.nopt", prepare(layer, images(1, 5), Lowering()))
     constants = _sections((tmp_path / "net.nopt").read_bytes())
     assert len(constants) == 64
     assert struct.unpack_from("<II", constants) == (1 + 2 + (1 << 9) + (1 << 31), 1 << 12)
@@ -100,7 +101,7 @@ def test_where_the_bits_of_a_weight_lie(tmp_path: Path) -> None:
 def test_constants_of_any_number_of_bits(count: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(dense(2, count), dense(count, 3)).eval()
-    network = prepare(model, images(1, 2))
+    network = prepare(model, images(1, 2), Lowering())
     write_network(tmp_path / "net.nopt", network)
     _assert_equal(network, read_network(tmp_path / "net.nopt"))
 
@@ -117,7 +118,7 @@ def test_a_file_that_is_cut_off(cut: int, tmp_path: Path, file: bytes) -> None:
 def _is_refused(network: Network) -> bool:
     """Whether the network is refused as a program; what is not must run."""
     try:
-        program = Program(network)
+        program = Program(network, Lowering())
     except NetoptError:
         return True
     inputs = [torch.randn(tuple(place.shape)) for place in program._inputs]
@@ -170,8 +171,8 @@ def test_what_is_claimed_of_values_is_refused_or_right(which: str, tmp_path: Pat
     """Words that were read as floats, or in another order, would be numbers of no meaning, or beyond the memory."""
     torch.manual_seed(0)
     make, shape = CLAIMED[which]
-    x, network, path = images(*shape), prepare(make(), images(*shape)), tmp_path / "net.nopt"
-    graph, expected = network.graph, Program(network)(x)
+    x, network, path = images(*shape), prepare(make(), images(*shape), Lowering()), tmp_path / "net.nopt"
+    graph, expected = network.graph, Program(network, Lowering())(x)
     counts = {"refused": 0, "right": 0}
     for name in set(graph.types) - set(graph.constants):
         for claim in _claims(graph.types[name]):
@@ -212,7 +213,7 @@ def test_thresholds_of_neither_rows_nor_images_are_refused(tmp_path: Path) -> No
     builder.inputs, builder.types = ("x",), {"x": TensorType((2, 3, 5))}
     names = tuple(builder.add_constant("c", torch.ones(3)) for _ in range(2))
     builder.outputs = (builder.add_node(Sign(True), ("x", *names), "y", "last"),)
-    network = prepare(nn.ReLU(), images(2, 3, 5))
+    network = prepare(nn.ReLU(), images(2, 3, 5), Lowering())
     _write(tmp_path / "net.nopt", builder.finish(), network)
     with pytest.raises(netopt.InvalidArgument, match="layer 'last': graph: 'y': expected thresholds of rows or of im"):
         netopt.load(tmp_path / "net.nopt")

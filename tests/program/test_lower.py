@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,11 +16,9 @@ from netopt.graph import interpret
 from netopt.kernels.machine.cpu import host_cpu
 from netopt.ops import Relayout
 from netopt.program.lower import prepare
+from netopt.program.options import Lowering
 from netopt.program.program import Program
 from tests.tolerance import assert_within, judge
-
-# `netopt.lower` is the function.
-lowering = importlib.import_module("netopt.program.lower")
 
 
 class Model(nn.Module):
@@ -104,11 +100,11 @@ def test_equals_pytorch(model: nn.Module, shapes: list[tuple[int, ...]], copies:
             module.running_mean.normal_(generator=generator)  # type: ignore[union-attr]
             module.running_var.uniform_(0.5, 2.0, generator=generator)  # type: ignore[union-attr]
     inputs = tuple(torch.randn(shape, generator=generator) for shape in shapes)
-    network = prepare(model.eval(), inputs)
+    network = prepare(model.eval(), inputs, Lowering())
     assert sum(isinstance(node.op, Relayout) for node in network.graph.nodes) == copies
     with torch.no_grad():
         expected = model(*inputs)
-    program = Program(network)
+    program = Program(network, Lowering())
     for _ in range(2):  # the second run finds the arena as the first has left it
         # Sums of at most 400 products of numbers near 1, in another order than PyTorch's: 400 x 2^-24 and no more.
         torch.testing.assert_close(program(*inputs), expected, rtol=2.4e-5, atol=2.4e-5)
@@ -127,7 +123,7 @@ def test_inexact_convolutions_are_close_to_exact_ones(tmp_path: Path) -> None:
         ),
     ).eval()
     x = torch.randn(2, 3, 35, 17, generator=torch.Generator().manual_seed(0))
-    network = prepare(model, x, exact=False)
+    network = prepare(model, x, Lowering(exact=False))
     assert [node.op.name for node in network.graph.nodes if "2d" in node.op.name] == [
         "conv2d",
         "winograd2d",
@@ -155,7 +151,7 @@ def test_bfloat16_program_interpreter_and_file_agree(tmp_path: Path) -> None:
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5)),
     ).eval()
     x = torch.randn(2, 3, 17, 20, generator=torch.Generator().manual_seed(0))
-    network, program = prepare(model, x, precision="bf16"), netopt.lower(model, x, precision="bf16")
+    network, program = prepare(model, x, Lowering(precision="bf16")), netopt.lower(model, x, precision="bf16")
     (bounded,) = judge(network.graph, [x])
     assert_within(program(x), bounded)
     # Both round to the same 8 bits, but where sums in another order meet a tie: far below the bound.
@@ -178,15 +174,3 @@ def test_bfloat16_beside_what_is_float32_alone() -> None:
         expected = model(x)
     result = netopt.lower(model, x, precision="bf16")(x)
     assert 0 < float((result - expected).abs().max()) < 0.05 * float(expected.abs().max())
-
-
-@pytest.mark.parametrize("precision", ["fp16", "bfloat16", None])
-def test_an_unknown_precision(precision: object) -> None:
-    with pytest.raises(netopt.InvalidArgument, match=r'precision: expected "float32" or "bf16", found'):
-        netopt.lower(nn.Linear(4, 4), torch.randn(1, 4), precision=precision)  # type: ignore[arg-type]
-
-
-def test_a_cpu_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lowering, "host_cpu", lambda: dataclasses.replace(host_cpu(), has_bfloat16=False))
-    with pytest.raises(netopt.InvalidArgument, match=r"has no bfloat16 instructions.*lower for float32"):
-        netopt.lower(nn.Linear(4, 4), torch.randn(1, 4), precision="bf16")

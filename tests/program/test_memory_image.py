@@ -31,7 +31,7 @@ def _graph() -> Graph:
 
 
 def _image(graph: Graph) -> MemoryImage:
-    return MemoryImage(graph, plan_memory(graph))
+    return MemoryImage(graph, plan_memory(graph), host_cpu())
 
 
 def test_an_image_is_seen_in_its_logical_shape_within_its_halo() -> None:
@@ -49,7 +49,7 @@ def test_an_image_is_seen_in_its_logical_shape_within_its_halo() -> None:
 def test_places_are_where_the_plan_says() -> None:
     graph = _graph()
     plan = plan_memory(graph)
-    image = MemoryImage(graph, plan)
+    image = MemoryImage(graph, plan, host_cpu())
     assert image.arena.nbytes == plan.arena_bytes
     image.place("y").fill_(3.0)
     start = plan.offsets["y"]

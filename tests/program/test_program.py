@@ -17,9 +17,10 @@ from torch import nn
 
 import netopt
 from netopt import zoo
-from netopt.graph import capture, interpret, run_passes
+from netopt.graph import capture, interpret
 from netopt.memory import check_plan
 from tests.networks import NETWORKS, Nested, TwoInputs
+from tests.pipelines import run_passes
 from tests.tolerance import assert_within, judge
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import netopt
+from netopt.program.options import Lowering
 from netopt.search import measure
 from netopt.search.measure import FasterBy, StepsOf, network_times
 from netopt.timing import Timing
 from netopt.transform.select import Layer, layers_of
 
-OPTIONS: dict[str, Any] = {"threads": 1, "tune": False, "exact": True, "precision": "float32"}
+OPTIONS = Lowering()
 
 
 def handle(module: nn.Module, *shapes: tuple[int, ...]) -> Layer:
@@ -99,7 +99,9 @@ def test_a_replacement_that_cannot_be_lowered() -> None:
 
 def test_wrong_options_are_errors_and_no_reasons() -> None:
     with pytest.raises(netopt.InvalidArgument, match="precision"):
-        FasterBy(margin=0.05, options={**OPTIONS, "precision": "fp8"})(handle(nn.Linear(4, 4), (1, 4)), thin(4, 1))
+        FasterBy(margin=0.05, options=Lowering(precision="fp8"))(  # type: ignore[arg-type]
+            handle(nn.Linear(4, 4), (1, 4)), thin(4, 1)
+        )
 
 
 def test_layers_of_other_types_are_measured_as_they_will_be_lowered(one_and_two: None) -> None:
@@ -150,7 +152,7 @@ def test_a_network_with_several_arguments(by_name: bool) -> None:
 def test_a_network_that_cannot_be_lowered_has_no_times(one_and_two: None) -> None:
     model, x = nn.Sequential(nn.Linear(4, 4), Sorted()), torch.zeros(1, 4)
     assert network_times(model, model, x, OPTIONS) is None
-    times = network_times(model, model, x, {**OPTIONS, "fallback": True})
+    times = network_times(model, model, x, Lowering(fallback=True))
     assert times is not None
     assert (times.before_ms, times.after_ms) == (4.0, 3.0)
 

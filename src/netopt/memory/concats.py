@@ -1,4 +1,4 @@
-"""Concatenations in place, but for those that cost memory so.
+"""Which concatenations copy, because they would cost memory in place.
 
 The whole takes its bytes when its first part is written. Where an early value is joined with a late one, as in a U-Net,
 the arena can be smaller with a copy.
@@ -7,7 +7,7 @@ the arena can be smaller with a copy.
 from __future__ import annotations
 
 from netopt.graph.graph import Graph
-from netopt.graph.passes.write_concat_in_place import write_concat_in_place
+from netopt.graph.passes.write_concat_in_place import concats_in_place
 from netopt.memory.lifetimes import blocks_of
 from netopt.memory.order import order_for_memory
 from netopt.memory.plan import plan_memory
@@ -17,22 +17,21 @@ from netopt.ops import Concat
 _LEAST_SAVING = 0.02
 
 
-def concats_for_memory(graph: Graph) -> Graph:
-    """`write_concat_in_place`, but for the concatenations that make the arena clearly smaller if they copy.
+def copies_for_memory(graph: Graph) -> frozenset[str]:
+    """The concatenations that make the arena clearly smaller if they copy, for `write_concat_in_place`.
 
     Those that are alive at the peak are tried, one after the other, as long as one saves enough.
     """
-    best = write_concat_in_place(graph)
+    best, copied = concats_in_place(graph), frozenset[str]()
     if best is graph or not _is_smaller(graph, best):
-        return best
-    copied: frozenset[str] = frozenset()
+        return copied
     while names := _at_the_peak(best):
-        others = {name: write_concat_in_place(graph, copied | {name}) for name in names}
+        others = {name: concats_in_place(graph, copied | {name}) for name in names}
         name = min(names, key=lambda name: _arena_bytes(others[name]))
         if not _is_smaller(others[name], best):
             break
         best, copied = others[name], copied | {name}
-    return best
+    return copied
 
 
 def _is_smaller(graph: Graph, other: Graph) -> bool:

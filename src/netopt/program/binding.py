@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -11,8 +11,9 @@ import torch
 
 from netopt.graph import Graph, Node
 from netopt.kernels.machine.compile import bind_kernel
-from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.denormals import Call, run_of_kernels
+from netopt.kernels.machine.formats import Array
 from netopt.kernels.machine.kernel import Problem, Schedule
 from netopt.kernels.machine.tune import Workload, choose_schedules, streams, tune
 from netopt.kernels.registry import KERNELS
@@ -20,44 +21,56 @@ from netopt.kernels.torch_region import run_of_torch
 from netopt.ops import TorchRegion
 from netopt.program.checks import has_kernel
 from netopt.program.memory_image import MemoryImage
+from netopt.program.options import Lowering
 
 Run = Callable[[], None]
 
 
 @dataclass(frozen=True)
-class BoundStep:
-    """A node with a kernel: what it computes, how, and on which bytes."""
+class PackedStep:
+    """A node with a kernel: what it computes, how, and on which bytes, with its constants packed."""
 
     node: Node
     problem: Problem
     schedule: Schedule
-    calls: tuple[Call, ...]
+    arrays: Sequence[Array]
 
 
-def bind_kernels(graph: Graph, memory: MemoryImage, threads: int, tuned: bool) -> list[BoundStep]:
-    """Choose a schedule for each node that has a kernel, pack its constants, and bind its code to its places.
+def pack_steps(graph: Graph, memory: MemoryImage, options: Lowering) -> list[PackedStep]:
+    """Choose a schedule for each node that has a kernel, and pack its constants.
 
-    With `tuned`, schedules that have not been measured on this machine are measured first.
+    With `tune`, schedules that have not been measured on this machine are measured first.
     """
-    cpu = host_cpu()
+    cpu = options.cpu
     nodes = [node for node in graph.nodes if has_kernel(node, graph)]
     streamed = streams(graph)
     workloads = []
     for node in nodes:
         constants = tuple(i for i, name in enumerate(node.inputs) if name in graph.constants)
-        problem = Problem(node.op, graph.node_types(node), graph.types[node.output], threads)
+        problem = Problem(node.op, graph.node_types(node), graph.types[node.output], options.threads)
         workloads.append(Workload(KERNELS[type(node.op)], problem, constants, streamed))
-    if tuned:
+    if options.tune:
         tune(workloads, cpu)
-    schedules, steps = choose_schedules(workloads, cpu), []
+    schedules = choose_schedules(workloads, cpu)
     problems = [workload.problem for workload in workloads]
     memory.reserve(graph, list(zip(nodes, problems, schedules, strict=True)))
-    for node, workload, schedule in zip(nodes, workloads, schedules, strict=True):
-        arrays = memory.arguments(graph, node, workload.problem, schedule)
-        bound = bind_kernel(workload.kernel, workload.problem, schedule, cpu, arrays, memory.scratch(graph, node))
-        calls = tuple((function, tuple(hl.Buffer(array) for array in each)) for function, each in bound)
-        steps.append(BoundStep(node, workload.problem, schedule, calls))
-    return steps
+    return [
+        PackedStep(node, problem, schedule, memory.arguments(graph, node, problem, schedule))
+        for node, problem, schedule in zip(nodes, problems, schedules, strict=True)
+    ]
+
+
+def bind_kernels(
+    graph: Graph, steps: Sequence[PackedStep], memory: MemoryImage, cpu: Cpu
+) -> dict[str, tuple[Call, ...]]:
+    """Compile the code of each step, and bind it to its places: calls, by the value that they compute."""
+    calls = {}
+    for step in steps:
+        kernel, scratch = KERNELS[type(step.node.op)], memory.scratch(graph, step.node)
+        bound = bind_kernel(kernel, step.problem, step.schedule, cpu, step.arrays, scratch)
+        buffers = ((function, tuple(hl.Buffer(array) for array in arrays)) for function, arrays in bound)
+        calls[step.node.output] = tuple(buffers)
+    return calls
 
 
 def bind_torch(graph: Graph, memory: MemoryImage) -> dict[str, Run]:
@@ -71,9 +84,8 @@ def bind_torch(graph: Graph, memory: MemoryImage) -> dict[str, Run]:
     }
 
 
-def runs_of(graph: Graph, steps: Sequence[BoundStep], in_torch: dict[str, Run]) -> list[Run]:
+def runs_of(graph: Graph, calls: Mapping[str, tuple[Call, ...]], in_torch: Mapping[str, Run]) -> list[Run]:
     """What a call does, in order: kernels one after the other, and between them parts in PyTorch."""
-    calls = {step.node.output: step.calls for step in steps}
     runs: list[Run] = []
     running = [node for node in graph.nodes if node.output in calls or node.output in in_torch]
     for is_torch, nodes in groupby(running, key=lambda node: node.output in in_torch):
@@ -84,7 +96,7 @@ def runs_of(graph: Graph, steps: Sequence[BoundStep], in_torch: dict[str, Run]) 
     return runs
 
 
-def unpack_constants(names: Sequence[str], steps: Sequence[BoundStep], memory: MemoryImage) -> dict[str, torch.Tensor]:
+def unpack_constants(names: Sequence[str], steps: Sequence[PackedStep], memory: MemoryImage) -> dict[str, torch.Tensor]:
     """The constants of these names in their own layout again, in this order."""
     constants: dict[str, torch.Tensor] = {}
     for step in steps:

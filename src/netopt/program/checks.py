@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from netopt.errors import InvalidArgument, UnsupportedModel
+from netopt.errors import UnsupportedModel
 from netopt.graph import Graph, Node
 from netopt.graph.passes.use_bfloat16 import takes_bfloat16
 from netopt.kernels.registry import kernel_of
 from netopt.numerics import BFLOAT16, FLOAT32, SIGNS
 from netopt.ops import BinaryConv2d, BinaryDense, Op, Sign, SignPool2d, TorchRegion
 from netopt.ops.epilogue import Epilogue
-
-
-def check_threads(threads: object) -> None:
-    """Raise InvalidArgument unless `threads` is an integer of at least 1."""
-    if type(threads) is not int or threads < 1:
-        raise InvalidArgument("threads", expected="an integer of at least 1", found=threads)
 
 
 def check_kernels(graph: Graph) -> None:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from torch import nn
 
-from netopt.errors import InvalidArgument
 from netopt.example import Example
-from netopt.graph import Graph, capture, run_passes, verify
-from netopt.graph.passes import Pass
-from netopt.graph.passes.use_bfloat16 import use_bfloat16
-from netopt.graph.passes.use_winograd import Chooser, use_winograd
-from netopt.kernels.choose_convolution import choose_convolution
-from netopt.kernels.machine.cpu import host_cpu
-from netopt.kernels.machine.tune import streams
-from netopt.memory import check_plan, concats_for_memory, order_for_memory, plan_memory
-from netopt.program.checks import check_kernels, check_threads
+from netopt.graph import capture, run_passes, verify
+from netopt.memory import check_plan, order_for_memory, plan_memory
+from netopt.program.checks import check_kernels
 from netopt.program.file import Network
+from netopt.program.options import Lowering, Precision
+from netopt.program.pipeline import pipeline
 from netopt.program.program import Program
 
 
@@ -28,10 +21,11 @@ def lower(
     threads: int = 1,
     tune: bool = False,
     exact: bool = True,
-    precision: str = "float32",
+    precision: Precision = "float32",
     fallback: bool = False,
+    target: str | None = None,
 ) -> Program:
-    """Compile a trained model into native code for this machine.
+    """Compile a trained model into native code for this machine, or plan it for another.
 
     The program computes what the model computes in eval mode. It shares nothing with the model, which is not changed.
 
@@ -47,65 +41,37 @@ def lower(
         precision: "float32", or "bf16" where the CPU multiplies such numbers: weights and activations are then stored
             in bfloat16, with 8 bits of precision, and sums are float32.
         fallback: let PyTorch run the parts that cannot be lowered; `Program.summary` and `Program.fallbacks` name them.
+        target: the CPU to lower for, as Halide describes it, such as "x86-64-linux-avx2-f16c-fma-sse41" or
+            "arm-64-linux"; None for this machine's. Where this machine's CPU lacks something that the target names,
+            nothing is compiled: the program tells its sizes and can be saved, and calling it is refused.
 
     Raises:
         UnsupportedModel: torch.export cannot trace the model, or an op cannot be lowered and `fallback` is not set;
             names the layer.
         InvalidArgument, InvalidType: the example or an option cannot be used.
     """
-    check_threads(threads)
-    network = prepare(model, example, threads=threads, tune=tune, exact=exact, precision=precision, fallback=fallback)
-    return Program(network, threads=threads, tune=tune)
+    options = Lowering(threads=threads, tune=tune, exact=exact, precision=precision, fallback=fallback, target=target)
+    return lower_as(model, example, options)
 
 
-def prepare(
-    model: nn.Module,
-    example: Example,
-    *,
-    threads: int = 1,
-    tune: bool = False,
-    exact: bool = True,
-    precision: str = "float32",
-    fallback: bool = False,
-) -> Network:
+def lower_as(model: nn.Module, example: Example, options: Lowering) -> Program:
+    """As `lower`, with its options as one object."""
+    return Program(prepare(model, example, options), options)
+
+
+def prepare(model: nn.Module, example: Example, options: Lowering) -> Network:
     """All of lowering but the kernels: capture, passes, order of execution, and a memory plan with its proof.
 
-    With `exact=False` the way to compute a convolution is chosen for this machine, and with `tune` measured.
+    With `exact=False` the way to compute a convolution is chosen for the target, and with `tune` measured.
 
     Raises:
         UnsupportedModel, InvalidArgument, InvalidType: as `lower`.
     """
-    graph, signature = capture(model, example, fallback=fallback)
-    wanted: dict[str, Pass] = {"write_concat_in_place": concats_for_memory}
-    narrow = _is_bfloat16(precision)
-    # Winograd's errors are far below those of rounding to bfloat16.
-    if narrow or not exact:
-        wanted["use_winograd"] = lambda graph: use_winograd(graph, _chooser(graph, threads, tune, narrow))
-    if narrow:
-        wanted["use_bfloat16"] = use_bfloat16
-    graph = run_passes(graph, wanted)
+    graph, signature = capture(model, example, fallback=options.fallback)
+    graph = run_passes(graph, pipeline(options))
     check_kernels(graph)
     graph = order_for_memory(graph)
     verify(graph)
     plan = plan_memory(graph)
     check_plan(graph, plan)
     return Network(graph, plan, signature)
-
-
-def _chooser(graph: Graph, threads: int, tune: bool, narrow: bool) -> Chooser:
-    return partial(
-        choose_convolution, threads=threads, cpu=host_cpu(), streamed=streams(graph), tuned=tune, narrow=narrow
-    )
-
-
-def _is_bfloat16(precision: str) -> bool:
-    if precision not in ("float32", "bf16"):
-        raise InvalidArgument("precision", expected='"float32" or "bf16"', found=repr(precision))
-    if precision == "bf16" and not host_cpu().has_bfloat16:
-        raise InvalidArgument(
-            "precision",
-            expected='"float32" on this CPU, which has no bfloat16 instructions',
-            found='"bf16"',
-            fix="lower for float32",
-        )
-    return precision == "bf16"

@@ -9,7 +9,7 @@ import torch
 from netopt.graph import Graph, Node
 from netopt.kernels.load_input import loader_of
 from netopt.kernels.machine.buffers import aligned_array, aligned_bytes, array_at, array_bytes, strides_of
-from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array, to_array, to_tensor
 from netopt.kernels.machine.kernel import Problem, Schedule
 from netopt.kernels.registry import KERNELS
@@ -30,10 +30,10 @@ class MemoryImage:
         arena: one block of bytes for all inputs, activations, outputs and scratch memory, as the plan places them.
     """
 
-    def __init__(self, graph: Graph, plan: MemoryPlan) -> None:
-        """Allocate the arena; constants are copied when they are first asked for."""
+    def __init__(self, graph: Graph, plan: MemoryPlan, cpu: Cpu) -> None:
+        """Allocate the arena; constants are copied when they are first asked for, and packed for `cpu`."""
         self.arena = aligned_bytes(plan.arena_bytes)
-        self._types, self._offsets = graph.types, plan.offsets
+        self._types, self._offsets, self._cpu = graph.types, plan.offsets, cpu
         self._packed: dict[Key, Array] = {}
         self._reserved: dict[Key, Array] = {}
         self._copied: dict[str, Array] = {}
@@ -50,7 +50,7 @@ class MemoryImage:
         offsets: dict[Key, int] = {}
         size = 0
         for node, problem, schedule in steps:
-            shapes = KERNELS[type(node.op)].argument_shapes(problem, schedule, host_cpu())
+            shapes = KERNELS[type(node.op)].argument_shapes(problem, schedule, self._cpu)
             for name, shape in zip(node.inputs, shapes, strict=False):
                 key = _key(name, problem, schedule, shape)
                 if name in graph.constants and key not in offsets:
@@ -65,7 +65,7 @@ class MemoryImage:
 
         The step must have been among those of `reserve`.
         """
-        cpu, kernel = host_cpu(), KERNELS[type(node.op)]
+        cpu, kernel = self._cpu, KERNELS[type(node.op)]
         shapes = kernel.argument_shapes(problem, schedule, cpu)
         arrays = []
         for index, (name, shape) in enumerate(zip((*node.inputs, node.output), shapes, strict=True)):
@@ -87,9 +87,9 @@ class MemoryImage:
     def unpack(self, node: Node, problem: Problem, schedule: Schedule, index: int) -> torch.Tensor:
         """A constant input of the node in its own layout again."""
         kernel = KERNELS[type(node.op)]
-        shape = kernel.argument_shapes(problem, schedule, host_cpu())[index]
+        shape = kernel.argument_shapes(problem, schedule, self._cpu)[index]
         packed = self._packed[_key(node.inputs[index], problem, schedule, shape)]
-        return to_tensor(kernel.unpack(problem, schedule, host_cpu(), index, packed))
+        return to_tensor(kernel.unpack(problem, schedule, self._cpu, index, packed))
 
     # --- for the caller, and for PyTorch
 
@@ -114,7 +114,7 @@ class MemoryImage:
         is_same = type_.format == FLOAT32 and type_.shape[1:2] == (1,)
         if not type_.layout.channels_last or is_same or type_.elements < _SMALLEST_LOAD:
             return None
-        return loader_of(type_, self._array(name, type_.layout.physical(type_.shape)))
+        return loader_of(type_, self._array(name, type_.layout.physical(type_.shape)), self._cpu)
 
     def place_or_copy(self, name: str, graph: Graph) -> torch.Tensor:
         """The value in the arena, or of a constant a copy."""

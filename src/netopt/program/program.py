@@ -15,14 +15,14 @@ from netopt.console import count, render_table
 from netopt.errors import InvalidArgument, InvalidType, name_of_layer
 from netopt.example import split_example
 from netopt.graph.check_layouts import check_layouts
-from netopt.kernels.machine.cpu import host_cpu
-from netopt.kernels.machine.denormals import denormals_flushed, make_calls
+from netopt.kernels.machine.denormals import Call, denormals_flushed, make_calls
 from netopt.memory import MemoryPlan
 from netopt.ops import TorchRegion
-from netopt.program.binding import bind_kernels, bind_torch, runs_of, unpack_constants
-from netopt.program.checks import check_kernels, check_threads
+from netopt.program.binding import Run, bind_kernels, bind_torch, pack_steps, runs_of, unpack_constants
+from netopt.program.checks import check_kernels
 from netopt.program.file import Network, read_network, write_network
 from netopt.program.memory_image import MemoryImage
+from netopt.program.options import Lowering
 from netopt.program.step import Step, shape_text
 
 
@@ -33,38 +33,49 @@ class Program:
     the next call does not change them.
     """
 
-    def __init__(self, network: Network, *, threads: int = 1, tune: bool = False) -> None:
+    def __init__(self, network: Network, options: Lowering) -> None:
         """Compile the network's kernels, or take over those that this process has compiled already.
+
+        For a CPU that is not this machine's, choose schedules and pack weights alone.
 
         Args:
             network: a verified graph with a checked plan. Its constants are copied.
-            threads: the most threads that a kernel uses.
-            tune: measure schedules that have not been measured on this machine yet.
+            options: of these, `threads`, `tune` and `target`; the network has what became of the others.
 
         Raises:
-            InvalidArgument: `threads` is below 1, or an op would read a layout that it does not know.
+            InvalidArgument: an op would read a layout that it does not know.
             UnsupportedModel: an op has no kernel.
         """
-        check_threads(threads)
         check_kernels(network.graph)
         check_layouts(network.graph)
         self._graph = dataclasses.replace(network.graph, constants={})
         self._constant_names = tuple(network.graph.constants)
         self._signature = network.signature
         self._plan = network.plan
+        self._options = options
         self._lock = threading.Lock()
-        self._memory = MemoryImage(self._graph, network.plan)
-        self._steps = bind_kernels(network.graph, self._memory, threads, tune)
+        self._memory = MemoryImage(self._graph, network.plan, options.cpu)
+        self._steps = pack_steps(network.graph, self._memory, options)
         self._inputs = [self._memory.place(name) for name in network.graph.inputs]
         # Other values have used a halo's memory since the last call.
         self._halos = [self._memory.with_halo(name) for name in network.graph.inputs]
-        self._loads = [self._memory.loader(name) for name in network.graph.inputs]
         self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
         self._outputs = [self._memory.place_or_copy(name, network.graph) for name in network.graph.outputs]
         self._in_torch = bind_torch(network.graph, self._memory)
-        self._runs = runs_of(self._graph, self._steps, self._in_torch)
         self._is_single = network.signature.positional.is_single() and not network.signature.keyword.parts
         self._returns_tensor = network.signature.output.kind == "tensor"
+        self._loads: list[Callable[[torch.Tensor], None] | None] = []
+        self._calls: dict[str, tuple[Call, ...]] = {}
+        self._runs: list[Run] = []
+        self._runs_here = options.runs_here
+        if self._runs_here:
+            self._compile()
+
+    def _compile(self) -> None:
+        """Make machine code of all that a call runs."""
+        self._loads = [self._memory.loader(name) for name in self._graph.inputs]
+        self._calls = bind_kernels(self._graph, self._steps, self._memory, self._options.cpu)
+        self._runs = runs_of(self._graph, self._calls, self._in_torch)
 
     # --- running
 
@@ -74,7 +85,8 @@ class Program:
         Inputs need not be contiguous. No gradients are recorded.
 
         Raises:
-            InvalidArgument: an input has another shape or is not on the CPU, or the inputs are nested otherwise.
+            InvalidArgument: an input has another shape or is not on the CPU, the inputs are nested otherwise, or the
+                program is for another CPU.
             InvalidType: an input is not float32.
         """
         return self._call(self._runs, args, kwargs)
@@ -91,19 +103,20 @@ class Program:
         Raises:
             InvalidArgument, InvalidType: as a call.
         """
-        calls = {step.node.output: step.calls for step in self._steps}
 
         def run_all() -> None:
             for index, node in enumerate(self._graph.nodes):
                 if node.output in self._in_torch:
                     watch(index, self._in_torch[node.output])
-                elif node.output in calls:
+                elif node.output in self._calls:
                     with denormals_flushed():
-                        watch(index, partial(make_calls, calls[node.output]))
+                        watch(index, partial(make_calls, self._calls[node.output]))
 
         return self._call([run_all], args, kwargs)
 
     def _call(self, runs: Sequence[Callable[[], None]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not self._runs_here:
+            self._options.check_runs_here()
         # One tensor in, one out is what most calls are, and what microseconds are counted in.
         single = self._is_single and len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
         tensors: Sequence[torch.Tensor] = args if single else self._flatten(args, kwargs)
@@ -197,7 +210,7 @@ class Program:
         totals = (
             f"arena {count(self.arena_bytes)} bytes (lower bound {count(self._plan.lower_bound)}), "
             f"weights {count(self.weight_bytes)} bytes, multiply-adds {count(self.multiply_adds)}, "
-            f"for {host_cpu().target}"
+            f"for {self._options.cpu.target}"
         )
         return "\n".join([table, totals, *self._notes()])
 
@@ -220,20 +233,23 @@ class Program:
         write_network(path, Network(graph, self._plan, self._signature))
 
 
-def load(path: str | Path, *, threads: int = 1, tune: bool = False) -> Program:
-    """Read a .nopt file and compile its kernels for this machine.
+def load(path: str | Path, *, threads: int = 1, tune: bool = False, target: str | None = None) -> Program:
+    """Read a .nopt file and compile its kernels for this machine, or plan them for another.
 
     Args:
         path: what `Program.save` wrote.
         threads: the most threads that a kernel uses.
         tune: measure schedules that have not been measured on this machine yet.
+        target: the CPU; see `netopt.lower`.
 
     Raises:
         FileFormatError: the file is foreign, truncated, damaged or of another version.
-        InvalidArgument, UnsupportedModel: the file is whole, but what it holds cannot be run.
+        InvalidArgument, UnsupportedModel: an option cannot be used, or the file is whole, but what it holds cannot be
+            run.
         OSError: the file cannot be read.
     """
-    return Program(read_network(path), threads=threads, tune=tune)
+    options = Lowering(threads=threads, tune=tune, target=target)
+    return Program(read_network(path), options)
 
 
 def _refuse(tensor: torch.Tensor, place: torch.Tensor, name: str) -> None:

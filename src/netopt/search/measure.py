@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +15,8 @@ from torch import nn
 from netopt.errors import UnsupportedModel
 from netopt.example import Example
 from netopt.ops import Relayout
-from netopt.program.lower import lower
+from netopt.program.lower import lower_as
+from netopt.program.options import Lowering
 from netopt.program.program import Program
 from netopt.timing import SelfTimed, interleaved
 from netopt.transform.apply import Verdict
@@ -60,11 +60,11 @@ class FasterBy:
 
     Attributes:
         margin: share of the layer's time that must be saved.
-        options: of `netopt.lower`, as the whole network will be lowered.
+        options: how the layers are lowered.
     """
 
     margin: float
-    options: dict[str, Any]
+    options: Lowering
 
     def __call__(self, layer: Layer, replacement: nn.Module) -> Verdict:
         """The verdict on one layer."""
@@ -83,21 +83,19 @@ class FasterBy:
 
     def _times(self, old: nn.Module, new: nn.Module, x: torch.Tensor) -> tuple[float, float]:
         programs = {
-            name: StepsOf(lower(_in_float32(module), x, **self.options), (x,))
+            name: StepsOf(lower_as(_in_float32(module), x, self.options), (x,))
             for name, module in (("old", old), ("new", new))
         }
         timings = interleaved(programs, rounds=_ROUNDS, burst=_BURST, seconds=_SECONDS)
         return timings["old"].median, timings["new"].median
 
 
-def network_times(
-    before: nn.Module, after: nn.Module, example: Example, options: dict[str, Any]
-) -> NetworkTimes | None:
+def network_times(before: nn.Module, after: nn.Module, example: Example, options: Lowering) -> NetworkTimes | None:
     """Both networks lowered and called in turn; None if the network cannot be lowered as it is."""
     if not (_is_float32(before) and _is_float32(after)):
         return None
     try:
-        programs = [lower(model, example, **options) for model in (before, after)]
+        programs = [lower_as(model, example, options) for model in (before, after)]
     except UnsupportedModel:
         return None
     calls = {str(number): partial(program, example) for number, program in enumerate(programs)}

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from typing import Literal
+from typing import Literal, get_args
 
 from rich.progress import TaskID
 from torch import nn
@@ -80,8 +80,7 @@ def transform(
     sequence = [techniques] if isinstance(techniques, Technique) else techniques
     if not isinstance(sequence, Sequence) or not all(isinstance(technique, Technique) for technique in sequence):
         raise InvalidType("techniques", expected="a netopt.Technique or a sequence of them", found=repr(techniques))
-    if keep_if not in ("faster", "smaller", "always"):
-        raise InvalidArgument("keep_if", expected='"faster", "smaller" or "always"', found=repr(keep_if))
+    check_keep_if(keep_if)
     if keep_if == "faster" and judge is None:
         raise InvalidArgument("judge", expected='one for keep_if="faster"', found="none", fix="use netopt.optimize")
     try:
@@ -95,6 +94,12 @@ def transform(
         model = application.model
         report += Report(rows)
     return model, report
+
+
+def check_keep_if(keep_if: object) -> None:
+    """Raise InvalidArgument unless it is one of the policies."""
+    if keep_if not in get_args(KeepIf):
+        raise InvalidArgument("keep_if", expected='"faster", "smaller" or "always"', found=repr(keep_if))
 
 
 def retrained(model: nn.Module, train: Train, name: str = "train") -> nn.Module:

@@ -11,7 +11,8 @@ from torch import nn
 
 from netopt.errors import InvalidArgument, InvalidType
 from netopt.example import Example
-from netopt.program.lower import lower
+from netopt.program.lower import lower_as
+from netopt.program.options import Lowering, Precision
 from netopt.program.program import Program
 from netopt.quantization.signs.block import low_bit_layers
 from netopt.quantization.signs.layers import LowBitConv1d, LowBitConv2d
@@ -100,7 +101,15 @@ def convert_to_binary_convolution(
 
 
 def convert_to_native_binary_convolution(
-    model: nn.Module, example: Example, *, threads: int = 1, tune: bool = False, precision: str = "float32"
+    model: nn.Module,
+    example: Example,
+    *,
+    threads: int = 1,
+    tune: bool = False,
+    exact: bool = True,
+    precision: Precision = "float32",
+    fallback: bool = False,
+    target: str | None = None,
 ) -> Program:
     """Step 3: the trained binary network as a program of native kernels.
 
@@ -109,13 +118,17 @@ def convert_to_native_binary_convolution(
         example: an input, for its shapes.
         threads: see `netopt.lower`. So are the options below.
         tune: see `netopt.lower`.
+        exact: see `netopt.lower`.
         precision: see `netopt.lower`.
+        fallback: see `netopt.lower`.
+        target: see `netopt.lower`.
 
     Raises:
         InvalidType: `model` is none.
         InvalidArgument: it has no binary convolution, or one whose weights are not binary yet.
         UnsupportedModel: it cannot be lowered; names the layer.
     """
+    lowering = Lowering(threads=threads, tune=tune, exact=exact, precision=precision, fallback=fallback, target=target)
     if not isinstance(model, nn.Module):
         raise InvalidType("model", expected="a torch.nn.Module", found=type(model).__name__)
     if not any(isinstance(layer, LowBitConv1d | LowBitConv2d) for layer in model.modules()):
@@ -124,7 +137,7 @@ def convert_to_native_binary_convolution(
     if any(layer.final_form is not None for layer in low_bit_layers(model)):
         fix = "call binarize_weights and train once more"
         raise InvalidArgument("model", expected="binary weights", found="the first of two stages", fix=fix)
-    return lower(model, example, threads=threads, tune=tune, precision=precision)
+    return lower_as(model, example, lowering)
 
 
 def binarize_convolution(
@@ -137,8 +150,11 @@ def binarize_convolution(
     keep_if: KeepIf | None = None,
     threads: int = 1,
     tune: bool = False,
-    precision: str = "float32",
-) -> Optimized:
+    exact: bool = True,
+    precision: Precision = "float32",
+    fallback: bool = False,
+    target: str | None = None,
+) -> Optimized[Program]:
     """All three steps: convolutions made binary, trained, and lowered.
 
     Args:
@@ -152,7 +168,10 @@ def binarize_convolution(
             measured to be faster.
         threads: see `netopt.lower`. So are the options below.
         tune: see `netopt.lower`.
+        exact: see `netopt.lower`.
         precision: see `netopt.lower`.
+        fallback: see `netopt.lower`.
+        target: see `netopt.lower`.
 
     Returns:
         The trained model, the program, and a report with a row for each convolution.
@@ -170,7 +189,10 @@ def binarize_convolution(
         keep_if=keep_if,
         threads=threads,
         tune=tune,
+        exact=exact,
         precision=precision,
+        fallback=fallback,
+        target=target,
     )
 
 
@@ -184,8 +206,11 @@ def binarize(
     keep_if: KeepIf | None = None,
     threads: int = 1,
     tune: bool = False,
-    precision: str = "float32",
-) -> Optimized:
+    exact: bool = True,
+    precision: Precision = "float32",
+    fallback: bool = False,
+    target: str | None = None,
+) -> Optimized[Program]:
     """As `binarize_convolution`, for dense layers, too.
 
     Without a filter the network's first and last layer are left as they are.
@@ -202,7 +227,10 @@ def binarize(
         keep_if=keep_if,
         threads=threads,
         tune=tune,
+        exact=exact,
         precision=precision,
+        fallback=fallback,
+        target=target,
     )
 
 

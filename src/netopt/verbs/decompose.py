@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, overload
 
 from torch import nn
 
@@ -17,7 +17,9 @@ from netopt.factorization.decomposition import Factorization
 from netopt.factorization.dense import SVD
 from netopt.factorization.ranks import Allotted, Budget, Rank, check_rule
 from netopt.factorization.tucker import Tucker
-from netopt.transform.apply import KeepIf
+from netopt.program.options import Precision
+from netopt.program.program import Program
+from netopt.transform.apply import KeepIf, Train
 from netopt.transform.cost import Cost
 from netopt.transform.observe import Calibration
 from netopt.transform.select import Layer, Selection
@@ -79,6 +81,7 @@ class ByKind(Technique):
         return replace(self, dense=dense, pointwise=pointwise, convolution=convolution)
 
 
+@overload
 def decompose(
     model: nn.Module,
     rank: Rank,
@@ -88,11 +91,102 @@ def decompose(
     dense: type[SVD] | SVD | None = SVD,
     first: bool = False,
     select: Selection | None = None,
+    train: Train | None = None,
+    lower: Literal[False] = False,
     example: Example | None = None,
     calibration: Calibration | None = None,
     keep_if: KeepIf | None = None,
-    **options: Any,
-) -> Optimized:
+    margin: float = 0.05,
+    iterative: bool = False,
+    recover: Train | None = None,
+    threads: int = 1,
+    tune: bool = False,
+    exact: bool = True,
+    precision: Precision = "float32",
+    fallback: bool = False,
+    target: str | None = None,
+) -> Optimized[None]: ...
+
+
+@overload
+def decompose(
+    model: nn.Module,
+    rank: Rank,
+    *,
+    convolution: type[ConvFactorization] | ConvFactorization | None = Tucker,
+    pointwise: type[ConvFactorization] | ConvFactorization | None = ChannelSVD,
+    dense: type[SVD] | SVD | None = SVD,
+    first: bool = False,
+    select: Selection | None = None,
+    train: Train | None = None,
+    lower: Literal[True],
+    example: Example | None = None,
+    calibration: Calibration | None = None,
+    keep_if: KeepIf | None = None,
+    margin: float = 0.05,
+    iterative: bool = False,
+    recover: Train | None = None,
+    threads: int = 1,
+    tune: bool = False,
+    exact: bool = True,
+    precision: Precision = "float32",
+    fallback: bool = False,
+    target: str | None = None,
+) -> Optimized[Program]: ...
+
+
+@overload
+def decompose(
+    model: nn.Module,
+    rank: Rank,
+    *,
+    convolution: type[ConvFactorization] | ConvFactorization | None = Tucker,
+    pointwise: type[ConvFactorization] | ConvFactorization | None = ChannelSVD,
+    dense: type[SVD] | SVD | None = SVD,
+    first: bool = False,
+    select: Selection | None = None,
+    train: Train | None = None,
+    lower: bool,
+    example: Example | None = None,
+    calibration: Calibration | None = None,
+    keep_if: KeepIf | None = None,
+    margin: float = 0.05,
+    iterative: bool = False,
+    recover: Train | None = None,
+    threads: int = 1,
+    tune: bool = False,
+    exact: bool = True,
+    precision: Precision = "float32",
+    fallback: bool = False,
+    target: str | None = None,
+) -> Optimized[Program | None]: ...
+
+
+# Long by its options, most of them those of `optimize`.
+def decompose(
+    model: nn.Module,
+    rank: Rank,
+    *,
+    convolution: type[ConvFactorization] | ConvFactorization | None = Tucker,
+    pointwise: type[ConvFactorization] | ConvFactorization | None = ChannelSVD,
+    dense: type[SVD] | SVD | None = SVD,
+    first: bool = False,
+    select: Selection | None = None,
+    train: Train | None = None,
+    lower: bool = False,
+    example: Example | None = None,
+    calibration: Calibration | None = None,
+    keep_if: KeepIf | None = None,
+    margin: float = 0.05,
+    iterative: bool = False,
+    recover: Train | None = None,
+    threads: int = 1,
+    tune: bool = False,
+    exact: bool = True,
+    precision: Precision = "float32",
+    fallback: bool = False,
+    target: str | None = None,
+) -> Optimized[Program | None]:
     """A new model in which all dense layers and convolutions are decomposed, and the report.
 
     `netopt.optimize` with one technique for each kind of layer, in one pass, so that a budget covers them together.
@@ -107,10 +201,20 @@ def decompose(
         first: decompose the network's first layer, too: it has few inputs, and its error goes through the whole
             network.
         select: which layers; None for all.
+        train: see `netopt.optimize`. So are the options below.
+        lower: see `netopt.optimize`.
         example: see `netopt.optimize`; needed for a budget of multiply-adds.
         calibration: see `netopt.optimize`.
         keep_if: see `netopt.optimize`.
-        **options: the other ones of `netopt.optimize`, which get there as they are: `train`, `lower`, `iterative` ...
+        margin: see `netopt.optimize`.
+        iterative: see `netopt.optimize`.
+        recover: see `netopt.optimize`.
+        threads: see `netopt.lower`. So are the options below.
+        tune: see `netopt.lower`.
+        exact: see `netopt.lower`.
+        precision: see `netopt.lower`.
+        fallback: see `netopt.lower`.
+        target: see `netopt.lower`.
 
     Raises:
         NetoptError: as `netopt.optimize`.
@@ -138,4 +242,21 @@ def decompose(
         first=first,
         select=select,
     )
-    return optimize(model, technique, example=example, calibration=calibration, keep_if=keep_if, **options)
+    return optimize(
+        model,
+        technique,
+        train=train,
+        lower=lower,
+        example=example,
+        calibration=calibration,
+        keep_if=keep_if,
+        margin=margin,
+        iterative=iterative,
+        recover=recover,
+        threads=threads,
+        tune=tune,
+        exact=exact,
+        precision=precision,
+        fallback=fallback,
+        target=target,
+    )

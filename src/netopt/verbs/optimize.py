@@ -5,28 +5,29 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Generic, Literal, TypeVar, overload
 
 from torch import nn
 
-from netopt.errors import InvalidArgument, InvalidType
 from netopt.example import Example
-from netopt.program.checks import check_threads
-from netopt.program.lower import lower as lower_model
-from netopt.program.lower import prepare
+from netopt.program.lower import lower_as, prepare
+from netopt.program.options import Lowering, Precision
 from netopt.program.program import Program
 from netopt.search.measure import FasterBy, network_times
 from netopt.transform.apply import KeepIf, Train, retrained, transform
 from netopt.transform.layer_report import Report
 from netopt.transform.observe import Calibration
 from netopt.transform.technique import Technique
+from netopt.verbs.options import Optimization
 
 # Medians of one network in turns with itself differ by less: a network that is slower by less is not slower.
 _NOISE = 1.02
+# What a result has for a program, known from `lower=`: Program, None, or either.
+P_co = TypeVar("P_co", bound=Program | None, covariant=True)
 
 
 @dataclass(frozen=True)
-class Optimized:
+class Optimized(Generic[P_co]):
     """What `optimize` returns.
 
     Attributes:
@@ -36,11 +37,77 @@ class Optimized:
     """
 
     model: nn.Module
-    program: Program | None
+    program: P_co
     report: Report
 
 
-# Long by its options, each of which is one thing; the steps are five lines each.
+@overload
+def optimize(
+    model: nn.Module,
+    techniques: Technique | Sequence[Technique],
+    *,
+    train: Train | None = None,
+    lower: Literal[False] = False,
+    example: Example | None = None,
+    calibration: Calibration | None = None,
+    keep_if: KeepIf | None = None,
+    margin: float = 0.05,
+    iterative: bool = False,
+    recover: Train | None = None,
+    threads: int = 1,
+    tune: bool = False,
+    exact: bool = True,
+    precision: Precision = "float32",
+    fallback: bool = False,
+    target: str | None = None,
+) -> Optimized[None]: ...
+
+
+@overload
+def optimize(
+    model: nn.Module,
+    techniques: Technique | Sequence[Technique],
+    *,
+    train: Train | None = None,
+    lower: Literal[True],
+    example: Example | None = None,
+    calibration: Calibration | None = None,
+    keep_if: KeepIf | None = None,
+    margin: float = 0.05,
+    iterative: bool = False,
+    recover: Train | None = None,
+    threads: int = 1,
+    tune: bool = False,
+    exact: bool = True,
+    precision: Precision = "float32",
+    fallback: bool = False,
+    target: str | None = None,
+) -> Optimized[Program]: ...
+
+
+@overload
+def optimize(
+    model: nn.Module,
+    techniques: Technique | Sequence[Technique],
+    *,
+    train: Train | None = None,
+    lower: bool,
+    example: Example | None = None,
+    calibration: Calibration | None = None,
+    keep_if: KeepIf | None = None,
+    margin: float = 0.05,
+    iterative: bool = False,
+    recover: Train | None = None,
+    threads: int = 1,
+    tune: bool = False,
+    exact: bool = True,
+    precision: Precision = "float32",
+    fallback: bool = False,
+    target: str | None = None,
+) -> Optimized[Program | None]: ...
+
+
+# Long by its options, each of which is one thing.
 def optimize(
     model: nn.Module,
     techniques: Technique | Sequence[Technique],
@@ -56,9 +123,10 @@ def optimize(
     threads: int = 1,
     tune: bool = False,
     exact: bool = True,
-    precision: str = "float32",
+    precision: Precision = "float32",
     fallback: bool = False,
-) -> Optimized:
+    target: str | None = None,
+) -> Optimized[Program | None]:
     """Transform a model, then retrain and lower it if asked. The caller's model is not changed.
 
     Args:
@@ -80,57 +148,61 @@ def optimize(
         exact: see `netopt.lower`.
         precision: see `netopt.lower`.
         fallback: let PyTorch run what cannot be lowered; see `netopt.lower`.
+        target: the CPU to lower for; see `netopt.lower`. For one whose code does not run here, "faster" cannot be
+            measured, and `keep_if` is needed with an example.
 
     Raises:
         InvalidArgument: `lower` or "faster" without `example`, or an option that is out of range.
         InvalidType: an argument, or what `train` returns, is not what it should be.
         NetoptError: a layer cannot be replaced, or the model cannot be lowered; names the layer.
     """
-    keep_if = _checked(lower, example, keep_if, margin, {"train": train, "recover": recover})
-    if iterative and train is None and recover is None:
-        raise InvalidArgument("iterative", expected="train or recover", found="neither", fix="give recover=...")
-    check_threads(threads)
-    if lower and example is not None and (iterative or recover is not None):
+    options = Optimization(
+        train=train,
+        lower=lower,
+        example=example,
+        calibration=calibration,
+        keep_if=keep_if,
+        margin=margin,
+        iterative=iterative,
+        recover=recover,
+        lowering=Lowering(
+            threads=threads, tune=tune, exact=exact, precision=precision, fallback=fallback, target=target
+        ),
+    )
+    if options.trains_between is not None:
         # What cannot be lowered should be known before the hours of training, not after.
-        prepare(model, example, precision=precision, fallback=fallback)
-    options: dict[str, Any] = {"threads": threads, "tune": tune, "exact": exact, "precision": precision}
+        _check_lowering(model, options)
+    transformed, report = _transformed(model, techniques, options)
+    if train is not None:
+        # Likewise: replacements may hold what the model did not.
+        _check_lowering(transformed, options)
+        transformed = retrained(transformed, train)
+    program = lower_as(transformed, example, options.lowering) if lower and example is not None else None
+    return Optimized(transformed, program, report)
+
+
+def _check_lowering(model: nn.Module, options: Optimization) -> None:
+    """Whether the model can be lowered, if it is to be."""
+    if options.lower and options.example is not None:
+        prepare(model, options.example, replace(options.lowering, tune=False, exact=True))
+
+
+def _transformed(
+    model: nn.Module, techniques: Technique | Sequence[Technique], options: Optimization
+) -> tuple[nn.Module, Report]:
+    """The model with layers replaced where that is worth it, and the report."""
+    example, lowering, by_time = options.example, options.lowering, options.policy == "faster"
     transformed, report = transform(
         model,
         techniques,
         example=example,
-        calibration=calibration,
-        keep_if=keep_if,
-        judge=FasterBy(margin=margin, options=options) if keep_if == "faster" else None,
-        recover=recover or (train if iterative else None),
+        calibration=options.calibration,
+        keep_if=options.policy,
+        judge=FasterBy(margin=options.margin, options=replace(lowering, fallback=False)) if by_time else None,
+        recover=options.trains_between,
     )
-    options = {**options, "fallback": fallback}
-    if keep_if == "faster" and example is not None and any(row.replaced for row in report.rows):
-        report = replace(report, network=network_times(model, transformed, example, options))
+    if by_time and example is not None and any(row.replaced for row in report.rows):
+        report = replace(report, network=network_times(model, transformed, example, lowering))
         if report.network is not None and report.network.after_ms > _NOISE * report.network.before_ms:
-            transformed, report = copy.deepcopy(model), report.undone()
-    if train is not None and lower and example is not None:
-        # Likewise: replacements may hold what the model did not.
-        prepare(transformed, example, precision=precision, fallback=fallback)
-    if train is not None:
-        transformed = retrained(transformed, train)
-    program = lower_model(transformed, example, **options) if lower and example is not None else None
-    return Optimized(transformed, program, report)
-
-
-def _checked(
-    lower: bool, example: Example | None, keep_if: KeepIf | None, margin: float, functions: dict[str, Train | None]
-) -> KeepIf:
-    """Whether what was asked for can be done; what decides which replacements are kept."""
-    if example is None and (lower or keep_if == "faster"):
-        what = "lower=True" if lower else 'keep_if="faster"'
-        raise InvalidArgument(
-            "example", expected="an input for the shapes", found="none", fix=f"give example=... with {what}"
-        )
-    if isinstance(example, list):
-        raise InvalidType("example", expected="a tensor, a tuple of arguments or a dict of them", found="list")
-    if not isinstance(margin, float | int) or not 0 <= margin < 1:
-        raise InvalidArgument("margin", expected="a share from 0, below 1", found=margin)
-    for name, function in functions.items():
-        if function is not None and not callable(function):
-            raise InvalidType(name, expected="a function of the model", found=repr(function))
-    return keep_if or ("smaller" if example is None else "faster")
+            return copy.deepcopy(model), report.undone()
+    return transformed, report

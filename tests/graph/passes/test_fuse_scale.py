@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from netopt.graph import Graph, capture, interpret, run_passes
+from netopt.graph import Graph, capture, interpret
 from netopt.ops import Matmul
 from tests.graph.test_aten import Model
+from tests.pipelines import run_passes
 
 
 def lowered(function: Callable[..., torch.Tensor]) -> Graph:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from netopt.graph import Graph, capture, interpret, run_passes
+from netopt.graph import Graph, capture, interpret
 from netopt.ops import Arithmetic, Dense, Matmul, Pointwise, Reshape
+from tests.pipelines import run_passes
 
 
 class Model(nn.Module):

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from netopt.graph import Graph, capture, interpret, run_passes, verify
+from netopt.graph import Graph, capture, interpret, verify
 from netopt.graph.passes.drop_dead_code import drop_dead_code
 from netopt.graph.passes.merge_channel_shuffle import merge_channel_shuffle
 from netopt.ops import ChannelShuffle, Relayout
 from tests.networks import Function
+from tests.pipelines import run_passes
 
 
 def _merged(function: Callable[..., torch.Tensor]) -> Graph:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netopt.errors import InvalidArgument
-from netopt.graph import Graph, capture, interpret, passes, run_passes, verify
+from netopt.graph import Graph, capture, interpret, verify
+from netopt.graph import run_passes as run
 from netopt.graph.graph import GraphBuilder
-from netopt.graph.passes import PASSES
+from netopt.graph.passes import pass_name
 from netopt.ops import (
     Arithmetic,
     BatchNorm,
@@ -29,29 +29,7 @@ from netopt.ops import (
     Slice,
     TensorType,
 )
-
-ORDER = [
-    "fold_constants",
-    "drop_identities",
-    "merge_channel_shuffle",
-    "simplify_views",
-    "drop_dead_code",
-    "lower_matmul",
-    "fold_pad",
-    "binarize_layers",
-    "fold_batch_norm",
-    "fold_constants",
-    "fuse_residual",
-    "fuse_activation",
-    "fuse_scale",
-    "read_in_place",
-    "slice_early",
-    "permute_flattened_weights",
-    "drop_dead_code",
-    "choose_layouts",
-    "write_concat_in_place",
-]
-
+from tests.pipelines import PASSES, run_passes
 
 # --- random graphs of small integers and halves, so that every way of computing them in float64 gives the same bits
 
@@ -194,11 +172,7 @@ def test_each_pass_keeps_the_outputs_and_finds_nothing_in_its_own_result(index: 
     assert str(PASSES[index](result)) == str(result)
 
 
-# --- the order
-
-
-def test_order() -> None:
-    assert [run.__name__ for run in PASSES] == ORDER
+# --- on a whole model
 
 
 class Block(nn.Module):
@@ -256,7 +230,7 @@ def _breaking(graph: Graph) -> Graph:
 
 
 @pytest.mark.parametrize("place", range(3))
-def test_the_graph_is_verified_after_each_pass(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_graph_is_verified_after_each_pass(place: int) -> None:
     ran: list[str] = []
 
     def following(graph: Graph) -> Graph:
@@ -265,27 +239,10 @@ def test_the_graph_is_verified_after_each_pass(place: int, monkeypatch: pytest.M
 
     order = [following] * 3
     order[place] = _breaking
-    monkeypatch.setattr(passes, "PASSES", tuple(order))
     graph, _ = capture(nn.ReLU(), torch.ones(2))
     with pytest.raises(InvalidArgument, match="graph: output 'nothing'"):
-        run_passes(graph)
+        run(graph, order)
     assert len(ran) == place, "no pass runs on a broken graph"
-
-
-def test_wanted_passes_run_before_the_layouts_or_in_place_of_their_namesakes() -> None:
-    ran: list[str] = []
-
-    def named(name: str) -> Callable[[Graph], Graph]:
-        def run(graph: Graph) -> Graph:
-            ran.append(f"{name} {any(type_.layout.channels_last for type_ in graph.types.values())}")
-            return graph
-
-        return run
-
-    graph, _ = capture(nn.Conv2d(1, 1, 1), torch.ones(1, 1, 2, 2))
-    names = ("write_concat_in_place", "first", "second")
-    run_passes(graph, {name: named(name) for name in names})
-    assert ran == ["first False", "second False", "write_concat_in_place True"]
 
 
 def test_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,12 +251,12 @@ def test_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     graph, _ = capture(nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5), nn.ReLU()), torch.randn(2, 3))
     result = run_passes(graph)
-    names = ["00_captured", *(f"{number:02d}_{name}" for number, name in enumerate(ORDER, 1))]
+    names = ["00_captured", *(f"{number:02d}_{name}" for number, name in enumerate(map(pass_name, PASSES), 1))]
     assert sorted(path.name for path in folder.iterdir()) == [f"{name}.txt" for name in names]
     expected = graph
     assert (folder / "00_captured.txt").read_text() == f"{expected}\n"
-    for run, name in zip(PASSES, names[1:], strict=True):
-        expected = run(expected)
+    for step, name in zip(PASSES, names[1:], strict=True):
+        expected = step(expected)
         assert (folder / f"{name}.txt").read_text() == f"{expected}\n"
     assert str(expected) == str(result)
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import netopt
-from netopt.graph import Graph, capture, interpret, run_passes
+from netopt.graph import Graph, capture, interpret
 from netopt.ops import Matmul, Permute, View
 from tests.graph.test_aten import Model
+from tests.pipelines import run_passes
 
 
 def lowered(function: Callable[..., Any], *shapes: tuple[int, ...]) -> Graph:

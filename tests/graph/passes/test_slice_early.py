@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from netopt.graph import capture, interpret, run_passes
+from netopt.graph import capture, interpret
 from netopt.graph.graph import GraphBuilder
 from netopt.graph.passes.slice_early import slice_early
 from netopt.ops import Arithmetic, Pointwise, Slice, Softmax, TensorType
 from netopt.zoo.vit import Block
+from tests.pipelines import run_passes
 
 
 class FirstToken(nn.Module):

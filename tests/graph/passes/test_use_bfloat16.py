@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from netopt import zoo
-from netopt.graph import Graph, capture, interpret, run_passes, verify
+from netopt.graph import Graph, capture, interpret, verify
 from netopt.graph.graph import GraphBuilder
 from netopt.graph.passes.use_bfloat16 import use_bfloat16
 from netopt.numerics import BFLOAT16, FLOAT32
 from netopt.ops import Conv2d, Dense, Pointwise, Softmax, TensorType
+from tests.pipelines import run_passes
 
 
 def narrowed(graph: Graph) -> Graph:

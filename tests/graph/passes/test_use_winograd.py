@@ -29,7 +29,10 @@ def graph_of(op: Conv2d, kernel: tuple[int, int] = (3, 3), *, constant: bool = T
 
 
 def always(tile: int) -> object:
-    return lambda op, inputs, output: Winograd2d(tile, op.padding, op.has_bias, op.has_residual, op.activation)
+    def choose(op: Conv2d, *_: object) -> Op:
+        return Winograd2d(tile, op.padding, op.has_bias, op.has_residual, op.activation)
+
+    return lambda _: choose
 
 
 @pytest.mark.parametrize("tile", [2, 4])
@@ -63,7 +66,7 @@ def test_others_are_not_even_asked_about(op: Conv2d, kernel: tuple[int, int]) ->
         raise AssertionError("asked")
 
     graph = graph_of(op, kernel)
-    assert str(use_winograd(graph, refuse)) == str(graph)
+    assert str(use_winograd(graph, lambda _: refuse)) == str(graph)
 
 
 def test_a_computed_weight_cannot_be_transformed() -> None:
@@ -73,7 +76,7 @@ def test_a_computed_weight_cannot_be_transformed() -> None:
 
 def test_the_chooser_decides() -> None:
     graph = graph_of(Conv2d(padding=PADDING, has_bias=True))
-    assert str(use_winograd(graph, lambda op, inputs, output: op)) == str(graph)
+    assert str(use_winograd(graph, lambda _: lambda op, inputs, output: op)) == str(graph)
 
 
 def test_the_halo_holds_what_the_last_tiles_read() -> None:

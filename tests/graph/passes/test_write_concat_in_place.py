@@ -15,11 +15,14 @@ from torch.nn import functional as F
 
 import netopt
 from netopt import zoo
-from netopt.graph import Graph, capture, interpret, run_passes, verify
+from netopt.graph import Graph, capture, interpret, verify
+from netopt.graph import run_passes as run
 from netopt.graph.passes.write_concat_in_place import write_concat_in_place
 from netopt.kernels.machine import tune as tuning
 from netopt.ops import Concat, Layout, Op, Relayout, Slice
 from netopt.program.lower import prepare
+from netopt.program.options import Lowering
+from tests.pipelines import PASSES, run_passes
 from tests.tolerance import assert_within, judge
 
 
@@ -216,9 +219,12 @@ def test_a_concatenation_that_is_to_copy_and_one_that_is_not() -> None:
     graph, _ = capture(Net(wire).eval(), torch.randn(1, 3, 9, 8))
     first, second = (node.output for node in of_kind(graph, Concat))
     for copied, expected in (((), [True, True]), ((first,), [False, True]), ((second,), [True, False])):
-        assert in_place(
-            run_passes(graph, {"write_concat_in_place": partial(write_concat_in_place, copied=copied)})
-        ) == (expected)
+        copying = partial(write_concat_in_place, copies=partial(_given, copied))
+        assert in_place(run(graph, (*PASSES[:-1], copying))) == expected
+
+
+def _given(names: tuple[str, ...], _: Graph) -> tuple[str, ...]:
+    return names
 
 
 def test_a_network_without_concatenation_is_left_alone() -> None:
@@ -227,7 +233,7 @@ def test_a_network_without_concatenation_is_left_alone() -> None:
 
 
 def test_all_concatenations_of_squeezenet() -> None:
-    network = prepare(zoo.squeezenet1_1().eval(), torch.randn(1, 3, 64, 64))
+    network = prepare(zoo.squeezenet1_1().eval(), torch.randn(1, 3, 64, 64), Lowering())
     assert in_place(network.graph) == [True] * 8
     assert not of_kind(network.graph, Relayout)
 

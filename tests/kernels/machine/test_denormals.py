@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 import netopt
-from netopt.graph import capture, run_passes
+from netopt.graph import capture
 from netopt.kernels.machine.denormals import denormals_flushed, flush_denormals, keep_denormals, run_of_kernels
+from tests.pipelines import run_passes
 from tests.tolerance import assert_within, judge
 
 TINY = 1e-40  # denormal in float32

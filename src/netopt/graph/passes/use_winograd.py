@@ -12,8 +12,9 @@ from netopt.ops.winograd2d import transform_weight
 Chooser = Callable[[Conv2d, tuple[TensorType, ...], TensorType], Op]
 
 
-def use_winograd(graph: Graph, choose: Chooser) -> Graph:
-    """Replace the convolutions for which `choose` returns a `Winograd2d`, and transform their weights."""
+def use_winograd(graph: Graph, chooser: Callable[[Graph], Chooser]) -> Graph:
+    """Replace the convolutions for which the graph's chooser returns a `Winograd2d`, and transform their weights."""
+    choose = chooser(graph)
     builder = GraphBuilder(graph)
     for node in graph.nodes:
         op = node.op

@@ -8,7 +8,7 @@ where the shorter ones are runs of the longest, as in a dense block.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.graph.passes.choose_layouts import ON_IMAGES
@@ -17,8 +17,16 @@ from netopt.ops import Concat, Layout, Relayout, Slice
 from netopt.ops.op import step_bytes
 from netopt.ops.spatial import Sides
 
+# Of a graph with layouts, the outputs of the concatenations that are to copy all their parts.
+Copies = Callable[[Graph], Collection[str]]
 
-def write_concat_in_place(graph: Graph, copied: Collection[str] = ()) -> Graph:
+
+def write_concat_in_place(graph: Graph, copies: Copies = lambda _: ()) -> Graph:
+    """`concats_in_place`, but for the concatenations that `copies` names."""
+    return concats_in_place(graph, copies(graph))
+
+
+def concats_in_place(graph: Graph, copied: Collection[str] = ()) -> Graph:
     """Mark the concatenations and slices that need no copy, and give what they consist of its pitch and halo.
 
     A part that cannot be written in place is copied into its place alone, if another part of its concatenation can.

@@ -29,6 +29,12 @@ class Cpu:
     has_bfloat16: bool = False
     has_popcount: bool = False
 
+    def runs_code_for(self, other: Cpu) -> bool:
+        """Whether this CPU runs what is compiled for another: it has all that the other's target names."""
+        # For which model of CPU instructions are ordered does not matter.
+        wanted = {part for part in other.target.split("-") if not part.startswith("tune_")}
+        return wanted <= set(self.target.split("-"))
+
     @classmethod
     def of(cls, target: hl.Target) -> Cpu:
         """What Halide's target says of the CPU."""
