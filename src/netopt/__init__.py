@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from netopt.program.lower import lower
     from netopt.program.program import Program, load
     from netopt.training.distillation import Distillation
-    from netopt.training.retrain import retrain
+    from netopt.training.trainer import retrain
     from netopt.transform.cost import Cost
     from netopt.transform.layer_report import Report
     from netopt.transform.select import Layer
@@ -61,7 +61,7 @@ __getattr__, __dir__ = lazy_names(
         "netopt.quantization": (),
         "netopt.report": (),
         "netopt.training.distillation": ("Distillation",),
-        "netopt.training.retrain": ("retrain",),
+        "netopt.training.trainer": ("retrain",),
         "netopt.transform.cost": ("Cost",),
         "netopt.transform.layer_report": ("Report",),
         "netopt.transform.select": ("Layer",),

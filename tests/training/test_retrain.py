@@ -23,7 +23,7 @@ from netopt.datasets import Batches, Split, digits
 from netopt.factorization import SVD
 from netopt.quantization import BinaryConnect
 from netopt.training.distillation import Distillation
-from netopt.training.retrain import Epoch
+from netopt.training.trainer import Epoch
 from tests.training.test_distillation import softmax
 
 Batch = tuple[torch.Tensor, torch.Tensor]

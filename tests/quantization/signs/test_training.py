@@ -28,7 +28,7 @@ from netopt.quantization import (
     pull_to_signs,
 )
 from netopt.quantization.signs.block import low_bit_layers
-from netopt.training.retrain import Epoch
+from netopt.training.trainer import Epoch
 from tests.quantization.signs.networks import apply, network, same
 
 
