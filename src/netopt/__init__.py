@@ -8,9 +8,11 @@ if TYPE_CHECKING:
     from netopt import datasets, factorization, quantization, report, zoo
     from netopt.errors import FileFormatError, InvalidArgument, InvalidType, NetoptError, UnsupportedModel
     from netopt.program.lower import lower
+    from netopt.program.options import Lowering
     from netopt.program.program import Program, load
     from netopt.training.distillation import Distillation
-    from netopt.training.trainer import retrain
+    from netopt.training.options import Training
+    from netopt.training.retrain import retrain
     from netopt.transform.cost import Cost
     from netopt.transform.layer_report import Report
     from netopt.transform.select import Layer
@@ -28,12 +30,14 @@ __all__ = [
     "InvalidType",
     "Keep",
     "Layer",
+    "Lowering",
     "NetoptError",
     "Optimized",
     "Program",
     "Proposal",
     "Report",
     "Technique",
+    "Training",
     "UnsupportedModel",
     "datasets",
     "factorization",
@@ -57,11 +61,13 @@ __getattr__, __dir__ = lazy_names(
         "netopt.errors": ("FileFormatError", "InvalidArgument", "InvalidType", "NetoptError", "UnsupportedModel"),
         "netopt.factorization": (),
         "netopt.program.lower": ("lower",),
+        "netopt.program.options": ("Lowering",),
         "netopt.program.program": ("Program", "load"),
         "netopt.quantization": (),
         "netopt.report": (),
         "netopt.training.distillation": ("Distillation",),
-        "netopt.training.trainer": ("retrain",),
+        "netopt.training.options": ("Training",),
+        "netopt.training.retrain": ("retrain",),
         "netopt.transform.cost": ("Cost",),
         "netopt.transform.layer_report": ("Report",),
         "netopt.transform.select": ("Layer",),
