@@ -12,7 +12,7 @@ from torch import nn
 
 import netopt
 from netopt.datasets import digits
-from netopt.factorization import SVD, FactoredDense
+from netopt.factorization import SVD, FactoredDense, decompose
 from netopt.transform.apply import Verdict
 from netopt.transform.layer_report import NetworkTimes
 
@@ -86,6 +86,27 @@ def test_wrong_arguments() -> None:
         netopt.optimize(network(), SVD(rank=2), train=3)  # type: ignore[arg-type]
     with pytest.raises(netopt.InvalidType, match="train: expected a model, or None .* found float"):
         netopt.optimize(network(), SVD(rank=2), train=lambda model: 0.5)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep_if": "quicker"}, "keep_if: expected"),
+        ({"precision": "fp8"}, "precision: expected"),
+        ({"threads": 0}, "threads: expected"),
+        ({"target": "pentium"}, "target: expected"),
+        ({"margin": 1.0}, "margin: expected"),
+    ],
+)
+def test_options_are_checked_before_any_work(options: dict[str, object], message: str) -> None:
+    class Untouchable(nn.Module):
+        def __deepcopy__(self, memo: object) -> nn.Module:
+            raise AssertionError("copied")
+
+    with pytest.raises(netopt.InvalidArgument, match=message):
+        netopt.optimize(Untouchable(), SVD(rank=2), **options)  # type: ignore[call-overload]
+    with pytest.raises(netopt.InvalidArgument, match=message):
+        decompose(Untouchable(), 2, **options)  # type: ignore[call-overload]
 
 
 def test_with_an_example_layers_stay_unless_they_become_faster() -> None:
