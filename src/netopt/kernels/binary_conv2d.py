@@ -41,12 +41,12 @@ from netopt.ops import BinaryConv2d, Conv2d
 LOWEST = -(2**30)
 
 
-class BinaryConv2dKernel(Kernel[Conv2dSchedule]):
+class BinaryConv2dKernel(Kernel[BinaryConv2d, Conv2dSchedule]):
     """See the module."""
 
     op = BinaryConv2d
 
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Conv2dSchedule]:
+    def schedules(self, problem: Problem[BinaryConv2d], cpu: Cpu) -> Sequence[Conv2dSchedule]:
         if not _reads_signs(problem):
             return _ON_FLOATS.schedules(_float_problem(problem), cpu)
         size = BinarySize(problem, cpu)
@@ -54,8 +54,8 @@ class BinaryConv2dKernel(Kernel[Conv2dSchedule]):
         orders = (size.pixels_first, not size.pixels_first)
         return [Conv2dSchedule(rows, vectors, vectors, 1, 1, first) for first in orders for rows, vectors in best[:4]]
 
-    def argument_shapes(self, problem: Problem, schedule: Conv2dSchedule, cpu: Cpu) -> tuple[Shape, ...]:
-        op = _op(problem)
+    def argument_shapes(self, problem: Problem[BinaryConv2d], schedule: Conv2dSchedule, cpu: Cpu) -> tuple[Shape, ...]:
+        op = problem.op
         if not _reads_signs(problem):
             x, weight, *rest = _ON_FLOATS.argument_shapes(_float_problem(problem), schedule, cpu)
             scale = [_vector(problem, schedule, cpu)] if op.has_scale else []
@@ -69,8 +69,10 @@ class BinaryConv2dKernel(Kernel[Conv2dSchedule]):
         target = size.words(size.target_shape) if op.has_threshold else size.image(size.target_shape)
         return (*shapes, target)
 
-    def pack(self, problem: Problem, schedule: Conv2dSchedule, cpu: Cpu, index: int, value: Array) -> Array:
-        op = _op(problem)
+    def pack(
+        self, problem: Problem[BinaryConv2d], schedule: Conv2dSchedule, cpu: Cpu, index: int, value: Array
+    ) -> Array:
+        op = problem.op
         if not _reads_signs(problem):
             if index == 1:
                 packed = _ON_FLOATS.pack(_float_problem(problem), schedule, cpu, 1, value.astype(np.float32))
@@ -87,7 +89,9 @@ class BinaryConv2dKernel(Kernel[Conv2dSchedule]):
         fill = LOWEST if op.has_threshold else 0
         return _padded_vector(value, size.groups, padded, fill)
 
-    def unpack(self, problem: Problem, schedule: Conv2dSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
+    def unpack(
+        self, problem: Problem[BinaryConv2d], schedule: Conv2dSchedule, cpu: Cpu, index: int, packed: Array
+    ) -> Array:
         shape = problem.inputs[index].shape
         if index != 1:
             return np.ascontiguousarray(packed[:, : shape[0] // len(packed)]).reshape(shape)
@@ -100,13 +104,18 @@ class BinaryConv2dKernel(Kernel[Conv2dSchedule]):
         grouped = unpack_panels(panels, size.outputs, size.channels)
         return np.ascontiguousarray(grouped.transpose(0, 1, 4, 2, 3)).reshape(shape)
 
-    def packing(self, problem: Problem, schedule: Conv2dSchedule) -> tuple[int, ...]:
-        op = _op(problem)
+    def packing(self, problem: Problem[BinaryConv2d], schedule: Conv2dSchedule) -> tuple[int, ...]:
+        op = problem.op
         places = (*problem.inputs[0].shape, *op.stride, *op.padding, *op.dilation, op.pad_one)
         return (schedule.panel, schedule.vectors, _reads_signs(problem), *places)
 
     def calls(
-        self, problem: Problem, schedule: Conv2dSchedule, cpu: Cpu, arrays: Sequence[Array], scratch: Array | None
+        self,
+        problem: Problem[BinaryConv2d],
+        schedule: Conv2dSchedule,
+        cpu: Cpu,
+        arrays: Sequence[Array],
+        scratch: Array | None,
     ) -> Sequence[Call]:
         if not _reads_signs(problem):
             plain = _ON_FLOATS.argument_shapes(_float_problem(problem), schedule, cpu)[1]
@@ -121,13 +130,8 @@ class BinaryConv2dKernel(Kernel[Conv2dSchedule]):
 _ON_FLOATS = Conv2dKernel()
 
 
-def _op(problem: Problem) -> BinaryConv2d:
-    assert isinstance(problem.op, BinaryConv2d)
-    return problem.op
-
-
-def _reads_signs(problem: Problem) -> bool:
-    return _op(problem).reads_signs(problem.inputs)
+def _reads_signs(problem: Problem[BinaryConv2d]) -> bool:
+    return problem.op.reads_signs(problem.inputs)
 
 
 def _padded_vector(value: Array, groups: int, padded: int, fill: int = 0) -> Array:
@@ -138,24 +142,24 @@ def _padded_vector(value: Array, groups: int, padded: int, fill: int = 0) -> Arr
 # --- on floating numbers
 
 
-def _float_problem(problem: Problem) -> Problem:
+def _float_problem(problem: Problem[BinaryConv2d]) -> Problem[Conv2d]:
     """The convolution without its scale, with floats for weights."""
-    op = _op(problem)
+    op = problem.op
     x, weight, *rest = problem.inputs
     plain = Conv2d(op.stride, op.padding, op.dilation, op.groups, op.has_bias, op.has_residual, op.activation)
     inputs = (x, dataclasses.replace(weight, format=FLOAT32), *rest[op.has_scale :])
     return Problem(plain, inputs, problem.output, problem.threads)
 
 
-def _vector(problem: Problem, schedule: Conv2dSchedule, cpu: Cpu) -> Shape:
+def _vector(problem: Problem[BinaryConv2d], schedule: Conv2dSchedule, cpu: Cpu) -> Shape:
     """The shape of a packed scale or bias."""
     size = ImageSize(problem)
     tile = schedule.vectors * cpu.lanes
     return (size.groups, -(-size.outputs // tile) * tile)
 
 
-def _on_floats(problem: Problem, schedule: Conv2dSchedule, cpu: Cpu, arrays: Sequence[Array]) -> Pipeline:
-    op = _op(problem)
+def _on_floats(problem: Problem[BinaryConv2d], schedule: Conv2dSchedule, cpu: Cpu, arrays: Sequence[Array]) -> Pipeline:
+    op = problem.op
     names = ["x", "weight", *["scale"] * op.has_scale, *["bias"] * op.has_bias, *["residual"] * op.has_residual]
     types = [dataclasses.replace(t, format=FLOAT32) if i == 1 else t for i, t in enumerate(problem.inputs)]
     shapes = [array.shape for array in arrays[:-1]]
@@ -169,7 +173,7 @@ def _on_floats(problem: Problem, schedule: Conv2dSchedule, cpu: Cpu, arrays: Seq
 
 
 def _on_signs(
-    size: BinarySize, schedule: Conv2dSchedule, cpu: Cpu, problem: Problem, arrays: Sequence[Array]
+    size: BinarySize, schedule: Conv2dSchedule, cpu: Cpu, problem: Problem[BinaryConv2d], arrays: Sequence[Array]
 ) -> Pipeline:
     op = size.binary
     names = ["x", "weight", "table", *["threshold"] * op.has_threshold, *["scale"] * op.has_scale]

@@ -45,7 +45,7 @@ class _Size:
     unit: Unit
 
     @classmethod
-    def of(cls, problem: Problem, cpu: Cpu) -> _Size:
+    def of(cls, problem: Problem[BinaryDense], cpu: Cpu) -> _Size:
         outputs, inputs = problem.inputs[1].shape
         unit = Unit.of(cpu) if _reads_signs(problem) else Unit(32, cpu.lanes)
         return cls(problem.output.elements // outputs, inputs, outputs, unit)
@@ -64,15 +64,15 @@ class _Size:
         return (self.padded(schedule) // panel, self.unit.steps(self.inputs), panel)
 
 
-class BinaryDenseKernel(Kernel[TileSchedule]):
+class BinaryDenseKernel(Kernel[BinaryDense, TileSchedule]):
     """See the module."""
 
     op = BinaryDense
 
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[TileSchedule]:
+    def schedules(self, problem: Problem[BinaryDense], cpu: Cpu) -> Sequence[TileSchedule]:
         if _multiplies(problem):
             return _ON_FLOATS.schedules(_float_problem(problem), cpu)
-        size, whole = _Size.of(problem, cpu), _op(problem).has_threshold
+        size, whole = _Size.of(problem, cpu), problem.op.has_threshold
         if not _reads_signs(problem) or size.rows == 1:
             return _of_few_rows(size, cpu, whole_words=whole)
         return [
@@ -81,8 +81,8 @@ class BinaryDenseKernel(Kernel[TileSchedule]):
             for panel in dict.fromkeys((vectors, 1))
         ]
 
-    def argument_shapes(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> tuple[Shape, ...]:
-        op, size = _op(problem), _Size.of(problem, cpu)
+    def argument_shapes(self, problem: Problem[BinaryDense], schedule: TileSchedule, cpu: Cpu) -> tuple[Shape, ...]:
+        op, size = problem.op, _Size.of(problem, cpu)
         if _multiplies(problem):
             x, weight, *rest = _ON_FLOATS.argument_shapes(_float_problem(problem), schedule, cpu)
             tile = schedule.vectors * cpu.lanes
@@ -95,7 +95,7 @@ class BinaryDenseKernel(Kernel[TileSchedule]):
         outputs = -(-size.outputs // 32) if op.has_threshold else size.outputs
         return (x, weight, *vectors, *residual, (size.rows, outputs))
 
-    def pack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, value: Array) -> Array:
+    def pack(self, problem: Problem[BinaryDense], schedule: TileSchedule, cpu: Cpu, index: int, value: Array) -> Array:
         size = _Size.of(problem, cpu)
         if index == 1 and _multiplies(problem):
             floats = value.astype(np.float32)
@@ -106,10 +106,12 @@ class BinaryDenseKernel(Kernel[TileSchedule]):
         if value.ndim != 1:
             return value.reshape(size.rows, size.outputs)
         (length,) = self.argument_shapes(problem, schedule, cpu)[index]
-        fill = _LOWEST if _op(problem).has_threshold else 0
+        fill = _LOWEST if problem.op.has_threshold else 0
         return np.pad(value, (0, length - len(value)), constant_values=fill)
 
-    def unpack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
+    def unpack(
+        self, problem: Problem[BinaryDense], schedule: TileSchedule, cpu: Cpu, index: int, packed: Array
+    ) -> Array:
         size, shape = _Size.of(problem, cpu), problem.inputs[index].shape
         if index != 1:
             return np.ascontiguousarray(packed[: shape[0]]) if packed.ndim == 1 else packed.reshape(shape)
@@ -120,11 +122,16 @@ class BinaryDenseKernel(Kernel[TileSchedule]):
         panels = packed.view(size.unit.dtype).reshape(1, *size.weight_shape(schedule))
         return np.ascontiguousarray(unpack_panels(panels, size.outputs, size.inputs)).reshape(shape)
 
-    def packing(self, problem: Problem, schedule: TileSchedule) -> tuple[int, ...]:
+    def packing(self, problem: Problem[BinaryDense], schedule: TileSchedule) -> tuple[int, ...]:
         return (schedule.panel, schedule.vectors, _reads_signs(problem), _multiplies(problem))
 
     def calls(
-        self, problem: Problem, schedule: TileSchedule, cpu: Cpu, arrays: Sequence[Array], scratch: Array | None
+        self,
+        problem: Problem[BinaryDense],
+        schedule: TileSchedule,
+        cpu: Cpu,
+        arrays: Sequence[Array],
+        scratch: Array | None,
     ) -> Sequence[Call]:
         size = _Size.of(problem, cpu)
         x, weight, *rest = arrays
@@ -137,24 +144,19 @@ class BinaryDenseKernel(Kernel[TileSchedule]):
         return (Call("", lambda: _pipeline(problem, size, schedule, cpu, seen), seen),)
 
 
-def _op(problem: Problem) -> BinaryDense:
-    assert isinstance(problem.op, BinaryDense)
-    return problem.op
+def _reads_signs(problem: Problem[BinaryDense]) -> bool:
+    return problem.op.reads_signs(problem.inputs)
 
 
-def _reads_signs(problem: Problem) -> bool:
-    return _op(problem).reads_signs(problem.inputs)
-
-
-def _multiplies(problem: Problem) -> bool:
+def _multiplies(problem: Problem[BinaryDense]) -> bool:
     """Whether floats are multiplied by floats."""
     outputs = problem.inputs[1].shape[0]
     return not _reads_signs(problem) and problem.output.elements >= _MANY_ROWS * outputs
 
 
-def _float_problem(problem: Problem) -> Problem:
+def _float_problem(problem: Problem[BinaryDense]) -> Problem[Dense]:
     """The layer without its scale, with floats for weights."""
-    op = _op(problem)
+    op = problem.op
     x, weight, *rest = problem.inputs
     inputs = (x, dataclasses.replace(weight, format=FLOAT32), *rest[op.has_scale :])
     return Problem(Dense(op.has_bias, op.has_residual, op.activation), inputs, problem.output, problem.threads)
@@ -169,8 +171,10 @@ def _of_few_rows(size: _Size, cpu: Cpu, *, whole_words: bool) -> list[TileSchedu
     return [TileSchedule(size.rows, v, panel) for v in table[:3] for panel in dict.fromkeys((1, v))]
 
 
-def _pipeline(problem: Problem, size: _Size, schedule: TileSchedule, cpu: Cpu, arrays: Sequence[Array]) -> Pipeline:
-    op = _op(problem)
+def _pipeline(
+    problem: Problem[BinaryDense], size: _Size, schedule: TileSchedule, cpu: Cpu, arrays: Sequence[Array]
+) -> Pipeline:
+    op = problem.op
     names = ["x", "weight", *["threshold"] * op.has_threshold, *["scale"] * op.has_scale]
     names += [*["bias"] * op.has_bias, *["residual"] * op.has_residual]
     inputs = {}
@@ -186,8 +190,10 @@ def _pipeline(problem: Problem, size: _Size, schedule: TileSchedule, cpu: Cpu, a
     return Pipeline(out, tuple(inputs.values()))
 
 
-def _build(inputs: dict[str, Source], problem: Problem, size: _Size, schedule: TileSchedule, cpu: Cpu) -> hl.Func:
-    op, tile = _op(problem), schedule.vectors * size.unit.lanes
+def _build(
+    inputs: dict[str, Source], problem: Problem[BinaryDense], size: _Size, schedule: TileSchedule, cpu: Cpu
+) -> hl.Func:
+    op, tile = problem.op, schedule.vectors * size.unit.lanes
     n, out = hl.Var("n"), hl.Func("out")
     out[n, hl.Var("m")] = hl.undef(hl.UInt(32) if op.has_threshold else storage_type(problem.output.format))
     for number, band in enumerate(bands_of(size.rows, schedule)):
@@ -228,7 +234,7 @@ def _build(inputs: dict[str, Source], problem: Problem, size: _Size, schedule: T
 
 
 def _sum(
-    suffix: str, inputs: dict[str, Source], problem: Problem, size: _Size, schedule: TileSchedule, cpu: Cpu
+    suffix: str, inputs: dict[str, Source], problem: Problem[BinaryDense], size: _Size, schedule: TileSchedule, cpu: Cpu
 ) -> tuple[TileSum | ByteSum | _FlipSum, Callable[[hl.Expr, hl.Expr], hl.Expr]]:
     """The sums of a tile, to be scheduled; and the sum of an output and a row."""
     weight, x = inputs["weight"], inputs["x"]

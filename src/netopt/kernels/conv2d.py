@@ -54,12 +54,12 @@ from netopt.ops import Conv2d
 _AHEAD = 64
 
 
-class Conv2dKernel(OnePipeline[Conv2dSchedule]):
+class Conv2dKernel(OnePipeline[Conv2d, Conv2dSchedule]):
     """See the module."""
 
     op = Conv2d
 
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Conv2dSchedule]:
+    def schedules(self, problem: Problem[Conv2d], cpu: Cpu) -> Sequence[Conv2dSchedule]:
         size = ImageSize(problem)
         if size.depthwise:
             return depthwise_schedules(size, cpu)
@@ -79,7 +79,7 @@ class Conv2dKernel(OnePipeline[Conv2dSchedule]):
             for unroll in ((1, 2) if ahead else (2,))
         ]
 
-    def argument_shapes(self, problem: Problem, schedule: Conv2dSchedule, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem[Conv2d], schedule: Conv2dSchedule, cpu: Cpu) -> tuple[Shape, ...]:
         size = ImageSize(problem)
         target = size.image(size.target_shape)
         result: list[Shape] = [size.image(size.source_shape)]
@@ -105,7 +105,7 @@ class Conv2dKernel(OnePipeline[Conv2dSchedule]):
             result.append((batch, height, width, *channels))
         return (*result, target)
 
-    def pack(self, problem: Problem, schedule: Conv2dSchedule, cpu: Cpu, index: int, value: Array) -> Array:
+    def pack(self, problem: Problem[Conv2d], schedule: Conv2dSchedule, cpu: Cpu, index: int, value: Array) -> Array:
         shape = self.argument_shapes(problem, schedule, cpu)[index]
         size = ImageSize(problem)
         if size.depthwise:
@@ -123,7 +123,7 @@ class Conv2dKernel(OnePipeline[Conv2dSchedule]):
         runs = by_term.reshape(*by_term.shape[:3], size.columns, size.run, panel)
         return np.ascontiguousarray(paired(runs)).reshape(shape)
 
-    def unpack(self, problem: Problem, schedule: Conv2dSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
+    def unpack(self, problem: Problem[Conv2d], schedule: Conv2dSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
         size, shape = ImageSize(problem), problem.inputs[index].shape
         if size.depthwise:
             return np.ascontiguousarray(packed.transpose(2, 0, 1)[:, None]) if index == 1 else packed
@@ -137,8 +137,7 @@ class Conv2dKernel(OnePipeline[Conv2dSchedule]):
             packed = by_output.reshape(groups, panels * panel, *by_output.shape[3:])
         return np.ascontiguousarray(packed[:, : size.outputs]).reshape(shape)
 
-    def build(self, problem: Problem, schedule: Conv2dSchedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, Conv2d)
+    def build(self, problem: Problem[Conv2d], schedule: Conv2dSchedule, cpu: Cpu) -> Pipeline:
         names = ["x", "weight", *["bias"] * problem.op.has_bias, *["residual"] * problem.op.has_residual]
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
         inputs = {n: float_input(n, shape, at) for n, shape, at in zip(names, shapes, problem.inputs, strict=True)}

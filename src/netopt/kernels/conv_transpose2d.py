@@ -37,8 +37,7 @@ from netopt.ops.conv_transpose2d import Phase
 class _Size:
     """The shapes of one transposed convolution, as the pipeline sees them."""
 
-    def __init__(self, problem: Problem) -> None:
-        assert isinstance(problem.op, ConvTranspose2d)
+    def __init__(self, problem: Problem[ConvTranspose2d]) -> None:
         self.op = op = problem.op
         x, weight = problem.inputs[:2]
         self.groups, self.inputs, self.outputs = op.groups, weight.shape[0] // op.groups, weight.shape[1]
@@ -72,16 +71,16 @@ class _Size:
         return [*read, *(element for element in range(height * width) if element not in read)]
 
 
-class ConvTranspose2dKernel(OnePipeline[TileSchedule]):
+class ConvTranspose2dKernel(OnePipeline[ConvTranspose2d, TileSchedule]):
     """See the module."""
 
     op = ConvTranspose2d
 
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[TileSchedule]:
+    def schedules(self, problem: Problem[ConvTranspose2d], cpu: Cpu) -> Sequence[TileSchedule]:
         size = _Size(problem)
         return tile_schedules(size.columns[0].count, size.outputs, cpu)
 
-    def argument_shapes(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem[ConvTranspose2d], schedule: TileSchedule, cpu: Cpu) -> tuple[Shape, ...]:
         size = _Size(problem)
         tile, panel = schedule.vectors * cpu.lanes, schedule.panel * cpu.lanes
         padded = -(-size.outputs // tile) * tile
@@ -93,7 +92,9 @@ class ConvTranspose2dKernel(OnePipeline[TileSchedule]):
             result.append(size.residual_shape)
         return (*result, size.target_shape)
 
-    def pack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, value: Array) -> Array:
+    def pack(
+        self, problem: Problem[ConvTranspose2d], schedule: TileSchedule, cpu: Cpu, index: int, value: Array
+    ) -> Array:
         shape = self.argument_shapes(problem, schedule, cpu)[index]
         size = _Size(problem)
         more = -size.outputs % (schedule.vectors * cpu.lanes)
@@ -105,10 +106,12 @@ class ConvTranspose2dKernel(OnePipeline[TileSchedule]):
         split = padded.reshape(groups, inputs, panels, panel, taps)
         return np.ascontiguousarray(split.transpose(0, 2, 4, 1, 3))
 
-    def packing(self, problem: Problem, schedule: TileSchedule) -> tuple[int, ...]:
+    def packing(self, problem: Problem[ConvTranspose2d], schedule: TileSchedule) -> tuple[int, ...]:
         return tuple(_Size(problem).order())
 
-    def unpack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
+    def unpack(
+        self, problem: Problem[ConvTranspose2d], schedule: TileSchedule, cpu: Cpu, index: int, packed: Array
+    ) -> Array:
         size, shape = _Size(problem), problem.inputs[index].shape
         if index == 2:
             return np.ascontiguousarray(packed[:, : size.outputs]).reshape(shape)
@@ -118,8 +121,7 @@ class ConvTranspose2dKernel(OnePipeline[TileSchedule]):
         value[..., size.order()] = grouped[:, :, : size.outputs]
         return value.reshape(shape)
 
-    def build(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, ConvTranspose2d)
+    def build(self, problem: Problem[ConvTranspose2d], schedule: TileSchedule, cpu: Cpu) -> Pipeline:
         names = ["x", "weight", *["bias"] * problem.op.has_bias, *["residual"] * problem.op.has_residual]
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
         inputs = {n: float_input(n, shape, at) for n, shape, at in zip(names, shapes, problem.inputs, strict=True)}

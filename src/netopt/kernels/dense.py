@@ -47,7 +47,7 @@ class _Size:
     pairs: bool
 
     @classmethod
-    def of(cls, problem: Problem) -> _Size:
+    def of(cls, problem: Problem[Dense]) -> _Size:
         outputs, inputs = problem.inputs[1].shape
         pairs = problem.inputs[0].format == BFLOAT16 and problem.inputs[1].format == BFLOAT16
         return cls(problem.output.elements // outputs, inputs, outputs, pairs)
@@ -87,12 +87,12 @@ def _term_of(inputs: dict[str, Source], size: _Size, panel: int, cpu: Cpu) -> Ca
     return term_of_pair if size.pairs else term
 
 
-class DenseKernel(OnePipeline[TileSchedule]):
+class DenseKernel(OnePipeline[Dense, TileSchedule]):
     """See the module's docstring for the rates."""
 
     op = Dense
 
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[TileSchedule]:
+    def schedules(self, problem: Problem[Dense], cpu: Cpu) -> Sequence[TileSchedule]:
         size = _Size.of(problem)
         if size.rows == 1:
             return [
@@ -112,8 +112,7 @@ class DenseKernel(OnePipeline[TileSchedule]):
             for panel in dict.fromkeys((1, vectors))
         ]
 
-    def argument_shapes(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> tuple[Shape, ...]:
-        assert isinstance(problem.op, Dense)
+    def argument_shapes(self, problem: Problem[Dense], schedule: TileSchedule, cpu: Cpu) -> tuple[Shape, ...]:
         size = _Size.of(problem)
         tile = schedule.vectors * cpu.lanes
         padded = -(-size.outputs // tile) * tile
@@ -126,7 +125,7 @@ class DenseKernel(OnePipeline[TileSchedule]):
             result.append((size.rows, size.outputs))
         return (*result, (size.rows, size.outputs))
 
-    def pack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, value: Array) -> Array:
+    def pack(self, problem: Problem[Dense], schedule: TileSchedule, cpu: Cpu, index: int, value: Array) -> Array:
         shape = self.argument_shapes(problem, schedule, cpu)[index]
         if index == 0 or value.ndim == 0:
             return value.reshape(shape)
@@ -138,7 +137,7 @@ class DenseKernel(OnePipeline[TileSchedule]):
         by_input = padded.reshape(-1, panel, padded.shape[1]).transpose(0, 2, 1)
         return np.ascontiguousarray(paired(by_input) if len(shape) == 4 else by_input)
 
-    def unpack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
+    def unpack(self, problem: Problem[Dense], schedule: TileSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
         shape = problem.inputs[index].shape
         if packed.ndim == 4:
             packed = unpaired(packed, shape[1])
@@ -146,8 +145,7 @@ class DenseKernel(OnePipeline[TileSchedule]):
             packed = packed.transpose(0, 2, 1).reshape(-1, packed.shape[1])
         return np.ascontiguousarray(packed[: shape[0]]) if index else packed.reshape(shape)
 
-    def build(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, Dense)
+    def build(self, problem: Problem[Dense], schedule: TileSchedule, cpu: Cpu) -> Pipeline:
         names = ["x", "weight", *["bias"] * problem.op.has_bias, *["residual"] * problem.op.has_residual]
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
         inputs = {n: float_input(n, shape, at) for n, shape, at in zip(names, shapes, problem.inputs, strict=True)}
@@ -156,9 +154,8 @@ class DenseKernel(OnePipeline[TileSchedule]):
         return Pipeline(out, tuple(inputs.values()))
 
 
-def build_dense(inputs: dict[str, Source], problem: Problem, schedule: TileSchedule, cpu: Cpu) -> hl.Func:
+def build_dense(inputs: dict[str, Source], problem: Problem[Dense], schedule: TileSchedule, cpu: Cpu) -> hl.Func:
     """A matrix product of x and weight, with scale, bias and residual where there are such."""
-    assert isinstance(problem.op, Dense)
     size, panel = _Size.of(problem), schedule.panel * cpu.lanes
     starts_with_bias = "bias" in inputs and "scale" not in inputs
     n, out = hl.Var("n"), hl.Func("out")

@@ -99,16 +99,15 @@ def apply_pointwise(op: Pointwise | None, x: hl.Expr) -> hl.Expr:
 # --- schedule
 
 
-class PointwiseKernel(PlainKernel):
+class PointwiseKernel(PlainKernel[Pointwise]):
     """One flat loop. Bound by memory: relu over 1M floats in the L2 cache runs at the rate of a copy."""
 
     op = Pointwise
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem[Pointwise], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         return ((problem.output.elements,),) * 2 if is_flat(problem) else image_shapes(problem)
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, Pointwise)
+    def build(self, problem: Problem[Pointwise], schedule: Schedule, cpu: Cpu) -> Pipeline:
         if not is_flat(problem):
             return build_on_images(problem, cpu, partial(apply_pointwise, problem.op))
         shape, _ = self.argument_shapes(problem, schedule, cpu)

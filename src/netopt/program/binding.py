@@ -17,7 +17,7 @@ from netopt.kernels.machine.kernel import Problem, Schedule
 from netopt.kernels.machine.tune import Workload, choose_schedules, streams, tune
 from netopt.kernels.registry import KERNELS
 from netopt.kernels.torch_region import run_of_torch
-from netopt.ops import TorchRegion
+from netopt.ops import Op, TorchRegion
 from netopt.program.checks import has_kernel
 from netopt.program.memory_image import MemoryImage
 
@@ -29,7 +29,7 @@ class BoundStep:
     """A node with a kernel: what it computes, how, and on which bytes."""
 
     node: Node
-    problem: Problem
+    problem: Problem[Op]
     schedule: Schedule
     calls: tuple[Call, ...]
 

@@ -24,9 +24,8 @@ _CACHED_WEIGHTS = 24 * 2**10
 class BinarySize(ImageSize):
     """The shapes of a convolution of signs, as its pipeline sees them."""
 
-    def __init__(self, problem: Problem, cpu: Cpu) -> None:
+    def __init__(self, problem: Problem[BinaryConv2d], cpu: Cpu) -> None:
         super().__init__(problem)
-        assert isinstance(problem.op, BinaryConv2d)
         self.binary, self.unit, self.cpu = problem.op, Unit.of(cpu), cpu
         self.channels = self.inputs
         self.steps = self.unit.steps(self.channels)

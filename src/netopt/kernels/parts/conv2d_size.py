@@ -52,8 +52,7 @@ class Strip:
 class ImageSize:
     """The shapes of one convolution, as the pipeline sees them."""
 
-    def __init__(self, problem: Problem) -> None:
-        assert isinstance(problem.op, Convolution)
+    def __init__(self, problem: Problem[Convolution]) -> None:
         op = problem.op
         x, weight = problem.inputs[:2]
         self.op, self.groups, self.format = op, op.groups, problem.output.format
