@@ -24,11 +24,11 @@ import halide as hl
 import numpy as np
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import Array, Source
+from netopt.kernels.machine.formats import Array, Source, storage_type
 from netopt.kernels.machine.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.parts.epilogue import finish
 from netopt.kernels.parts.spatial import channels_last, zero_halo
 from netopt.kernels.parts.tile import Band, TileSchedule, TileSum, bands_of, share_tiles, tile_schedules
-from netopt.kernels.pointwise import apply_pointwise
 from netopt.numerics import Shape
 from netopt.ops import ConvTranspose2d
 from netopt.ops.conv_transpose2d import Phase
@@ -41,7 +41,7 @@ class _Size:
         self.op = op = problem.op
         x, weight = problem.inputs[:2]
         self.groups, self.inputs, self.outputs = op.groups, weight.shape[0] // op.groups, weight.shape[1]
-        self.batch = x.shape[0]
+        self.batch, self.format = x.shape[0], problem.output.format
         self.rows, self.columns = (op.phases(axis, x.shape[axis + 2], weight.shape[axis + 2]) for axis in (0, 1))
         self.kernel = weight.shape[2:]
         layouts = [channels_last(type_) for type_ in (x, problem.output)]
@@ -136,7 +136,7 @@ class _Phases:
     def __init__(self, inputs: dict[str, Source], size: _Size, schedule: TileSchedule, cpu: Cpu, threads: int) -> None:
         self.inputs, self.size, self.schedule, self.cpu, self.threads = inputs, size, schedule, cpu, threads
         self.c, self.g, self.n, self.out = hl.Var("c"), hl.Var("g"), hl.Var("n"), hl.Func("out")
-        self.out[self.c, self.g, hl.Var("x"), hl.Var("y"), self.n] = hl.undef(hl.Float(32))
+        self.out[self.c, self.g, hl.Var("x"), hl.Var("y"), self.n] = hl.undef(storage_type(size.format))
         self.updates, first_tap = 0, 0
         for rows in size.rows:
             for columns in size.columns:
@@ -153,11 +153,14 @@ class _Phases:
         # Where pixel (x, y) of the phase lies in the output.
         column, row = columns.first + size.op.stride[1] * x, rows.first + size.op.stride[0] * y
         product = self._product(rows, columns, first_tap) if rows.taps and columns.taps else None
-        total = self._start(c, g) if product is None else product.total[c, x, g, y, n]
-        if size.op.has_residual:
-            total += self.inputs["residual"][c, g, column + size.residual[2], row + size.residual[0], n]
-        value = apply_pointwise(size.op.activation, total)
-        self.out[c, g, column + size.target[2], row + size.target[0], n] = value
+        total = self._start(c, g) if product is None else hl.Expr(product.total[c, x, g, y, n])
+        place = [c, g, column + size.residual[2], row + size.residual[0], n]
+        self.out[c, g, column + size.target[2], row + size.target[0], n] = finish(
+            total,
+            size.op.activation,
+            size.format,
+            residual=self.inputs["residual"][place] if size.op.has_residual else None,
+        )
         # --- schedule
         c_out, c_in, tile, lanes = hl.Var("c_out"), hl.Var("c_in"), self._tile(), self.cpu.lanes
         x_out, x_in = hl.RVar("x_out"), hl.RVar("x_in")

@@ -10,11 +10,11 @@ from __future__ import annotations
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import Source, storage_type, stored
+from netopt.kernels.machine.formats import Source, storage_type
 from netopt.kernels.parts.conv2d_size import Conv2dSchedule, ImageSize, source_at
+from netopt.kernels.parts.epilogue import finish
 from netopt.kernels.parts.spatial import zero_halo
 from netopt.kernels.parts.tile import bands_of, is_avx512, share_evenly
-from netopt.kernels.pointwise import apply_pointwise
 
 # Elements of a depthwise window that are written out at most (7 x 7), so that code and compile time stay bounded.
 _UNROLLED_WINDOW = 49
@@ -88,7 +88,10 @@ def _depthwise_band(
     # --- algorithm
     c, x, y = tiles[0], tiles[1], tiles[2]
     top, _, left, _ = size.target
-    value = total[c, x - left, y - top, n]
-    if size.op.has_residual:
-        value += inputs["residual"][c, x + (size.residual[2] - left), y + (size.residual[0] - top), n]
-    out[c, x, y, n] = stored(apply_pointwise(size.op.activation, value), size.format)
+    place = [c, x + (size.residual[2] - left), y + (size.residual[0] - top), n]
+    out[c, x, y, n] = finish(
+        hl.Expr(total[c, x - left, y - top, n]),
+        size.op.activation,
+        size.format,
+        residual=inputs["residual"][place] if size.op.has_residual else None,
+    )

@@ -1,11 +1,11 @@
-"""The end of ops with weights in kernels: scale, bias, residual, activation, rounding to the stored format."""
+"""The epilogue of ops with weights in kernels: scale, bias, residual, activation, rounding to the stored format."""
 
 from __future__ import annotations
 
 import halide as hl
 
 from netopt.kernels.machine.formats import stored
-from netopt.kernels.pointwise import apply_pointwise
+from netopt.kernels.parts.pointwise import apply_pointwise
 from netopt.numerics import NumberFormat
 from netopt.ops.pointwise import Pointwise
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import Array, format_of, storage_type, stored
+from netopt.kernels.machine.formats import Array, format_of, storage_type
 from netopt.kernels.machine.kernel import Pipeline, fix_part_output, part_input
+from netopt.kernels.parts.epilogue import finish
 from netopt.kernels.parts.spatial import zero_halo
 from netopt.kernels.parts.tile import TileSchedule, TileSum, bands_of, share_tiles
-from netopt.kernels.pointwise import apply_pointwise
 from netopt.ops import Winograd2d
 from netopt.ops.spatial import Sides
 from netopt.ops.winograd2d import TRANSFORMS
@@ -100,17 +100,17 @@ def end(
     # --- algorithm
     c, x, y, n, i, j = (hl.Var(name) for name in "cxynij")
     source, across, tiles, out = part_input("m", m), hl.Func("across"), hl.Func("tiles"), hl.Func("y")
-    inputs, at, tile = [source], TRANSFORMS[op.tile].at, op.tile
+    at, tile = TRANSFORMS[op.tile].at, op.tile
     across[c, x, y, n, j, i] = _row_of(at, i, [source[c, x, y, n, j, k] for k in range(op.points)])
     tiles[c, x, y, n, j, i] = _row_of(at, j, [hl.Expr(across[c, x, y, n, k, i]) for k in range(op.points)])
-    total = hl.Expr(tiles[c, x // tile, y // tile, n, x % tile, y % tile])
-    if bias is not None:
-        inputs.append(part_input("bias", bias))
-        total += inputs[-1][c]
-    if residual is not None:
-        inputs.append(part_input("residual", residual))
-        total += inputs[-1][c, x, y, n]
-    out[c, x, y, n] = stored(apply_pointwise(op.activation, total), format_of(target))
+    ends = {name: part_input(name, a) for name, a in (("bias", bias), ("residual", residual)) if a is not None}
+    out[c, x, y, n] = finish(
+        hl.Expr(tiles[c, x // tile, y // tile, n, x % tile, y % tile]),
+        op.activation,
+        format_of(target),
+        bias=ends["bias"][c] if "bias" in ends else None,
+        residual=ends["residual"][c, x, y, n] if "residual" in ends else None,
+    )
     # --- schedule
     fix_part_output(out, target)
     c_out, x_out, y_out = hl.Var("c_out"), hl.Var("x_out"), hl.Var("y_out")
@@ -122,7 +122,7 @@ def end(
         func.compute_at(out, c_out).align_storage(c, cpu.lanes).vectorize(c, cpu.lanes, tail).unroll(i).unroll(j)
     tiles.bound_extent(j, tile).bound_extent(i, tile)
     _share_columns(out, x_out, m.shape[-2], threads)
-    return Pipeline(out, tuple(inputs))
+    return Pipeline(out, (source, *ends.values()))
 
 
 def zeros_around(y: Array, halo: Sides, cpu: Cpu) -> Pipeline:
