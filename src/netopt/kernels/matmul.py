@@ -22,7 +22,9 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import OnePipeline, Pipeline, Problem, Schedule, fix_output, float_input
-from netopt.kernels.parts.tile import Band, TileSchedule, TileSum, share_tiles
+from netopt.kernels.parts.product import Floats
+from netopt.kernels.parts.tile import Band, TileSchedule, share_tiles
+from netopt.kernels.parts.tile_sum import TileSum
 from netopt.numerics import Shape
 from netopt.ops import Matmul
 
@@ -153,7 +155,7 @@ class MatmulKernel(OnePipeline[Matmul, MatmulSchedule]):
             batch,
             [size.inputs],
             tile,
-            cpu.lanes,
+            Floats(cpu.lanes),
             lambda n, *batch: hl.f32(0.0),
             lambda n, m, batch, k: packed[[n, k[0], *batch]] * x[first.at(batch, m, k[0])],
         )

@@ -18,6 +18,7 @@ import numpy as np
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array
 from netopt.kernels.machine.kernel import Call, Kernel, Problem
+from netopt.kernels.parts.panels import pack_panels, unpack_panels
 from netopt.kernels.parts.spatial import channels_last
 from netopt.kernels.parts.tile import TileSchedule, tile_schedules
 from netopt.kernels.parts.winograd_steps import end, product, transform, zeros_around
@@ -67,8 +68,7 @@ class Winograd2dKernel(Kernel[Winograd2d, TileSchedule]):
             return value
         points, panels, inputs, panel = self.argument_shapes(problem, schedule, cpu)[1]
         by_point = value.transpose(2, 3, 0, 1).reshape(points, value.shape[0], inputs)
-        padded = np.pad(by_point, [(0, 0), (0, panels * panel - value.shape[0]), (0, 0)])
-        return np.ascontiguousarray(padded.reshape(points, panels, panel, inputs).transpose(0, 1, 3, 2))
+        return pack_panels(by_point, panel, panels * panel)
 
     def unpack(
         self, problem: Problem[Winograd2d], schedule: TileSchedule, cpu: Cpu, index: int, packed: Array
@@ -76,7 +76,7 @@ class Winograd2dKernel(Kernel[Winograd2d, TileSchedule]):
         if index != 1:
             return packed
         outputs, inputs, height, width = problem.inputs[1].shape
-        by_point = packed.transpose(0, 1, 3, 2).reshape(height * width, -1, inputs)[:, :outputs]
+        by_point = unpack_panels(packed, outputs, inputs)
         return np.ascontiguousarray(by_point.reshape(height, width, outputs, inputs).transpose(2, 3, 0, 1))
 
     def calls(
