@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.kernels import arithmetic, pointwise
+from netopt.kernels import arithmetic
 from netopt.kernels.machine.cpu import host_cpu
+from netopt.kernels.parts import pointwise
 from netopt.kernels.registry import KERNELS
 from netopt.ops import OPS, Arithmetic, Concat, LayerNorm, Op, Permute, Pointwise, Slice, Softmax
 from netopt.ops import arithmetic as arithmetic_op

@@ -13,13 +13,12 @@ from netopt.kernels.pool2d import FromImageToImage, as_images, larger
 from netopt.ops import AdaptivePool2d
 
 
-class AdaptivePool2dKernel(FromImageToImage):
+class AdaptivePool2dKernel(FromImageToImage[AdaptivePool2d]):
     """Every window is walked at the size of the longest; what lies beyond its end counts for nothing."""
 
     op = AdaptivePool2d
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, AdaptivePool2d)
+    def build(self, problem: Problem[AdaptivePool2d], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         op, (_, _, height, width) = problem.op, problem.inputs[0].shape
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)

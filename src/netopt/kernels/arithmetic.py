@@ -56,19 +56,18 @@ def _pattern(a: int, b: int) -> tuple[bool, bool]:
 # --- schedule
 
 
-class ArithmeticKernel(PlainKernel):
+class ArithmeticKernel(PlainKernel[Arithmetic]):
     """Vectors along the last merged axis. Bound by memory."""
 
     op = Arithmetic
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem[Arithmetic], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last and not is_flat(problem):
             return image_shapes(problem)
         first, second = merge_axes(problem.inputs[0].shape, problem.inputs[1].shape)
         return first, second, tuple(map(max, first, second))
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, Arithmetic)
+    def build(self, problem: Problem[Arithmetic], schedule: Schedule, cpu: Cpu) -> Pipeline:
         function = EXPRESSIONS[problem.op.function]
         if problem.output.layout.channels_last and not is_flat(problem):
             return build_on_images(problem, cpu, lambda x, y: hl.strict_float(function(x, y)))

@@ -55,15 +55,13 @@ def choose_convolution(
     """
     candidates: list[Conv2d | Winograd2d] = [op]
     candidates += [Winograd2d(m, op.padding, op.has_bias, op.has_residual, op.activation) for m in TRANSFORMS]
-    workloads = [
-        Workload(KERNELS[type(c)], _problem(c, inputs, output, threads, narrow), _constants(op), streamed)
-        for c in candidates
-    ]
+    problems = [_problem(c, inputs, output, threads, narrow) for c in candidates]
+    workloads = [Workload(KERNELS[type(p.op)], p, _constants(op), streamed) for p in problems]
     if tuned:
         tune(workloads, cpu)
     winner = fastest(workloads, cpu, tuned)
     if winner is None:
-        costs = [_cost(workload.problem) for workload in workloads]
+        costs = [_cost(problem) for problem in problems]
         winner = costs.index(min(costs))
     return candidates[winner]
 
@@ -74,7 +72,7 @@ def _constants(op: Conv2d) -> tuple[int, ...]:
 
 def _problem(
     op: Conv2d | Winograd2d, inputs: tuple[TensorType, ...], output: TensorType, threads: int, narrow: bool
-) -> Problem:
+) -> Problem[Conv2d | Winograd2d]:
     """The problem as it is between other convolutions of 3 x 3, whose padding is in memory."""
     x, weight, *rest = inputs
     halo = op.padding
@@ -90,7 +88,7 @@ def _problem(
     return Problem(op, types, TensorType(output.shape, format_, inner), threads)
 
 
-def _cost(problem: Problem) -> float:
+def _cost(problem: Problem[Conv2d | Winograd2d]) -> float:
     """The time, in multiply-adds of a direct convolution."""
     op, inputs = problem.op, problem.inputs
     cost = op.multiply_adds(inputs) + _WEIGHT * inputs[1].elements

@@ -18,182 +18,191 @@ of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import halide as hl
 import numpy as np
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array, Source
-from netopt.kernels.machine.kernel import OnePipeline, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.machine.kernel import Problem
+from netopt.kernels.parts.epilogue import Epilogue, Place
+from netopt.kernels.parts.panels import pack_panels, unpack_panels
+from netopt.kernels.parts.product import Floats, Reads
 from netopt.kernels.parts.spatial import channels_last, zero_halo
-from netopt.kernels.parts.tile import Band, TileSchedule, TileSum, bands_of, share_tiles, tile_schedules
-from netopt.kernels.pointwise import apply_pointwise
-from netopt.numerics import Shape
+from netopt.kernels.parts.tile import Band, TileSchedule, bands_of, share_tiles, tile_schedules
+from netopt.kernels.parts.tile_sum import Sum
+from netopt.kernels.parts.tiled import Tiled, TiledKernel
+from netopt.numerics import NumberFormat, Shape
 from netopt.ops import ConvTranspose2d
 from netopt.ops.conv_transpose2d import Phase
 
 
-class _Size:
-    """The shapes of one transposed convolution, as the pipeline sees them."""
-
-    def __init__(self, problem: Problem) -> None:
-        assert isinstance(problem.op, ConvTranspose2d)
-        self.op = op = problem.op
-        x, weight = problem.inputs[:2]
-        self.groups, self.inputs, self.outputs = op.groups, weight.shape[0] // op.groups, weight.shape[1]
-        self.batch = x.shape[0]
-        self.rows, self.columns = (op.phases(axis, x.shape[axis + 2], weight.shape[axis + 2]) for axis in (0, 1))
-        self.kernel = weight.shape[2:]
-        layouts = [channels_last(type_) for type_ in (x, problem.output)]
-        self.source, self.target = (layout.halo for layout in layouts)
-        self.source_shape, self.target_shape = (
-            self._grouped(layout.physical(type_.shape))
-            for layout, type_ in zip(layouts, (x, problem.output), strict=True)
-        )
-        self.residual, self.residual_shape = self.target, self.target_shape
-        if op.has_residual:
-            residual = problem.inputs[op.residual_index]
-            layout = channels_last(residual)
-            self.residual, self.residual_shape = layout.halo, self._grouped(layout.physical(residual.shape))
-
-    def _grouped(self, shape: Shape) -> Shape:
-        return (*shape[:3], self.groups, shape[3] // self.groups)
-
-    def order(self) -> list[int]:
-        """The elements of the kernel, numbered row by row, phase by phase; last those that no phase reads.
-
-        The latter only reach what is cut off.
-        """
-        height, width = self.kernel
-        read = [
-            y * width + x for rows in self.rows for columns in self.columns for y in rows.taps for x in columns.taps
-        ]
-        return [*read, *(element for element in range(height * width) if element not in read)]
-
-
-class ConvTranspose2dKernel(OnePipeline[TileSchedule]):
+class ConvTranspose2dKernel(TiledKernel[ConvTranspose2d, TileSchedule]):
     """See the module."""
 
     op = ConvTranspose2d
 
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[TileSchedule]:
-        size = _Size(problem)
+    def tiled(self, problem: Problem[ConvTranspose2d], cpu: Cpu) -> TiledPhases:
+        return TiledPhases(problem, cpu)
+
+    def schedules(self, problem: Problem[ConvTranspose2d], cpu: Cpu) -> Sequence[TileSchedule]:
+        size = self.tiled(problem, cpu)
         return tile_schedules(size.columns[0].count, size.outputs, cpu)
 
-    def argument_shapes(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> tuple[Shape, ...]:
-        size = _Size(problem)
-        tile, panel = schedule.vectors * cpu.lanes, schedule.panel * cpu.lanes
-        padded = -(-size.outputs // tile) * tile
-        weight = (size.groups, padded // panel, len(size.order()), size.inputs, panel)
-        result: list[Shape] = [size.source_shape, weight]
-        if size.op.has_bias:
-            result.append((size.groups, padded))
-        if size.op.has_residual:
-            result.append(size.residual_shape)
-        return (*result, size.target_shape)
-
-    def pack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, value: Array) -> Array:
-        shape = self.argument_shapes(problem, schedule, cpu)[index]
-        size = _Size(problem)
-        more = -size.outputs % (schedule.vectors * cpu.lanes)
-        if index == 2:
-            return np.pad(value.reshape(size.groups, size.outputs), [(0, 0), (0, more)])
-        groups, panels, taps, inputs, panel = shape
-        grouped = value.reshape(groups, inputs, size.outputs, -1)[..., size.order()]
-        padded = np.pad(grouped, [(0, 0), (0, 0), (0, more), (0, 0)])
-        split = padded.reshape(groups, inputs, panels, panel, taps)
-        return np.ascontiguousarray(split.transpose(0, 2, 4, 1, 3))
-
-    def packing(self, problem: Problem, schedule: TileSchedule) -> tuple[int, ...]:
-        return tuple(_Size(problem).order())
-
-    def unpack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
-        size, shape = _Size(problem), problem.inputs[index].shape
-        if index == 2:
-            return np.ascontiguousarray(packed[:, : size.outputs]).reshape(shape)
-        groups, panels, taps, inputs, panel = packed.shape
-        grouped = packed.transpose(0, 3, 1, 4, 2).reshape(groups, inputs, panels * panel, taps)
-        value = np.empty((groups, inputs, size.outputs, taps), np.float32)
-        value[..., size.order()] = grouped[:, :, : size.outputs]
-        return value.reshape(shape)
-
-    def build(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, ConvTranspose2d)
-        names = ["x", "weight", *["bias"] * problem.op.has_bias, *["residual"] * problem.op.has_residual]
-        *shapes, output = self.argument_shapes(problem, schedule, cpu)
-        inputs = {n: float_input(n, shape, at) for n, shape, at in zip(names, shapes, problem.inputs, strict=True)}
-        pipeline = _Phases(inputs, _Size(problem), schedule, cpu, problem.threads)
-        fix_output(pipeline.out, output, problem.output)
-        return Pipeline(pipeline.out, tuple(inputs.values()))
+    def packing(self, problem: Problem[ConvTranspose2d], schedule: TileSchedule) -> tuple[int, ...]:
+        return tuple(_order(_phases(problem), problem.inputs[1].shape[2:]))
 
 
-class _Phases:
-    """The output, with updates for each phase and band."""
+def _phases(problem: Problem[ConvTranspose2d]) -> tuple[Sequence[Phase], Sequence[Phase]]:
+    """The phases along the height, and along the width."""
+    x, weight = problem.inputs[:2]
+    rows, columns = (problem.op.phases(axis, x.shape[axis + 2], weight.shape[axis + 2]) for axis in (0, 1))
+    return rows, columns
 
-    def __init__(self, inputs: dict[str, Source], size: _Size, schedule: TileSchedule, cpu: Cpu, threads: int) -> None:
-        self.inputs, self.size, self.schedule, self.cpu, self.threads = inputs, size, schedule, cpu, threads
-        self.c, self.g, self.n, self.out = hl.Var("c"), hl.Var("g"), hl.Var("n"), hl.Func("out")
-        self.out[self.c, self.g, hl.Var("x"), hl.Var("y"), self.n] = hl.undef(hl.Float(32))
-        self.updates, first_tap = 0, 0
-        for rows in size.rows:
-            for columns in size.columns:
-                for band in bands_of(columns.count, schedule):
-                    self._define(rows, columns, band, first_tap)
+
+def _order(phases: tuple[Sequence[Phase], Sequence[Phase]], kernel: Shape) -> list[int]:
+    """The elements of the kernel, numbered row by row, phase by phase; last those that no phase reads.
+
+    The latter only reach what is cut off.
+    """
+    height, width = kernel
+    read = [y * width + x for rows in phases[0] for columns in phases[1] for y in rows.taps for x in columns.taps]
+    return [*read, *(element for element in range(height * width) if element not in read)]
+
+
+class TiledPhases(Tiled):
+    """A transposed convolution: the output has an update for each band of each phase."""
+
+    def __init__(self, problem: Problem[ConvTranspose2d], cpu: Cpu) -> None:
+        self.op = op = problem.op
+        x, weight = problem.inputs[:2]
+        self.product = Floats(cpu.lanes, weight.format)
+        self.groups, self.inputs, self.outputs = op.groups, weight.shape[0] // op.groups, weight.shape[1]
+        self.batch, (self.rows, self.columns) = x.shape[0], _phases(problem)
+        self.order = _order((self.rows, self.columns), weight.shape[2:])
+        residual = problem.inputs[op.residual_index] if op.has_residual else problem.output
+        types = (x, problem.output, residual)
+        self.source, self.target, self.residual = (channels_last(type_).halo for type_ in types)
+        self.source_shape, self._target_shape, self.residual_shape = (
+            self._grouped(channels_last(type_).physical(type_.shape)) for type_ in types
+        )
+
+    def _grouped(self, shape: Shape) -> Shape:
+        return (*shape[:3], self.groups, shape[3] // self.groups)
+
+    def target_shape(self, outputs: int) -> Shape:
+        return self._target_shape
+
+    def weight_parts(self, s: TileSchedule) -> Mapping[str, tuple[Shape, NumberFormat]]:
+        panel = s.panel * self.product.lanes
+        shape = (self.groups, self.padded(s) // panel, len(self.order), self.inputs, panel)
+        return {"weight": (shape, self.product.weight_format)}
+
+    def pack_weight(self, s: TileSchedule, value: Array) -> Sequence[Array]:
+        by_tap = value.reshape(self.groups, self.inputs, self.outputs, -1)[..., self.order]
+        return [pack_panels(by_tap.transpose(0, 2, 3, 1), s.panel * self.product.lanes, self.padded(s))]
+
+    def unpack_weight(self, packed: Array) -> Array:
+        by_tap = unpack_panels(packed, self.outputs, self.inputs).transpose(0, 3, 1, 2)
+        value = np.empty_like(by_tap)
+        value[..., self.order] = by_tap
+        return value
+
+    def build(
+        self, inputs: Mapping[str, Source], epilogue: Epilogue, s: TileSchedule, cpu: Cpu, threads: int
+    ) -> hl.Func:
+        c, g, n, out = hl.Var("c"), hl.Var("g"), hl.Var("n"), hl.Func("out")
+        out[c, g, hl.Var("x"), hl.Var("y"), n] = hl.undef(epilogue.type)
+        number, first_tap = 0, 0
+        for rows in self.rows:
+            for columns in self.columns:
+                for band in bands_of(columns.count, s):
+                    phase = _Phase(self, number, rows, columns, band, first_tap)
+                    phase.add_to(out, [c, g, n], inputs, epilogue, s, threads)
+                    number += 1
                 first_tap += len(rows.taps) * len(columns.taps)
-        zero_halo(self.out, [self.c, self.g], self.n, size.target, size.target_shape, self.updates, cpu.lanes)
+        zero_halo(out, [c, g], n, self.target, self._target_shape, number, cpu.lanes)
+        return out
 
-    def _define(self, rows: Phase, columns: Phase, band: Band, first_tap: int) -> None:
+
+class _Phase:
+    """One band of one phase: an update of the output."""
+
+    def __init__(
+        self, tiled: TiledPhases, number: int, rows: Phase, columns: Phase, band: Band, first_tap: int
+    ) -> None:
+        self.tiled, self.number, self.rows, self.columns = tiled, number, rows, columns
+        self.band, self.first_tap, self.taps = band, first_tap, len(rows.taps) * len(columns.taps)
+
+    def add_to(
+        self,
+        out: hl.Func,
+        coordinates: Sequence[hl.Var],
+        inputs: Mapping[str, Source],
+        epilogue: Epilogue,
+        s: TileSchedule,
+        threads: int,
+    ) -> None:
+        """Define these pixels of the output, of channels, groups and images, and how they are computed."""
         # --- algorithm
-        size, c, g, n = self.size, self.c, self.g, self.n
-        domain = hl.RDom([(band.start, band.rows), (0, rows.count)], f"band{self.updates}")
+        tiled, band, lanes, (c, g, n) = self.tiled, self.band, self.tiled.product.lanes, coordinates
+        domain = hl.RDom([(band.start, band.rows), (0, self.rows.count)], f"band{self.number}")
         x, y = domain.x, domain.y
-        # Where pixel (x, y) of the phase lies in the output.
-        column, row = columns.first + size.op.stride[1] * x, rows.first + size.op.stride[0] * y
-        product = self._product(rows, columns, first_tap) if rows.taps and columns.taps else None
-        total = self._start(c, g) if product is None else product.total[c, x, g, y, n]
-        if size.op.has_residual:
-            total += self.inputs["residual"][c, g, column + size.residual[2], row + size.residual[0], n]
-        value = apply_pointwise(size.op.activation, total)
-        self.out[c, g, column + size.target[2], row + size.target[0], n] = value
+        sums = self._sums(inputs, epilogue, s) if self.taps else None
+        total = self._nothing(epilogue) if sums is None else sums.total
+        end = epilogue.of_band(f"_{self.number}", total, self._place, 3, has_begun=True)
+        column, row = self._pixel(x, y)
+        out[c, g, column + tiled.target[2], row + tiled.target[0], n] = end.value(c, x, g, y, n)
         # --- schedule
-        c_out, c_in, tile, lanes = hl.Var("c_out"), hl.Var("c_in"), self._tile(), self.cpu.lanes
+        c_out, c_in, tile = hl.Var("c_out"), hl.Var("c_in"), s.vectors * lanes
         x_out, x_in = hl.RVar("x_out"), hl.RVar("x_in")
-        stage = self.out.update(self.updates)
+        stage = out.update(self.number)
         stage.split(c, c_out, c_in, tile, hl.TailStrategy.GuardWithIf).split(x, x_out, x_in, band.block)
-        stage.reorder(c_in, x_in, x_out, y, n, c_out, g).vectorize(c_in, lanes)
-        self.updates += 1
-        if product is None:
+        stage.reorder(c_in, x_in, x_out, y, n, c_out, g)
+        end.schedule(stage, c_in, out, x_out, lanes)
+        if sums is None:
             return
         if band.block == band.tile:
             stage.unroll(x_in)
-        work = band.rows * rows.count * size.batch * size.outputs * size.inputs * len(rows.taps) * len(columns.taps)
-        share_tiles(stage, c_out, -(-size.outputs // tile), work, self.threads)
-        product.schedule(self.out, x_out, band)
+        work = band.rows * self.rows.count * tiled.batch * tiled.outputs * tiled.inputs * self.taps
+        share_tiles(stage, c_out, -(-tiled.outputs // tile), work, threads)
+        sums.schedule(out, x_out, band)
 
-    def _tile(self) -> int:
-        return self.schedule.vectors * self.cpu.lanes
+    def _sums(self, inputs: Mapping[str, Source], epilogue: Epilogue, s: TileSchedule) -> Sum:
+        tiled, columns = self.tiled, self.columns
+        top, _, left, _ = tiled.source
 
-    def _start(self, c: hl.Expr, g: hl.Expr) -> hl.Expr:
-        return self.inputs["bias"][c, g] if "bias" in self.inputs else hl.f32(0.0)
-
-    def _product(self, rows: Phase, columns: Phase, first_tap: int) -> TileSum:
-        top, _, left, _ = self.size.source
-        weight, source, panel = self.inputs["weight"], self.inputs["x"], self.schedule.panel * self.cpu.lanes
-
-        def term(c: hl.Var, x: hl.Var, others: Sequence[hl.Var], k: Sequence[hl.Expr]) -> hl.Expr:
+        def place(x: hl.Expr, others: Sequence[hl.Expr], term: hl.Expr, window: Sequence[hl.Expr]) -> list[hl.Expr]:
             g, y, n = others
-            column = x + k[1] * columns.step + (columns.start + left)
-            row = y + k[2] * rows.step + (rows.start + top)
-            tap = first_tap + k[2] * len(columns.taps) + k[1]
-            return weight[c % panel, k[0], tap, c // panel, g] * source[k[0], g, column, row, n]
+            column = x + window[0] * columns.step + (columns.start + left)
+            row = y + window[1] * self.rows.step + (self.rows.start + top)
+            return [term, g, column, row, n]
 
-        return TileSum(
-            f"_{self.updates}",
+        def taps(window: Sequence[hl.Expr]) -> list[hl.Expr]:
+            return [self.first_tap + window[1] * len(columns.taps) + window[0]]
+
+        return tiled.product.sums(
+            f"_{self.number}",
             [hl.Var("g"), hl.Var("y"), hl.Var("image")],
-            [self.size.inputs, len(columns.taps), len(rows.taps)],
-            self.schedule,
-            self.cpu.lanes,
-            lambda c, g, y, n: self._start(c, g),
-            term,
+            tiled.inputs,
+            [len(columns.taps), len(self.rows.taps)],
+            s,
+            lambda c, g, y, n: tiled.start(epilogue, [c, g]),
+            Reads(inputs["weight"], s.panel * tiled.product.lanes, inputs["x"], place, 1, taps),
         )
+
+    def _nothing(self, epilogue: Epilogue) -> hl.Func:
+        """The sum of no term."""
+        c, others, total = hl.Var("c"), [hl.Var(name) for name in "xgyn"], hl.Func(f"total_{self.number}")
+        total[[c, *others]] = self.tiled.start(epilogue, [c, others[1]])
+        return total
+
+    def _pixel(self, x: hl.Expr, y: hl.Expr) -> tuple[hl.Expr, hl.Expr]:
+        """Where pixel (x, y) of the phase lies in the output."""
+        height, width = self.tiled.op.stride
+        return self.columns.first + width * x, self.rows.first + height * y
+
+    def _place(self, c: hl.Expr, x: hl.Expr, g: hl.Expr, y: hl.Expr, n: hl.Expr) -> Place:
+        (column, row), (top, _, left, _) = self._pixel(x, y), self.tiled.residual
+        return Place([c, g], [c, g, column + left, row + top, n], (column, row))

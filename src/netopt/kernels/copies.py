@@ -14,16 +14,15 @@ from netopt.numerics import Shape
 from netopt.ops import Concat, Expand, Permute, Slice
 
 
-class PermuteKernel(PlainKernel):
+class PermuteKernel(PlainKernel[Permute]):
     """Vectors along the last axis of the output, gathered where that is not the last axis of the input."""
 
     op = Permute
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem[Permute], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         return problem.inputs[0].shape, problem.output.shape
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, Permute)
+    def build(self, problem: Problem[Permute], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         source_shape, shape = self.argument_shapes(problem, schedule, cpu)
         source, out = float_input("source", source_shape, problem.inputs[0]), hl.Func("out")
@@ -36,16 +35,16 @@ class PermuteKernel(PlainKernel):
         return Pipeline(out, (source,))
 
 
-class ExpandKernel(PlainKernel):
+class ExpandKernel(PlainKernel[Expand]):
     """Vectors along the last axis of the output: copied, or one number repeated."""
 
     op = Expand
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem[Expand], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         shape = problem.inputs[0].shape
         return (1,) * (len(problem.output.shape) - len(shape)) + shape or (1,), problem.output.shape or (1,)
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+    def build(self, problem: Problem[Expand], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         source_shape, shape = self.argument_shapes(problem, schedule, cpu)
         source, out = float_input("source", source_shape), hl.Func("out")
@@ -58,19 +57,17 @@ class ExpandKernel(PlainKernel):
         return Pipeline(out, (source,))
 
 
-class SliceKernel(PlainKernel):
+class SliceKernel(PlainKernel[Slice]):
     """Vectors along what lies inside the axis, or along the axis where that is the last."""
 
     op = Slice
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
-        assert isinstance(problem.op, Slice)
+    def argument_shapes(self, problem: Problem[Slice], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last:
             return image_shapes(problem)
         return tuple(around_axis(type_.shape, problem.op.axis) for type_ in (problem.inputs[0], problem.output))
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, Slice)
+    def build(self, problem: Problem[Slice], schedule: Schedule, cpu: Cpu) -> Pipeline:
         if problem.output.layout.channels_last:
             return _slice_images(problem, problem.op, cpu)
         # --- algorithm
@@ -85,20 +82,18 @@ class SliceKernel(PlainKernel):
         return Pipeline(out, (source,))
 
 
-class ConcatKernel(PlainKernel):
+class ConcatKernel(PlainKernel[Concat]):
     """One copy loop an input; axis and what lies inside it are one run of memory."""
 
     op = Concat
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
-        assert isinstance(problem.op, Concat)
+    def argument_shapes(self, problem: Problem[Concat], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last:
             return image_shapes(problem)
         views = [around_axis(type_.shape, problem.op.axis) for type_ in (*problem.inputs, problem.output)]
         return tuple((outer, size * inner) for outer, size, inner in views)
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, Concat)
+    def build(self, problem: Problem[Concat], schedule: Schedule, cpu: Cpu) -> Pipeline:
         if problem.output.layout.channels_last:
             return _concat_images(problem, problem.op, cpu)
         # --- algorithm
@@ -121,7 +116,7 @@ class ConcatKernel(PlainKernel):
 _COORDINATE = {0: 3, 1: 0, 2: 2, 3: 1}
 
 
-def _slice_images(problem: Problem, op: Slice, cpu: Cpu) -> Pipeline:
+def _slice_images(problem: Problem[Slice], op: Slice, cpu: Cpu) -> Pipeline:
     source, out = SpatialInput("source", problem.inputs[0]), SpatialOutput(problem.output)
 
     def part(*coordinates: hl.Expr) -> hl.Expr:
@@ -134,7 +129,7 @@ def _slice_images(problem: Problem, op: Slice, cpu: Cpu) -> Pipeline:
     return Pipeline(out.finish(cpu.lanes), (source.param,))
 
 
-def _concat_images(problem: Problem, op: Concat, cpu: Cpu) -> Pipeline:
+def _concat_images(problem: Problem[Concat], op: Concat, cpu: Cpu) -> Pipeline:
     """One copy loop an input, each over its own part of the output."""
     out = SpatialOutput(problem.output)
     top, _, left, _ = out.layout.halo

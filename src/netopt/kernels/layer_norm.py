@@ -15,20 +15,18 @@ from netopt.numerics import Shape
 from netopt.ops import LayerNorm
 
 
-class LayerNormKernel(PlainKernel):
+class LayerNormKernel(PlainKernel[LayerNorm]):
     """Two passes over the row for the statistics: the one-pass formula loses all digits where mean^2 >> variance."""
 
     op = LayerNorm
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
-        assert isinstance(problem.op, LayerNorm)
+    def argument_shapes(self, problem: Problem[LayerNorm], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         shape = problem.output.shape
         size = math.prod(shape[-problem.op.axes :])
         matrix = (problem.output.elements // size, size)
         return matrix, (size,), (size,), matrix
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, LayerNorm)
+    def build(self, problem: Problem[LayerNorm], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         shapes = self.argument_shapes(problem, schedule, cpu)
         rows, size = shapes[0]

@@ -22,7 +22,9 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import OnePipeline, Pipeline, Problem, Schedule, fix_output, float_input
-from netopt.kernels.parts.tile import Band, TileSchedule, TileSum, share_tiles
+from netopt.kernels.parts.product import Floats
+from netopt.kernels.parts.tile import Band, TileSchedule, share_tiles
+from netopt.kernels.parts.tile_sum import TileSum
 from netopt.numerics import Shape
 from netopt.ops import Matmul
 
@@ -74,22 +76,19 @@ class _Size:
     columns: int
 
     @classmethod
-    def of(cls, problem: Problem) -> _Size:
-        assert isinstance(problem.op, Matmul)
+    def of(cls, problem: Problem[Matmul]) -> _Size:
         *batch, rows, columns = problem.op.product_shape(problem.inputs)
         inputs = problem.op.views(problem.inputs)[0].shape[-1]
         return cls(tuple(batch), columns, inputs, rows) if _flips(problem) else cls(tuple(batch), rows, inputs, columns)
 
 
-def _flips(problem: Problem) -> bool:
+def _flips(problem: Problem[Matmul]) -> bool:
     """Whether z^T = y^T x^T is computed: a product that is one column is a row then, in whole vectors."""
-    assert isinstance(problem.op, Matmul)
     return problem.op.product_shape(problem.inputs)[-1] == 1
 
 
-def _operands(problem: Problem) -> list[_Operand]:
+def _operands(problem: Problem[Matmul]) -> list[_Operand]:
     """What is multiplied, in order: x and y, or their transposes the other way round."""
-    assert isinstance(problem.op, Matmul)
     rank = len(_Size.of(problem).batch)
     result = []
     for view in problem.op.views(problem.inputs):
@@ -122,12 +121,12 @@ def _cost(size: _Size, tile: tuple[int, int], cpu: Cpu) -> float:
     return tiles * (max(height * vectors / 2, 4.0) + vectors / 2 + height / 4)
 
 
-class MatmulKernel(OnePipeline[MatmulSchedule]):
+class MatmulKernel(OnePipeline[Matmul, MatmulSchedule]):
     """See the module's docstring for the rates."""
 
     op = Matmul
 
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[MatmulSchedule]:
+    def schedules(self, problem: Problem[Matmul], cpu: Cpu) -> Sequence[MatmulSchedule]:
         size = _Size.of(problem)
         return [
             MatmulSchedule(rows, vectors, unroll, size.rows > 2 * rows)
@@ -135,11 +134,10 @@ class MatmulKernel(OnePipeline[MatmulSchedule]):
             for rows, vectors in _tiles(size, cpu)[:8]
         ]
 
-    def argument_shapes(self, problem: Problem, schedule: MatmulSchedule, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem[Matmul], schedule: MatmulSchedule, cpu: Cpu) -> tuple[Shape, ...]:
         return (*((type_.elements,) for type_ in problem.inputs), problem.output.shape)
 
-    def build(self, problem: Problem, schedule: MatmulSchedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, Matmul)
+    def build(self, problem: Problem[Matmul], schedule: MatmulSchedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         size, (first, second) = _Size.of(problem), _operands(problem)
         params = tuple(float_input(name, (type_.elements,)) for name, type_ in zip("xy", problem.inputs, strict=True))
@@ -157,7 +155,7 @@ class MatmulKernel(OnePipeline[MatmulSchedule]):
             batch,
             [size.inputs],
             tile,
-            cpu.lanes,
+            Floats(cpu.lanes),
             lambda n, *batch: hl.f32(0.0),
             lambda n, m, batch, k: packed[[n, k[0], *batch]] * x[first.at(batch, m, k[0])],
         )

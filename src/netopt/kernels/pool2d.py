@@ -14,7 +14,7 @@ from collections.abc import Callable
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule
+from netopt.kernels.machine.kernel import OpT, Pipeline, PlainKernel, Problem, Schedule
 from netopt.kernels.parts.math import at_least
 from netopt.kernels.parts.parallel import split_rows
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput, channels_last
@@ -30,21 +30,20 @@ def as_images(type_: TensorType) -> TensorType:
     return TensorType(type_.shape, type_.format, channels_last(type_))
 
 
-class FromImageToImage(PlainKernel):
+class FromImageToImage(PlainKernel[OpT]):
     """A kernel with one image as input."""
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem[OpT], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         types = (as_images(problem.inputs[0]), as_images(problem.output))
         return tuple(type_.layout.physical(type_.shape) for type_ in types)
 
 
-class Pool2dKernel(FromImageToImage):
+class Pool2dKernel(FromImageToImage[Pool2d]):
     """The window is walked pixel by pixel; an element outside the image counts for nothing."""
 
     op = Pool2d
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, Pool2d)
+    def build(self, problem: Problem[Pool2d], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         op, window = problem.op, problem.op.window()
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
@@ -94,7 +93,7 @@ class Pool2dKernel(FromImageToImage):
         return Pipeline(out.finish(cpu.lanes), (source.param,))
 
 
-def _small_max(op: Pool2d, source: SpatialInput, out: SpatialOutput, problem: Problem, cpu: Cpu) -> Pipeline:
+def _small_max(op: Pool2d, source: SpatialInput, out: SpatialOutput, problem: Problem[Pool2d], cpu: Cpu) -> Pipeline:
     """The maximum over a window that is written out: a tree, where a chain would wait for each step."""
     # --- algorithm
     window, (height, width) = op.window(), problem.inputs[0].shape[2:]
@@ -147,12 +146,12 @@ def _count(op: Pool2d, at: hl.Expr, axis: int, size: int) -> hl.Expr:
     return hl.min(last, size + op.padding[2 * axis + 1]) - first
 
 
-class SpatialMeanKernel(FromImageToImage):
+class SpatialMeanKernel(FromImageToImage[SpatialMean]):
     """One sum a channel over all pixels."""
 
     op = SpatialMean
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+    def build(self, problem: Problem[SpatialMean], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
         _, _, height, width = problem.inputs[0].shape

@@ -25,20 +25,18 @@ COMBINE: dict[str, tuple[Callable[[hl.Expr, hl.Expr], hl.Expr], float]] = {
 }
 
 
-class ReduceKernel(PlainKernel):
+class ReduceKernel(PlainKernel[Reduce]):
     """Bound by reading its input. A mean is a sum multiplied by 1 / size."""
 
     op = Reduce
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
-        assert isinstance(problem.op, Reduce)
+    def argument_shapes(self, problem: Problem[Reduce], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         shape, axes = problem.inputs[0].shape, problem.op.axes
         size, inner = math.prod(shape[axis] for axis in axes), math.prod(shape[axes[-1] + 1 :])
         outer = problem.inputs[0].elements // (size * inner)
         return ((outer, size), (outer,)) if inner == 1 else ((outer, size, inner), (outer, inner))
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, Reduce)
+    def build(self, problem: Problem[Reduce], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         shape, output = self.argument_shapes(problem, schedule, cpu)
         source, out, row, i = float_input("source", shape), hl.Func("out"), hl.Var("row"), hl.Var("i")

@@ -30,7 +30,7 @@ from netopt.kernels.winograd2d import Winograd2dKernel
 from netopt.ops import Op
 
 # A kernel takes back only schedules of its own making, so their type is nobody else's concern.
-KERNELS: dict[type[Op], Kernel[Any]] = {
+KERNELS: dict[type[Op], Kernel[Any, Any]] = {
     kernel.op: kernel
     for kernel in (
         AdaptivePool2dKernel(),
@@ -64,7 +64,7 @@ KERNELS: dict[type[Op], Kernel[Any]] = {
 }
 
 
-def kernel_of(op: Op, layer: str) -> Kernel[Any]:
+def kernel_of(op: Op, layer: str) -> Kernel[Any, Any]:
     """The kernel of an op.
 
     Raises:

@@ -16,15 +16,15 @@ from netopt.numerics import Shape
 from netopt.ops import Relayout
 
 
-class RelayoutKernel(PlainKernel):
+class RelayoutKernel(PlainKernel[Relayout]):
     """Vectors along what is innermost in the output."""
 
     op = Relayout
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem[Relayout], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         return tuple(type_.layout.physical(type_.shape) for type_ in (problem.inputs[0], problem.output))
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
+    def build(self, problem: Problem[Relayout], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         source = SpatialInput("source", problem.inputs[0])
         if problem.output.layout.channels_last:

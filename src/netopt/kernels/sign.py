@@ -42,24 +42,23 @@ def words_shape(type_: TensorType) -> Shape:
     return (*pixels, -(-channels // 32))
 
 
-class SignKernel(PlainKernel):
+class SignKernel(PlainKernel[Sign]):
     """See the module."""
 
     op = Sign
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem[Sign], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         x, output = self._images(problem)
         vectors = [type_.shape for type_ in problem.inputs[1:]]
         shape = words_shape(output) if output.format == SIGNS else SpatialOutput(output).shape
         return (SpatialInput("shape", x).shape, *vectors, shape)
 
-    def _images(self, problem: Problem) -> tuple[TensorType, TensorType]:
+    def _images(self, problem: Problem[Sign]) -> tuple[TensorType, TensorType]:
         # An image is written wherever the input lies.
         x = problem.inputs[0]
         return x if _is_image(problem.output) else as_image(x), as_image(problem.output)
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, Sign)
+    def build(self, problem: Problem[Sign], schedule: Schedule, cpu: Cpu) -> Pipeline:
         x_type, output = self._images(problem)
         x = SpatialInput("x", x_type)
         channels = output.shape[1]

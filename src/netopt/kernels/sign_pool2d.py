@@ -16,23 +16,22 @@ from netopt.numerics import SIGNS, Shape, pack_signs, unpack_signs
 from netopt.ops import SignPool2d, TensorType
 
 
-class SignPool2dKernel(PlainKernel):
+class SignPool2dKernel(PlainKernel[SignPool2d]):
     """A bit is 1 for -1: all are +1 where the "or" is 0, and any is where the "and" is 0."""
 
     op = SignPool2d
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem[SignPool2d], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         direction = (4 * -(-problem.inputs[0].shape[1] // 32),)
         return words_shape(problem.inputs[0]), direction, words_shape(problem.output)
 
-    def pack(self, problem: Problem, schedule: Schedule, cpu: Cpu, index: int, value: Array) -> Array:
+    def pack(self, problem: Problem[SignPool2d], schedule: Schedule, cpu: Cpu, index: int, value: Array) -> Array:
         return pack_signs(value)
 
-    def unpack(self, problem: Problem, schedule: Schedule, cpu: Cpu, index: int, packed: Array) -> Array:
+    def unpack(self, problem: Problem[SignPool2d], schedule: Schedule, cpu: Cpu, index: int, packed: Array) -> Array:
         return unpack_signs(packed, problem.inputs[0].shape[1])
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, SignPool2d)
+    def build(self, problem: Problem[SignPool2d], schedule: Schedule, cpu: Cpu) -> Pipeline:
         op, (_, _, height, width) = problem.op, problem.inputs[0].shape
         # --- algorithm
         x, out = SpatialInput("x", _words(problem.inputs[0])), SpatialOutput(_words(problem.output))

@@ -19,18 +19,16 @@ from netopt.ops import Softmax
 _ROW_BYTES = 16 * 1024
 
 
-class SoftmaxKernel(PlainKernel):
+class SoftmaxKernel(PlainKernel[Softmax]):
     """Along the last axis with vectors along it; along another axis with vectors across it."""
 
     op = Softmax
 
-    def argument_shapes(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
-        assert isinstance(problem.op, Softmax)
+    def argument_shapes(self, problem: Problem[Softmax], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         outer, size, inner = around_axis(problem.output.shape, problem.op.axis)
         return ((outer, size) if inner == 1 else (outer, size, inner),) * 2
 
-    def build(self, problem: Problem, schedule: Schedule, cpu: Cpu) -> Pipeline:
-        assert isinstance(problem.op, Softmax)
+    def build(self, problem: Problem[Softmax], schedule: Schedule, cpu: Cpu) -> Pipeline:
         shape, _ = self.argument_shapes(problem, schedule, cpu)
         build = _along_last_axis if len(shape) == 2 else _across
         source = float_input("source", shape)
@@ -43,9 +41,8 @@ def _end(x: hl.Expr, maximum: hl.Expr, total: hl.Expr, log: bool) -> hl.Expr:
     return x - maximum - hl.log(total) if log else exp(x - maximum) / total
 
 
-def _along_last_axis(source: Source, shape: Shape, problem: Problem, cpu: Cpu) -> hl.Func:
+def _along_last_axis(source: Source, shape: Shape, problem: Problem[Softmax], cpu: Cpu) -> hl.Func:
     # --- algorithm
-    assert isinstance(problem.op, Softmax)
     rows, size = shape
     k, row, out, terms = hl.Var("k"), hl.Var("row"), hl.Func("out"), hl.Func("terms")
     maximum = reduce_rows("maximum", size, cpu.lanes, lambda k, row: source[k, row], at_least, -math.inf)
@@ -71,9 +68,8 @@ def _along_last_axis(source: Source, shape: Shape, problem: Problem, cpu: Cpu) -
     return out
 
 
-def _across(source: Source, shape: Shape, problem: Problem, cpu: Cpu) -> hl.Func:
+def _across(source: Source, shape: Shape, problem: Problem[Softmax], cpu: Cpu) -> hl.Func:
     # --- algorithm
-    assert isinstance(problem.op, Softmax)
     outer, size, _ = shape
     i, k, o = hl.Var("i"), hl.Var("k"), hl.Var("o")
     along = hl.RDom([(0, size)], "along")

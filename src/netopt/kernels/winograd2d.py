@@ -18,6 +18,7 @@ import numpy as np
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array
 from netopt.kernels.machine.kernel import Call, Kernel, Problem
+from netopt.kernels.parts.panels import pack_panels, unpack_panels
 from netopt.kernels.parts.spatial import channels_last
 from netopt.kernels.parts.tile import TileSchedule, tile_schedules
 from netopt.kernels.parts.winograd_steps import end, product, transform, zeros_around
@@ -45,16 +46,16 @@ def _blocks(tiling: Tiling, batch: int) -> list[_Block]:
     ]
 
 
-class Winograd2dKernel(Kernel[TileSchedule]):
+class Winograd2dKernel(Kernel[Winograd2d, TileSchedule]):
     """See the module."""
 
     op = Winograd2d
 
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[TileSchedule]:
+    def schedules(self, problem: Problem[Winograd2d], cpu: Cpu) -> Sequence[TileSchedule]:
         return tile_schedules(_tiling(problem).tiles, problem.output.shape[1], cpu)
 
-    def argument_shapes(self, problem: Problem, schedule: TileSchedule, cpu: Cpu) -> tuple[Shape, ...]:
-        op = _op(problem)
+    def argument_shapes(self, problem: Problem[Winograd2d], schedule: TileSchedule, cpu: Cpu) -> tuple[Shape, ...]:
+        op = problem.op
         outputs, inputs = problem.inputs[1].shape[:2]
         tile, panel = schedule.vectors * cpu.lanes, schedule.panel * cpu.lanes
         weight = (op.points**2, -(-outputs // tile) * tile // panel, inputs, panel)
@@ -62,23 +63,29 @@ class Winograd2dKernel(Kernel[TileSchedule]):
         residual = [_physical(problem.inputs[op.residual_index])] if op.has_residual else []
         return (_physical(problem.inputs[0]), weight, *bias, *residual, _physical(problem.output))
 
-    def pack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, value: Array) -> Array:
+    def pack(self, problem: Problem[Winograd2d], schedule: TileSchedule, cpu: Cpu, index: int, value: Array) -> Array:
         if index != 1:
             return value
         points, panels, inputs, panel = self.argument_shapes(problem, schedule, cpu)[1]
         by_point = value.transpose(2, 3, 0, 1).reshape(points, value.shape[0], inputs)
-        padded = np.pad(by_point, [(0, 0), (0, panels * panel - value.shape[0]), (0, 0)])
-        return np.ascontiguousarray(padded.reshape(points, panels, panel, inputs).transpose(0, 1, 3, 2))
+        return pack_panels(by_point, panel, panels * panel)
 
-    def unpack(self, problem: Problem, schedule: TileSchedule, cpu: Cpu, index: int, packed: Array) -> Array:
+    def unpack(
+        self, problem: Problem[Winograd2d], schedule: TileSchedule, cpu: Cpu, index: int, packed: Array
+    ) -> Array:
         if index != 1:
             return packed
         outputs, inputs, height, width = problem.inputs[1].shape
-        by_point = packed.transpose(0, 1, 3, 2).reshape(height * width, -1, inputs)[:, :outputs]
+        by_point = unpack_panels(packed, outputs, inputs)
         return np.ascontiguousarray(by_point.reshape(height, width, outputs, inputs).transpose(2, 3, 0, 1))
 
     def calls(
-        self, problem: Problem, schedule: TileSchedule, cpu: Cpu, arrays: Sequence[Array], scratch: Array | None
+        self,
+        problem: Problem[Winograd2d],
+        schedule: TileSchedule,
+        cpu: Cpu,
+        arrays: Sequence[Array],
+        scratch: Array | None,
     ) -> Sequence[Call]:
         assert scratch is not None
         y, halo = arrays[-1], channels_last(problem.output).halo
@@ -89,14 +96,14 @@ class Winograd2dKernel(Kernel[TileSchedule]):
 
     def _block(
         self,
-        problem: Problem,
+        problem: Problem[Winograd2d],
         schedule: TileSchedule,
         cpu: Cpu,
         arrays: Sequence[Array],
         scratch: Array,
         block: _Block,
     ) -> list[Call]:
-        op, threads = _op(problem), problem.threads
+        op, threads = problem.op, problem.threads
         outputs, inputs = problem.inputs[1].shape[:2]
         tiles = (block.images, block.rows, _tiling(problem).columns)
         count, points = int(np.prod(tiles)), op.points
@@ -121,22 +128,17 @@ class Winograd2dKernel(Kernel[TileSchedule]):
         ]
 
 
-def _op(problem: Problem) -> Winograd2d:
-    assert isinstance(problem.op, Winograd2d)
-    return problem.op
-
-
-def _tiling(problem: Problem) -> Tiling:
-    return _op(problem).tiling(problem.inputs[0].shape, problem.output.shape[1])
+def _tiling(problem: Problem[Winograd2d]) -> Tiling:
+    return problem.op.tiling(problem.inputs[0].shape, problem.output.shape[1])
 
 
 def _physical(type_: TensorType) -> Shape:
     return channels_last(type_).physical(type_.shape)
 
 
-def _read_by(x: Array, problem: Problem, block: _Block) -> Array:
+def _read_by(x: Array, problem: Problem[Winograd2d], block: _Block) -> Array:
     """The part of the input in memory that the tiles of a block are cut from."""
-    op, tiling = _op(problem), _tiling(problem)
+    op, tiling = problem.op, _tiling(problem)
     halo, padding = channels_last(problem.inputs[0]).halo, op.padding
     top, left = halo[0] - padding[0] + block.row * op.tile, halo[2] - padding[2]
     rows, columns = block.rows * op.tile + 2, tiling.columns * op.tile + 2

@@ -1,6 +1,6 @@
 """Pointwise functions of one input: the activations of torch.nn, and elementary functions.
 
-`FUNCTIONS` is the table of them. `kernels/pointwise.py` has a row for each of the same name.
+`FUNCTIONS` is the table of them. `kernels/parts/pointwise.py` has a row for each of the same name.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from netopt.kernels.machine.kernel import Problem, Schedule
 from netopt.kernels.machine.tune import Workload, choose_schedules, streams, tune
 from netopt.kernels.registry import KERNELS
 from netopt.kernels.torch_region import run_of_torch
-from netopt.ops import TorchRegion
+from netopt.ops import Op, TorchRegion
 from netopt.program.checks import has_kernel
 from netopt.program.memory_image import MemoryImage
 from netopt.program.options import Lowering
@@ -31,7 +31,7 @@ class PackedStep:
     """A node with a kernel: what it computes, how, and on which bytes, with its constants packed."""
 
     node: Node
-    problem: Problem
+    problem: Problem[Op]
     schedule: Schedule
     arrays: Sequence[Array]
 

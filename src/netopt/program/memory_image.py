@@ -45,7 +45,7 @@ class MemoryImage:
 
     # --- for kernels
 
-    def reserve(self, graph: Graph, steps: Sequence[tuple[Node, Problem, Schedule]]) -> None:
+    def reserve(self, graph: Graph, steps: Sequence[tuple[Node, Problem[Op], Schedule]]) -> None:
         """Put the constants of these steps one after the other in one piece of memory, in the order of their use."""
         offsets: dict[Key, int] = {}
         size = 0
@@ -60,7 +60,7 @@ class MemoryImage:
         for key, offset in offsets.items():
             self._reserved[key] = array_at(memory, offset, key[2], graph.types[key[0]].format)
 
-    def arguments(self, graph: Graph, node: Node, problem: Problem, schedule: Schedule) -> list[Array]:
+    def arguments(self, graph: Graph, node: Node, problem: Problem[Op], schedule: Schedule) -> list[Array]:
         """What the node's kernel is called with under this schedule: each input, then the output.
 
         The step must have been among those of `reserve`.
@@ -84,7 +84,7 @@ class MemoryImage:
         size = node.op.scratch_bytes(graph.node_types(node))
         return array_at(self.arena, self._offsets[scratch_name(node)], (size // 4,)) if size else None
 
-    def unpack(self, node: Node, problem: Problem, schedule: Schedule, index: int) -> torch.Tensor:
+    def unpack(self, node: Node, problem: Problem[Op], schedule: Schedule, index: int) -> torch.Tensor:
         """A constant input of the node in its own layout again."""
         kernel = KERNELS[type(node.op)]
         shape = kernel.argument_shapes(problem, schedule, self._cpu)[index]
@@ -138,6 +138,6 @@ class MemoryImage:
         return array_at(self.arena, self._offsets[name], shape, type_.format, strides_of(shape, type_))
 
 
-def _key(name: str, problem: Problem, schedule: Schedule, shape: Shape) -> Key:
+def _key(name: str, problem: Problem[Op], schedule: Schedule, shape: Shape) -> Key:
     kind = type(problem.op)
     return name, kind, shape, KERNELS[kind].packing(problem, schedule)

@@ -1,4 +1,4 @@
-"""bfloat16 in memory: rounding to the bit, products of pairs, and every kernel that reads or writes it."""
+"""bfloat16 in memory: rounding to the bit, and every kernel that reads or writes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from netopt.kernels.machine.cpu import host_cpu
 from netopt.kernels.machine.formats import stored, to_array, to_tensor
-from netopt.kernels.parts.pairs import paired, unpaired
 from netopt.kernels.registry import KERNELS
 from netopt.numerics import BFLOAT16, FLOAT32
 from netopt.ops import (
@@ -63,15 +62,6 @@ def test_every_bfloat16_and_what_lies_between_is_rounded_as_pytorch_rounds() -> 
     assert torch.equal(to_tensor(result).isnan(), expected.isnan())
     numbers = ~expected.isnan()
     assert np.array_equal(result[numbers], to_array(expected)[numbers])
-
-
-@pytest.mark.parametrize("terms", [1, 2, 3, 4, 7])
-def test_pairs_are_undone(terms: int) -> None:
-    weights = np.arange(1, 2 * terms * 3 + 1, dtype=np.uint16).reshape(2, terms, 3)
-    pairs = paired(weights)
-    assert pairs.shape == (2, -(-terms // 2), 3, 2)
-    assert np.array_equal(unpaired(pairs, terms), weights)
-    assert int((pairs == 0).sum()) == (6 if terms % 2 else 0)
 
 
 def assert_matches(

@@ -11,6 +11,7 @@ import halide as hl
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array
 from netopt.kernels.machine.kernel import Kernel, Pipeline, Problem, Schedule
+from netopt.ops import Op
 
 # Identical layers share a kernel, and so do programs.
 _compiled: dict[tuple[str, Schedule, str, str], hl.Callable] = {}
@@ -21,8 +22,8 @@ BoundCall = tuple[hl.Callable, tuple[Array, ...]]
 
 
 def bind_kernel(
-    kernel: Kernel[Any],
-    problem: Problem,
+    kernel: Kernel[Any, Any],
+    problem: Problem[Op],
     schedule: Schedule,
     cpu: Cpu,
     arrays: Sequence[Array],

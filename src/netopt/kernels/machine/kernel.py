@@ -18,12 +18,15 @@ from netopt.numerics import FLOAT32, Shape
 from netopt.ops import Op, TensorType
 from netopt.ops.serialize import op_to_json
 
+OpT = TypeVar("OpT", bound=Op)
+OpT_co = TypeVar("OpT_co", bound=Op, covariant=True)
+
 
 @dataclass(frozen=True)
-class Problem:
-    """All that the generated code depends on, apart from schedule and CPU."""
+class Problem(Generic[OpT_co]):
+    """All that the generated code depends on, apart from schedule and CPU: of one kind of op."""
 
-    op: Op
+    op: OpT_co
     inputs: tuple[TensorType, ...]
     output: TensorType
     threads: int = 1
@@ -70,17 +73,17 @@ class Call:
     arrays: tuple[Array, ...]
 
 
-class Kernel(ABC, Generic[S]):
+class Kernel(ABC, Generic[OpT, S]):
     """The kernels of one op."""
 
     op: ClassVar[type[Op]]
 
     @abstractmethod
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[S]:
+    def schedules(self, problem: Problem[OpT], cpu: Cpu) -> Sequence[S]:
         """The schedules that can run this problem; the first is the default."""
 
     @abstractmethod
-    def argument_shapes(self, problem: Problem, schedule: S, cpu: Cpu) -> tuple[Shape, ...]:
+    def argument_shapes(self, problem: Problem[OpT], schedule: S, cpu: Cpu) -> tuple[Shape, ...]:
         """The row-major shape in which the pipeline takes each input and the output, last.
 
         A computed value or a graph input has the same elements as in the graph; a constant is as `pack` returns it.
@@ -88,7 +91,7 @@ class Kernel(ABC, Generic[S]):
 
     @abstractmethod
     def calls(
-        self, problem: Problem, schedule: S, cpu: Cpu, arrays: Sequence[Array], scratch: Array | None
+        self, problem: Problem[OpT], schedule: S, cpu: Cpu, arrays: Sequence[Array], scratch: Array | None
     ) -> Sequence[Call]:
         """What to call, in order, to compute the op once.
 
@@ -97,36 +100,36 @@ class Kernel(ABC, Generic[S]):
             scratch: memory of `Op.scratch_bytes`, flat; None where the op needs none.
         """
 
-    def pack(self, problem: Problem, schedule: S, cpu: Cpu, index: int, value: Array) -> Array:
+    def pack(self, problem: Problem[OpT], schedule: S, cpu: Cpu, index: int, value: Array) -> Array:
         """Constant input `index` in the layout that the pipeline takes."""
         return value.reshape(self.argument_shapes(problem, schedule, cpu)[index])
 
-    def packing(self, problem: Problem, schedule: S) -> tuple[int, ...]:
+    def packing(self, problem: Problem[OpT], schedule: S) -> tuple[int, ...]:
         """What `pack` depends on besides the shapes: layers share a packed constant only where they agree in it."""
         return ()
 
-    def unpack(self, problem: Problem, schedule: S, cpu: Cpu, index: int, packed: Array) -> Array:
+    def unpack(self, problem: Problem[OpT], schedule: S, cpu: Cpu, index: int, packed: Array) -> Array:
         """The inverse of `pack`."""
         return packed.reshape(problem.inputs[index].shape)
 
 
-class OnePipeline(Kernel[S]):
+class OnePipeline(Kernel[OpT, S]):
     """The kernels of an op that one call computes."""
 
     @abstractmethod
-    def build(self, problem: Problem, schedule: S, cpu: Cpu) -> Pipeline:
+    def build(self, problem: Problem[OpT], schedule: S, cpu: Cpu) -> Pipeline:
         """The algorithm under the schedule."""
 
     def calls(
-        self, problem: Problem, schedule: S, cpu: Cpu, arrays: Sequence[Array], scratch: Array | None
+        self, problem: Problem[OpT], schedule: S, cpu: Cpu, arrays: Sequence[Array], scratch: Array | None
     ) -> Sequence[Call]:
         return (Call("", lambda: self.build(problem, schedule, cpu), tuple(arrays)),)
 
 
-class PlainKernel(OnePipeline[Schedule]):
+class PlainKernel(OnePipeline[OpT, Schedule]):
     """The kernel of an op that leaves no choice: one schedule."""
 
-    def schedules(self, problem: Problem, cpu: Cpu) -> Sequence[Schedule]:
+    def schedules(self, problem: Problem[OpT], cpu: Cpu) -> Sequence[Schedule]:
         return (Schedule(),)
 
 

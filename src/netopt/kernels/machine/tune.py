@@ -31,6 +31,7 @@ from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.denormals import denormals_flushed
 from netopt.kernels.machine.formats import Array
 from netopt.kernels.machine.kernel import Kernel, Problem, Schedule
+from netopt.ops import Op
 from netopt.timing import interleaved
 
 _Call = Callable[[], None]
@@ -56,8 +57,8 @@ class Workload:
         streamed: its weights come from memory rather than the cache.
     """
 
-    kernel: Kernel[Any]
-    problem: Problem
+    kernel: Kernel[Any, Any]
+    problem: Problem[Op]
     constants: tuple[int, ...]
     streamed: bool
 

@@ -1,4 +1,4 @@
-"""Products of signs: exclusive or, count of bits, addition, in register tiles of positions x vectors of outputs.
+"""Register tiles of signs: what a lane counts, which tiles there are, and words of results; see sign_products.py.
 
 Signs lie 32 to a word. Where the CPU counts the bits of 32-bit words in vectors (AVX-512 VPOPCNTDQ) a lane is a word
 of one output; elsewhere (AVX2, by two table look-ups of half bytes; Arm's cnt) a lane is a byte of one output, whose
@@ -7,7 +7,6 @@ counts are added up in bytes for as long as they fit, and then in 16 or 32 bits.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,11 +15,8 @@ import numpy as np
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array
-from netopt.kernels.parts.tile import Band, TileSchedule, TileSum, bands_of
-from netopt.numerics import ALIGNMENT, pack_signs, unpack_signs
-
-# Counts of 8 that fit into a byte.
-_BYTES_IN_A_BYTE = 31
+from netopt.kernels.parts.tile import TileSchedule, bands_of
+from netopt.numerics import SIGN_BITS, SIGNS, NumberFormat
 
 
 @dataclass(frozen=True)
@@ -48,57 +44,13 @@ class Unit:
         """Units of the words that hold so many signs."""
         return -(-channels // 32) * 32 // self.bits
 
+    @property
+    def format(self) -> NumberFormat:
+        return SIGNS if self.bits == 32 else SIGN_BITS
+
     def view(self, words: Array) -> Array:
         """An array of words, (..., words), as one of units."""
         return words.view(self.dtype)
-
-
-# --- packed weights
-
-
-def pack_panels(weight: Array, panel: int, outputs: int, unit: Unit) -> Array:
-    """Signs (groups, out, ..., in), as int8, in panels (groups, outputs / panel, ..., steps, panel) of units.
-
-    `outputs` is the number of outputs with padding, whose bits are 0, as those behind the last input.
-    """
-    packed = pack_signs(weight).view(unit.dtype)
-    groups, out, *middle, steps = packed.shape
-    padded = np.pad(packed, [(0, 0), (0, outputs - out)] + [(0, 0)] * (len(middle) + 1))
-    split = padded.reshape(groups, outputs // panel, panel, *middle, steps)
-    return np.ascontiguousarray(np.moveaxis(split, 2, -1))
-
-
-def unpack_panels(packed: Array, out: int, channels: int) -> Array:
-    """The inverse of `pack_panels`: int8 (groups, out, ..., in)."""
-    groups, panels, *middle, _, panel = packed.shape
-    by_output = np.moveaxis(packed, -1, 2)
-    rows = np.ascontiguousarray(by_output).reshape(groups, panels * panel, *middle, -1)[:, :out]
-    return unpack_signs(np.ascontiguousarray(rows).view(np.uint8), channels)
-
-
-def join(parts: Sequence[Array]) -> Array:
-    """Arrays one after the other as bytes, each at a multiple of 64; `part_of` gives one back."""
-    joined = []
-    for part in parts:
-        data = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
-        joined.append(np.pad(data, (0, -data.size % ALIGNMENT)))
-    return np.concatenate(joined)
-
-
-def joined_bytes(*parts: tuple[tuple[int, ...], type[np.generic]]) -> int:
-    """Bytes of `join` of arrays of these shapes and types."""
-    sizes = (math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in parts)
-    return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
-
-
-def parts_of(joined: Array, *parts: tuple[tuple[int, ...], type[np.generic]]) -> list[Array]:
-    """The arrays that were joined, as views."""
-    result, start = [], 0
-    for shape, dtype in parts:
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        result.append(joined[start : start + size].view(dtype).reshape(shape))
-        start += -(-size // ALIGNMENT) * ALIGNMENT
-    return result
 
 
 # --- schedules
@@ -139,75 +91,7 @@ def tiles(rows: int, outputs: int, cpu: Cpu, *, whole_words: bool) -> list[tuple
     return sorted(choices, key=lambda tile: (tile_cost(rows, outputs, tile, cpu), tile))
 
 
-# --- sums
-
-
-class ByteSum:
-    """As `TileSum`, of counts in bytes: `part` adds up what fits into bytes, `total` the parts, in 16 or 32 bits."""
-
-    def __init__(
-        self,
-        suffix: str,
-        others: Sequence[hl.Var],
-        extents: Sequence[int],
-        s: TileSchedule,
-        lanes: int,
-        term: Callable[..., hl.Expr],
-    ) -> None:
-        """Define the sum; see `TileSum`. Each term is an unsigned byte, at most 8."""
-        # --- algorithm
-        steps, *windows = extents
-        run = _run(steps)
-        # Whole rows of a window at a time, if they fit.
-        across = windows[0] if windows and run == steps and steps * windows[0] <= _BYTES_IN_A_BYTE else 1
-        wide = hl.UInt(16) if 8 * math.prod(extents) < 2**16 else hl.UInt(32)
-        self.s, self.lanes = s, lanes
-        n, m = self.n, self.m = hl.Var("n"), hl.Var("m")
-        chunk, place = hl.Var("chunk"), [hl.Var(f"place{i}") for i in range(len(windows))]
-        inner = hl.RDom([(0, run), (0, across)], f"k{suffix}")
-        outer = hl.RDom([(0, steps // run), *((0, w if across == 1 or i else 1) for i, w in enumerate(windows))])
-        self.inner = [inner.x, inner.y]
-        self.outer = [outer[i] for i in range(1 + len(windows))]
-        self.total, self.part = hl.Func(f"total{suffix}"), hl.Func(f"part{suffix}")
-        indices: list[hl.Expr] = [chunk * run + inner.x, *place]
-        if across > 1:
-            indices[1] = hl.Expr(inner.y)
-        self.part[[n, m, *others, chunk, *place]] = hl.u8(0)
-        self.part[[n, m, *others, chunk, *place]] += term(n, m, others, indices)
-        self.total[[n, m, *others]] = hl.cast(wide, 0)
-        self.total[[n, m, *others]] += hl.cast(wide, self.part[[n, m, *others, *self.outer]])
-
-    def schedule(self, consumer: hl.Func, rows: hl.RVar, band: Band) -> None:
-        """Compute for each turn of the consumer's loop over `rows`."""
-        # --- schedule
-        n, m, tile = self.n, self.m, self.s.vectors * self.lanes
-        self.total.compute_at(consumer, rows).bound_extent(n, tile).align_bounds(n, tile)
-        self.total.store_in(hl.MemoryType.Stack).vectorize(n, self.lanes).unroll(n).unroll(m)
-        self.total.update().reorder(n, m, *self.outer).vectorize(n, self.lanes).unroll(n).unroll(m)
-        self.part.compute_at(self.total, self.outer[0]).bound_extent(n, tile).vectorize(n, self.lanes)
-        self.part.store_in(hl.MemoryType.Stack).unroll(n).unroll(m)
-        update = self.part.update().reorder(n, m, *self.inner).vectorize(n, self.lanes)
-        update.unroll(n).unroll(m)
-
-
-def _run(steps: int) -> int:
-    """The most bytes that are a whole part of `steps`, and whose counts fit into a byte."""
-    return next(run for run in range(min(steps, _BYTES_IN_A_BYTE), 0, -1) if steps % run == 0)
-
-
-def binary_sum(
-    suffix: str,
-    others: Sequence[hl.Var],
-    extents: Sequence[int],
-    s: TileSchedule,
-    cpu: Cpu,
-    term: Callable[..., hl.Expr],
-) -> TileSum | ByteSum:
-    """The counts of a tile; `term` is one count, in the type of the unit."""
-    unit = Unit.of(cpu)
-    if unit.bits == 8:
-        return ByteSum(suffix, others, extents, s, unit.lanes, term)
-    return TileSum(suffix, others, extents, s, unit.lanes, lambda *_: hl.u32(0), term)
+# --- words of results
 
 
 class Word:

@@ -8,13 +8,12 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import Problem
+from netopt.kernels.parts.product import Product
 from netopt.kernels.parts.spatial import channels_last
 from netopt.kernels.parts.tile import TileSchedule, is_avx512, tile_cost, tile_costs
-from netopt.numerics import BFLOAT16, Shape
+from netopt.numerics import Shape
 from netopt.ops.conv2d import Convolution
 
-# Bytes of weights that every tile of pixels may read anew: they stay in the first two levels of cache.
-_CACHED_WEIGHTS = 64 * 2**10
 # Costs of tiles that differ by less than measurements do.
 _AS_GOOD = 1.02
 
@@ -52,18 +51,17 @@ class Strip:
 class ImageSize:
     """The shapes of one convolution, as the pipeline sees them."""
 
-    def __init__(self, problem: Problem) -> None:
-        assert isinstance(problem.op, Convolution)
+    def __init__(self, problem: Problem[Convolution], product: Product) -> None:
         op = problem.op
         x, weight = problem.inputs[:2]
-        self.op, self.groups, self.format = op, op.groups, problem.output.format
+        self.op, self.groups = op, op.groups
         self.outputs, self.inputs, *kernel = weight.shape[0] // op.groups, weight.shape[1], *weight.shape[2:]
         self.kernel_height, self.kernel_width = kernel
         self.batch, _, self.height, self.width = problem.output.shape
-        self.depthwise = self.outputs == self.inputs == 1 and op.groups > 1
         layouts = [channels_last(type_) for type_ in (x, problem.output)]
         self.source, self.target = (layout.halo for layout in layouts)
         self.residual = channels_last(problem.inputs[op.residual_index]).halo if op.has_residual else (0, 0, 0, 0)
+        self.x_size = x.shape[2:]
         self.source_shape, self.target_shape = (
             layout.physical(type_.shape) for layout, type_ in zip(layouts, (x, problem.output), strict=True)
         )
@@ -76,22 +74,28 @@ class ImageSize:
             self.source_shape = (1, 1, pixels, self.source_shape[3])
             self.target_shape = (1, 1, pixels, self.target_shape[3])
 
-        # bfloat16: numbers are multiplied in pairs, of one pixel, or where they are odd in number and the pixels of the
-        # window follow each other, of one row of it.
-        self.pairs = x.format == BFLOAT16 and weight.format == BFLOAT16
+        # Terms side by side are multiplied together: those of one pixel, or where they are no multiple of them and the
+        # pixels of the window follow each other, those of one row of it.
+        self.product, wanted = product, product.neighbours
         follow = op.dilation[1] == 1 and not x.layout.pitch and op.groups == 1
-        self.rows_of_pairs = self.pairs and follow and self.inputs % 2 == 1 and self.kernel_width > 1
-        self.run = self.inputs * (self.kernel_width if self.rows_of_pairs else 1)
-        self.columns = 1 if self.rows_of_pairs else self.kernel_width
+        self.along_rows = follow and self.inputs % wanted != 0 and self.kernel_width > 1
+        self.run = self.inputs * (self.kernel_width if self.along_rows else 1)
+        self.columns = 1 if self.along_rows else self.kernel_width
 
-        weights = 4 * self.groups * self.outputs * self.inputs * self.kernel_height * self.kernel_width
-        self.pixels_first = weights <= _CACHED_WEIGHTS
+    @property
+    def window(self) -> int:
+        """Elements of the window."""
+        return self.kernel_height * self.kernel_width
 
-    def image(self, shape: Shape) -> Shape:
-        """A shape in memory with the channels as (groups, channels of a group)."""
-        if self.depthwise:
-            return shape
-        return (*shape[:3], self.groups, shape[3] // self.groups)
+    def image(self, shape: Shape, channels: int = 1) -> Shape:
+        """A shape in memory with the channels as (groups, elements of a group), of so many channels an element."""
+        return (*shape[:3], self.groups, -(-shape[3] // self.groups // channels))
+
+    @property
+    def residual_image(self) -> Shape:
+        """The shape of the residual in memory, without its channels."""
+        top, bottom, left, right = self.residual
+        return (self.batch, self.height + top + bottom, self.width + left + right)
 
 
 def strips_of(size: ImageSize, rows: int) -> list[Strip]:
@@ -113,10 +117,10 @@ def source_at(size: ImageSize, x: hl.Expr, y: hl.Expr, kx: hl.Expr, ky: hl.Expr)
     return column, row
 
 
-def tiles_of(size: ImageSize, cpu: Cpu) -> list[tuple[int, int]]:
-    """Register tiles (rows, vectors), the most promising first."""
+def tiles_of(size: ImageSize, cpu: Cpu, *, widest_first: bool) -> list[tuple[int, int]]:
+    """Register tiles (rows, vectors) of floats, the most promising first; of equals the widest, or the narrowest."""
     by_cost = tile_costs(size.width, size.outputs, cpu)
-    if size.pairs:
+    if size.product.neighbours > 1:
         # Wider tiles of pairs came out at 70 GMAC/s in some shapes, where these do 220 to 280.
         by_cost = [(tile, cost) for tile, cost in by_cost if tile[1] <= 2]
     costs = {tile: cost * size.height for tile, cost in by_cost[:8]}
@@ -132,7 +136,7 @@ def tiles_of(size: ImageSize, cpu: Cpu) -> list[tuple[int, int]]:
     best = min(costs.values())
     # Of tiles that are as good: the widest, which writes the most of a pixel at once, where the image is passed once;
     # else the narrowest, whose panel is the smallest. Then those that fit the lines.
-    sign = -1 if size.pixels_first else 1
+    sign = -1 if widest_first else 1
     good = {tile for tile, cost in costs.items() if cost <= _AS_GOOD * best and is_avx512(cpu)}
 
     def order(tile: tuple[int, int]) -> tuple[bool, int, bool, float, tuple[int, int]]:

@@ -10,9 +10,10 @@ from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import Pipeline, Problem
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
 from netopt.numerics import Shape
+from netopt.ops import Op
 
 
-def is_flat(problem: Problem) -> bool:
+def is_flat(problem: Problem[Op]) -> bool:
     """Whether all operands have one shape and layout without gaps or halo: their memory can be walked as it lies."""
     first = problem.output
     return not any((*first.layout.halo, first.layout.pitch)) and all(
@@ -20,13 +21,13 @@ def is_flat(problem: Problem) -> bool:
     )
 
 
-def image_shapes(problem: Problem) -> tuple[Shape, ...]:
+def image_shapes(problem: Problem[Op]) -> tuple[Shape, ...]:
     """The shapes in memory of inputs and output, as `build_on_images` takes them."""
     inputs = tuple(SpatialInput("shape", type_).shape for type_ in problem.inputs)
     return (*inputs, problem.output.layout.physical(problem.output.shape))
 
 
-def build_on_images(problem: Problem, cpu: Cpu, function: Callable[..., hl.Expr]) -> Pipeline:
+def build_on_images(problem: Problem[Op], cpu: Cpu, function: Callable[..., hl.Expr]) -> Pipeline:
     """function(*operands) for each element of a channels-last output."""
     # --- algorithm
     inputs = [SpatialInput(f"x{number}", type_, broadcast=True) for number, type_ in enumerate(problem.inputs)]

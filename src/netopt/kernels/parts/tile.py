@@ -1,12 +1,12 @@
-"""The register tile that dense layers and convolutions share: sums of products of packed weights and inputs.
+"""Register tiles that dense layers and convolutions share: which there are, what they cost, and how threads share them.
 
 A tile is `rows` positions (rows of a matrix, pixels of a line) x `vectors` vectors of outputs. Weights are packed into
-panels of a few vectors of outputs, and the tile's sums stay in registers from the first product to the last.
+panels of a few vectors of outputs (panels.py), and the tile's sums are those of tile_sum.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import halide as hl
@@ -147,95 +147,3 @@ def share_evenly(
         chunk = hl.RVar("chunk") if isinstance(tile, hl.RVar) else hl.Var("chunk")
         stage.split(tile, chunk, tile, -(-count // threads), hl.TailStrategy.GuardWithIf)
         stage.reorder(*order, chunk).parallel(chunk)
-
-
-class TileSum:
-    """For one band: `total[n, m, *others]` = start + the sum of terms over the indices `extents`, innermost first.
-
-    In one block the sum of a register tile stays in registers from the first term to the last. In several, cut along
-    the innermost index, `part` is the register tile's sum over one block, and `total`, in the first-level cache,
-    gathers the parts.
-    """
-
-    def __init__(
-        self,
-        suffix: str,
-        others: Sequence[hl.Var],
-        extents: Sequence[int],
-        s: TileSchedule,
-        lanes: int,
-        start: Callable[..., hl.Expr],
-        term: Callable[..., hl.Expr],
-        *,
-        pairs: bool = False,
-    ) -> None:
-        """Define the sum.
-
-        Args:
-            suffix: makes the functions' names unique within a pipeline.
-            others: further coordinates of the output, fixed within a tile.
-            extents: of the summation, innermost index first; the first is divided by `s.blocks`, or with `pairs` the
-                second.
-            s: the schedule.
-            lanes: float32 numbers in a vector.
-            start: start(n, *others), the value that the sum begins with.
-            term: term(n, m, others, indices), one product.
-            pairs: the innermost index counts the two products of an instruction that adds both to a sum.
-        """
-        # --- algorithm
-        self.n, self.m, self.block, self.others = hl.Var("n"), hl.Var("m"), hl.Var("block"), list(others)
-        self.s, self.lanes = s, lanes
-        steps = list(extents)
-        steps[pairs] //= s.blocks
-        domain = hl.RDom([(0, extent) for extent in steps], f"k{suffix}")
-        self.pairs, self.indices = pairs, [domain[i] for i in range(len(extents))]
-        self.total, self.part = hl.Func(f"total{suffix}"), hl.Func(f"part{suffix}")
-        n, m, block = self.n, self.m, self.block
-        self.total[[n, m, *others]] = start(n, *others)
-        if s.blocks == 1:
-            self.total[[n, m, *others]] += term(n, m, others, self.indices)
-        else:
-            self.blocks = hl.RDom([(0, s.blocks)], f"blocks{suffix}").x
-            shifted: list[hl.Expr] = [*self.indices]
-            shifted[pairs] = block * steps[pairs] + self.indices[pairs]
-            self.part[[n, m, *others, block]] = hl.f32(0.0)
-            self.part[[n, m, *others, block]] += term(n, m, others, shifted)
-            self.total[[n, m, *others]] += self.part[[n, m, *others, self.blocks]]
-
-    def schedule(self, consumer: hl.Func, rows: hl.RVar, band: Band) -> None:
-        """Compute for each turn of the consumer's loop over `rows`."""
-        # --- schedule
-        n, m, tile = self.n, self.m, self.s.vectors * self.lanes
-        self.total.compute_at(consumer, rows).bound_extent(n, tile).align_bounds(n, tile).vectorize(n, self.lanes)
-        self.total.store_in(hl.MemoryType.Stack)
-        update = self.total.update()
-        if self.s.blocks == 1:
-            self.total.unroll(n).unroll(m)
-            self._keep_in_registers(update)
-            return
-        m_out, m_in = hl.Var("m_out"), hl.Var("m_in")
-        update.split(m, m_out, m_in, band.tile, hl.TailStrategy.RoundUp)
-        update.reorder(n, m_in, m_out, self.blocks, *self.others)
-        update.vectorize(n, self.lanes).unroll(n).unroll(m_in)
-        self.part.compute_at(self.total, m_out).bound_extent(n, tile).vectorize(n, self.lanes).unroll(n).unroll(m)
-        self._keep_in_registers(self.part.update())
-
-    def prefetch(self, weight: hl.ImageParam, ahead: int) -> None:
-        """Prefetch packed weights `ahead` steps along the innermost index, for a sum in one block.
-
-        Behind the end of this index lie the weights that are used next; beyond those a prefetch does no harm.
-        """
-        k = self.indices[int(self.pairs)]
-        # By name: a parameter in the first place is taken for a function, which is inlined and has no memory.
-        options = {"image": weight, "at": k, "from": k, "offset": ahead}
-        self.total.update().prefetch(**options, strategy=hl.PrefetchBoundStrategy.NonFaulting)
-
-    def _keep_in_registers(self, update: hl.Stage) -> None:
-        together = self.indices[: int(self.pairs)]
-        update.reorder(*together, self.n, self.m, *self.indices[int(self.pairs) :])
-        update.vectorize(self.n, self.lanes).unroll(self.n).unroll(self.m)
-        for index in together:
-            # Halide makes one instruction of the products that are added together.
-            update.atomic().vectorize(index)
-        if self.s.unroll > 1:
-            update.unroll(self.indices[self.pairs], self.s.unroll, hl.TailStrategy.GuardWithIf)

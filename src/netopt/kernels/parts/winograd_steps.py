@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import Array, format_of, storage_type, stored
+from netopt.kernels.machine.formats import Array, format_of, storage_type
 from netopt.kernels.machine.kernel import Pipeline, fix_part_output, part_input
+from netopt.kernels.parts.epilogue import finish
+from netopt.kernels.parts.product import Floats, Reads
 from netopt.kernels.parts.spatial import zero_halo
-from netopt.kernels.parts.tile import TileSchedule, TileSum, bands_of, share_tiles
-from netopt.kernels.pointwise import apply_pointwise
+from netopt.kernels.parts.tile import TileSchedule, bands_of, share_tiles
 from netopt.ops import Winograd2d
 from netopt.ops.spatial import Sides
 from netopt.ops.winograd2d import TRANSFORMS
@@ -54,22 +55,15 @@ def product(v: Array, weight: Array, m: Array, s: TileSchedule, cpu: Cpu, thread
         threads: the most threads.
     """
     points, tiles, inputs = v.shape
-    outputs, panel = m.shape[-1], s.panel * cpu.lanes
+    outputs, panel, floats = m.shape[-1], s.panel * cpu.lanes, Floats(cpu.lanes)
     left, right = part_input("v", v), part_input("weight", weight)
     n, p, out = hl.Var("n"), hl.Var("p"), hl.Func("m")
     out[n, hl.Var("t"), p] = hl.undef(hl.Float(32))
     for number, band in enumerate(bands_of(tiles, s)):
         # --- algorithm
         t = hl.RDom([(band.start, band.rows)], f"band{number}").x
-        total = TileSum(
-            f"_{number}",
-            [hl.Var("p")],
-            [inputs],
-            s,
-            cpu.lanes,
-            lambda n, p: hl.f32(0.0),
-            lambda n, t, others, k: right[n % panel, k[0], n // panel, others[0]] * left[k[0], t, others[0]],
-        )
+        reads = Reads(right, panel, left, lambda t, others, term, window: [term, t, others[0]], 1)
+        total = floats.sums(f"_{number}", [hl.Var("p")], inputs, [], s, lambda n, p: floats.zero, reads)
         out[n, t, p] = total.total[n, t, p]
         # --- schedule
         n_out, n_in, t_out, t_in = hl.Var("n_out"), hl.Var("n_in"), hl.RVar("t_out"), hl.RVar("t_in")
@@ -100,17 +94,17 @@ def end(
     # --- algorithm
     c, x, y, n, i, j = (hl.Var(name) for name in "cxynij")
     source, across, tiles, out = part_input("m", m), hl.Func("across"), hl.Func("tiles"), hl.Func("y")
-    inputs, at, tile = [source], TRANSFORMS[op.tile].at, op.tile
+    at, tile = TRANSFORMS[op.tile].at, op.tile
     across[c, x, y, n, j, i] = _row_of(at, i, [source[c, x, y, n, j, k] for k in range(op.points)])
     tiles[c, x, y, n, j, i] = _row_of(at, j, [hl.Expr(across[c, x, y, n, k, i]) for k in range(op.points)])
-    total = hl.Expr(tiles[c, x // tile, y // tile, n, x % tile, y % tile])
-    if bias is not None:
-        inputs.append(part_input("bias", bias))
-        total += inputs[-1][c]
-    if residual is not None:
-        inputs.append(part_input("residual", residual))
-        total += inputs[-1][c, x, y, n]
-    out[c, x, y, n] = stored(apply_pointwise(op.activation, total), format_of(target))
+    ends = {name: part_input(name, a) for name, a in (("bias", bias), ("residual", residual)) if a is not None}
+    out[c, x, y, n] = finish(
+        hl.Expr(tiles[c, x // tile, y // tile, n, x % tile, y % tile]),
+        op.activation,
+        format_of(target),
+        bias=ends["bias"][c] if "bias" in ends else None,
+        residual=ends["residual"][c, x, y, n] if "residual" in ends else None,
+    )
     # --- schedule
     fix_part_output(out, target)
     c_out, x_out, y_out = hl.Var("c_out"), hl.Var("x_out"), hl.Var("y_out")
@@ -122,7 +116,7 @@ def end(
         func.compute_at(out, c_out).align_storage(c, cpu.lanes).vectorize(c, cpu.lanes, tail).unroll(i).unroll(j)
     tiles.bound_extent(j, tile).bound_extent(i, tile)
     _share_columns(out, x_out, m.shape[-2], threads)
-    return Pipeline(out, tuple(inputs))
+    return Pipeline(out, (source, *ends.values()))
 
 
 def zeros_around(y: Array, halo: Sides, cpu: Cpu) -> Pipeline:

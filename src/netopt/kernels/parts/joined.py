@@ -1,0 +1,36 @@
+"""Several arrays in one packed constant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from netopt.kernels.machine.formats import Array
+from netopt.numerics import ALIGNMENT
+
+
+def join(parts: Sequence[Array]) -> Array:
+    """Arrays one after the other as bytes, each at a multiple of 64; `part_of` gives one back."""
+    joined = []
+    for part in parts:
+        data = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+        joined.append(np.pad(data, (0, -data.size % ALIGNMENT)))
+    return np.concatenate(joined)
+
+
+def joined_bytes(*parts: tuple[tuple[int, ...], type[np.generic]]) -> int:
+    """Bytes of `join` of arrays of these shapes and types."""
+    sizes = (math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in parts)
+    return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
+
+
+def parts_of(joined: Array, *parts: tuple[tuple[int, ...], type[np.generic]]) -> list[Array]:
+    """The arrays that were joined, as views."""
+    result, start = [], 0
+    for shape, dtype in parts:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        result.append(joined[start : start + size].view(dtype).reshape(shape))
+        start += -(-size // ALIGNMENT) * ALIGNMENT
+    return result

@@ -1,0 +1,87 @@
+"""Pointwise functions as expressions: of their own kernel, and of the epilogues of others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import halide as hl
+
+from netopt.kernels.parts.math import (
+    at_least,
+    at_most,
+    clamp,
+    erf,
+    exp,
+    expm1_of_negative,
+    f32,
+    log,
+    log1p_of_unit,
+    sigmoid,
+    tanh,
+)
+from netopt.ops.pointwise import Pointwise
+
+
+def _elu(x: hl.Expr, alpha: float, scale: float, input_scale: float) -> hl.Expr:
+    return f32(scale) * hl.select(x > f32(0.0), x, f32(alpha) * expm1_of_negative(f32(input_scale) * x))
+
+
+def _gelu_tanh(x: hl.Expr) -> hl.Expr:
+    inner = f32(math.sqrt(2.0 / math.pi)) * (x + f32(0.044715) * x * x * x)
+    return f32(0.5) * x * (f32(1.0) + tanh(inner))
+
+
+def _softplus(x: hl.Expr, beta: float, threshold: float) -> hl.Expr:
+    z = f32(beta) * x
+    soft = at_least(z, f32(0.0)) + log1p_of_unit(exp(-hl.abs(z)))
+    return hl.select(z > f32(threshold), x, soft * f32(1.0 / beta))
+
+
+def _mish(x: hl.Expr) -> hl.Expr:
+    """x tanh(ln(1 + e^x)) = x n / (n + 2) with n = e^x (e^x + 2); from 20 on the quotient is 1."""
+    e = exp(at_most(x, f32(20.0)))
+    n = e * (e + f32(2.0))
+    return x * (n / (n + f32(2.0)))
+
+
+def _sqrt(x: hl.Expr) -> hl.Expr:
+    return hl.strict_float(hl.sqrt(x))
+
+
+def _hardsigmoid(x: hl.Expr) -> hl.Expr:
+    return clamp(x + f32(3.0), 0.0, 6.0) * f32(1.0 / 6.0)
+
+
+# One row for each function of `ops.pointwise.FUNCTIONS`.
+EXPRESSIONS: dict[str, Callable[..., hl.Expr]] = {
+    "relu": lambda x: at_least(x, f32(0.0)),
+    "hardtanh": clamp,
+    "leaky_relu": lambda x, slope: hl.select(x < f32(0.0), f32(slope) * x, x),
+    "elu": _elu,
+    "gelu": lambda x: f32(0.5) * x * (f32(1.0) + erf(x * f32(math.sqrt(0.5)))),
+    "gelu_tanh": _gelu_tanh,
+    "silu": lambda x: x / (f32(1.0) + exp(-x)),
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+    "hardswish": lambda x: x * _hardsigmoid(x),
+    "hardsigmoid": _hardsigmoid,
+    "softplus": _softplus,
+    "logsigmoid": lambda x: at_most(x, f32(0.0)) - log1p_of_unit(exp(-hl.abs(x))),
+    "mish": _mish,
+    "exp": exp,
+    "log": log,
+    "sqrt": _sqrt,
+    "rsqrt": lambda x: hl.strict_float(f32(1.0) / _sqrt(x)),
+    "reciprocal": lambda x: hl.strict_float(f32(1.0) / x),
+    "erf": erf,
+    "abs": hl.abs,
+    "neg": lambda x: -x,
+    "square": lambda x: x * x,
+    "floor": hl.floor,
+}
+
+
+def apply_pointwise(op: Pointwise | None, x: hl.Expr) -> hl.Expr:
+    """The function of `op` at x, or x itself where there is none."""
+    return x if op is None else EXPRESSIONS[op.function](x, *op.parameters)
