@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from netopt.errors import InvalidArgument
 from netopt.graph.graph import Graph, Node
-from netopt.graph.passes.choose_layouts import ANY_LAYOUT, IMAGE_OPS, halo_read, wanted_layout
 from netopt.numerics import SIGNS
-from netopt.ops import ROW_MAJOR, Relayout, Sign, TensorType
+from netopt.ops import ROW_MAJOR, Layouts, TensorType
 
 
 def check_layouts(graph: Graph) -> None:
@@ -17,8 +16,9 @@ def check_layouts(graph: Graph) -> None:
             image that are not there.
     """
     for node in graph.nodes:
+        types, output = graph.node_types(node), graph.types[node.output]
         for name in node.inputs:
-            type_, wanted = graph.types[name], wanted_layout(name, node, graph.types)
+            type_, wanted = graph.types[name], node.op.wanted_layout(node.inputs.index(name), types, output)
             fits = type_.layout == ROW_MAJOR if name in graph.constants else wanted in (None, type_.layout)
             if not fits:
                 raise InvalidArgument(
@@ -28,11 +28,11 @@ def check_layouts(graph: Graph) -> None:
                     layer=node.layer,
                 )
         _check_halo(node, graph)
-        _check_output(node, graph.types[node.output])
+        _check_output(node, output)
 
 
 def _check_halo(node: Node, graph: Graph) -> None:
-    reads = halo_read(node, graph.types)
+    reads = node.op.halo_read(graph.node_types(node))
     if not any(reads):
         return
     halo = graph.types[node.inputs[0]].layout.halo
@@ -45,15 +45,14 @@ def _check_halo(node: Node, graph: Graph) -> None:
 def _check_output(node: Node, type_: TensorType) -> None:
     if type_.format == SIGNS and (type_.layout.pitch or type_.layout.channels_last != (len(type_.shape) == 4)):
         raise InvalidArgument(f"graph: layout of the signs '{node.output}'", found=type_.layout, layer=node.layer)
-    is_pixel = len(type_.shape) == 4 and type_.shape[2:] == (1, 1)
-    is_image = type_.layout.channels_last or is_pixel
-    if isinstance(node.op, Sign) and node.op.has_threshold and not is_image and len(type_.shape) > 2:
+    missed = node.op.layout_missed(type_)
+    if missed is not None:
         found = f"{len(type_.shape)} axes, {type_.layout}"
-        raise InvalidArgument(
-            f"graph: '{node.output}'", expected="thresholds of rows or of images", found=found, layer=node.layer
-        )
-    if isinstance(node.op, (*ANY_LAYOUT, Relayout)):
-        return
-    fits = is_image if isinstance(node.op, IMAGE_OPS) else type_.layout == ROW_MAJOR
-    if not fits:
+        raise InvalidArgument(f"graph: '{node.output}'", expected=missed, found=found, layer=node.layer)
+    fits = {
+        Layouts.ANY: True,
+        Layouts.IMAGES: type_.lies_as_image,
+        Layouts.ROW_MAJOR: type_.layout == ROW_MAJOR,
+    }
+    if not fits[node.op.layouts]:
         raise InvalidArgument(f"graph: layout of '{node.output}'", found=type_.layout, layer=node.layer)

@@ -19,12 +19,10 @@ from netopt.graph.graph import GraphBuilder
 from netopt.graph.import_call import import_call, layer_of
 from netopt.graph.regions import partition
 from netopt.numerics import Shape
-from netopt.ops import BatchNorm, Conv2d, Dense, Reshape, Slice, TensorType, TorchRegion
+from netopt.ops import Reshape, Slice, TensorType, TorchRegion
 
 Values = dict[str, Imported]
 _BOOKKEEPING = ("aten._assert", "aten.sym_")
-# Ops whose weights are packed when lowering, so that they must be known then.
-_WEIGHTED = (Dense, Conv2d, BatchNorm)
 
 
 @dataclass(frozen=True)
@@ -189,8 +187,8 @@ def _try(node: fx.Node, values: Values, builder: GraphBuilder, fixed: set[str]) 
         return None
     fixed.update(builder.constants)
     for new in builder.nodes[before:]:
-        weights = new.inputs[1:] if isinstance(new.op, _WEIGHTED) else ()
-        if not fixed.issuperset(weights):
+        known = new.op.constant_operands([builder.types[name] for name in new.inputs])
+        if not fixed.issuperset(new.inputs[index] for index in known):
             del builder.nodes[before:]
             return None
         if fixed.issuperset(new.inputs):

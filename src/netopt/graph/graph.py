@@ -76,6 +76,13 @@ class Graph:
                 result[name].append(node)
         return result
 
+    def takes(self, node: Node, name: str, format_: NumberFormat) -> bool:
+        """Whether the kernel of the node can read or write this value of its in a format."""
+        types = self.node_types(node)
+        if name == node.output:
+            return node.op.writes(format_, types)
+        return node.op.reads(node.inputs.index(name), format_, types)
+
     def multiply_adds(self) -> int:
         """Multiply-adds of one run."""
         return sum(node.op.multiply_adds(self.node_types(node)) for node in self.nodes)

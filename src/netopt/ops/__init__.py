@@ -13,7 +13,7 @@ from netopt.ops.dense import Dense
 from netopt.ops.expand import Expand
 from netopt.ops.layer_norm import LayerNorm
 from netopt.ops.matmul import Matmul
-from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Layout, Op, TensorType
+from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Affine, Layout, Layouts, Op, TensorType
 from netopt.ops.pad import Pad
 from netopt.ops.permute import Permute
 from netopt.ops.pixel_shuffle import PixelShuffle, PixelUnshuffle
@@ -73,6 +73,7 @@ __all__ = [
     "OPS",
     "ROW_MAJOR",
     "AdaptivePool2d",
+    "Affine",
     "Arithmetic",
     "BatchNorm",
     "BinaryConv2d",
@@ -85,6 +86,7 @@ __all__ = [
     "Expand",
     "LayerNorm",
     "Layout",
+    "Layouts",
     "Matmul",
     "Op",
     "Pad",

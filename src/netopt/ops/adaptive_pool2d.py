@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.numerics import FLOATS
+from netopt.ops.op import Layouts, Op, TensorType, expect_inputs
 from netopt.ops.spatial import Pair
 
 FUNCTIONS = ("max", "average")
@@ -31,6 +32,8 @@ class AdaptivePool2d(Op):
     function: str
     size: Pair
     name: ClassVar[str] = "adaptive_pool2d"
+    layouts = Layouts.IMAGES
+    formats = FLOATS
 
     def __post_init__(self) -> None:
         if self.function not in FUNCTIONS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs, same_shape_operands
+from netopt.numerics import FLOATS
+from netopt.ops.op import Layouts, Op, TensorType, expect_inputs, same_shape_operands
 
 FUNCTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "add": torch.add,
@@ -35,6 +36,9 @@ class Arithmetic(Op):
 
     function: str
     name: ClassVar[str] = "arithmetic"
+    layouts = Layouts.ANY
+    formats = FLOATS
+    elementwise = True
 
     def __post_init__(self) -> None:
         if self.function not in FUNCTIONS:
@@ -58,3 +62,13 @@ class Arithmetic(Op):
 
     def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
         return same_shape_operands(inputs, self.infer(inputs).shape)
+
+    def is_monotone(self, index: int, constants: Mapping[int, torch.Tensor]) -> bool:
+        number = constants.get(1 - index)
+        if number is None:
+            return False
+        if self.function == "prelu":
+            return index == 0 and bool((number >= 0).all())
+        if self.function == "div":
+            return index == 0 and bool((number != 0).all())
+        return self.function in ("add", "sub", "mul")

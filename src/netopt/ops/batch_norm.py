@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,3 +49,9 @@ class BatchNorm(Op):
         scale = weight.double() / torch.sqrt(variance.double() + self.epsilon)
         shift = bias.double() - mean.double() * scale
         return scale.to(weight.dtype), shift.to(weight.dtype)
+
+    def constant_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
+        return (1, 2, 3, 4)
+
+    def is_monotone(self, index: int, constants: Mapping[int, torch.Tensor]) -> bool:
+        return index == 0 and constants.keys() >= {1, 2, 3, 4}

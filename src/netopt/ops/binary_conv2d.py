@@ -9,9 +9,10 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
+from netopt.numerics import FLOATS
 from netopt.ops.binary_epilogue import BinaryEpilogue
 from netopt.ops.conv2d import Convolution
-from netopt.ops.op import TensorType
+from netopt.ops.op import Layouts, TensorType
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.spatial import Pair, Sides
 
@@ -39,6 +40,8 @@ class BinaryConv2d(BinaryEpilogue, Convolution):
     has_residual: bool = False
     activation: Pointwise | None = None
     name: ClassVar[str] = "binary_conv2d"
+    layouts = Layouts.IMAGES
+    formats = FLOATS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +67,3 @@ class BinaryConv2d(BinaryEpilogue, Convolution):
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         y = self.convolve(inputs[0], inputs[1], 1.0 if self.pad_one else 0.0)
         return self.apply_binary_epilogue(y, inputs, (-1, 1, 1))
-
-    def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
-        return (self.residual_index,) if self.has_residual else ()

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
+from netopt.numerics import FLOATS
 from netopt.ops.binary_epilogue import BinaryEpilogue
 from netopt.ops.op import TensorType
 from netopt.ops.pointwise import Pointwise
@@ -28,6 +29,7 @@ class BinaryDense(BinaryEpilogue):
     has_residual: bool = False
     activation: Pointwise | None = None
     name: ClassVar[str] = "binary_dense"
+    formats = FLOATS
 
     def __post_init__(self) -> None:
         self.check_epilogue()
@@ -48,6 +50,3 @@ class BinaryDense(BinaryEpilogue):
 
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         return inputs[0].elements * inputs[1].shape[0]
-
-    def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
-        return (self.residual_index,) if self.has_residual else ()

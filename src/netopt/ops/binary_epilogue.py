@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOATS, INT32, Shape, SignFormat
+from netopt.numerics import FLOATS, INT32, SIGNS, NumberFormat, Shape, SignFormat
 from netopt.ops.epilogue import Epilogue
-from netopt.ops.op import TensorType, expect_number
+from netopt.ops.op import Op, TensorType, expect_number
 
 
 class BinaryEpilogue(Epilogue):
@@ -71,3 +71,19 @@ class BinaryEpilogue(Epilogue):
         if self.has_scale:
             y = y * inputs[2].reshape(along_channels)
         return self.apply_epilogue(y, inputs, along_channels)
+
+    def constant_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
+        return tuple(range(1, self.residual_index + self.has_threshold))
+
+    def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        # The type rule says where signs and integers stand.
+        return isinstance(format_, SignFormat) or format_ == INT32 or super().reads(index, format_, inputs)
+
+    def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        return format_ == SIGNS if self.has_threshold else super().writes(format_, inputs)
+
+    def with_activation(self, activation: Op) -> Op | None:
+        return None if self.has_threshold else super().with_activation(activation)
+
+    def with_residual(self) -> Op | None:
+        return None if self.has_threshold else super().with_residual()

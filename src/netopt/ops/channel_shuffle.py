@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.numerics import FLOATS
+from netopt.ops.op import Layouts, Op, TensorType, expect_inputs
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class ChannelShuffle(Op):
 
     groups: int
     name: ClassVar[str] = "channel_shuffle"
+    layouts = Layouts.ANY
+    formats = FLOATS
+    keeps_format = True
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)

@@ -10,7 +10,8 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_axis, expect_inputs, step_bytes
+from netopt.numerics import FLOAT32, FLOATS, NumberFormat
+from netopt.ops.op import Layouts, Op, TensorType, expect_axis, expect_inputs, step_bytes
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Concat(Op):
     axis: int
     in_place: bool = False
     name: ClassVar[str] = "concat"
+    layouts = Layouts.ANY
+    formats = FLOATS
+    keeps_format = True
 
     @property
     def label(self) -> str:
@@ -55,6 +59,13 @@ class Concat(Op):
         step = step_bytes(output, self.axis)
         sizes = (type_.shape[self.axis] for type_ in inputs)
         return tuple(step * end for end in accumulate(sizes, initial=0))[:-1]
+
+    def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        # Its kernel knows other formats of images alone.
+        return format_ == FLOAT32 or (format_ in self.formats and len(inputs[0].shape) == 4)
+
+    def is_identity(self, inputs: Sequence[TensorType]) -> bool:
+        return len(inputs) == 1
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,11 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import Shape
-from netopt.ops.epilogue import Epilogue
-from netopt.ops.op import TensorType, expect_inputs
+from netopt.numerics import FLOATS, Shape
+from netopt.ops.epilogue import Epilogue, scale_columns, scale_rows
+from netopt.ops.op import Affine, Layouts, TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
-from netopt.ops.spatial import Pair, Sides, Window
+from netopt.ops.spatial import Pair, Sides, Window, sum_of_sides
 
 
 class Convolution(Epilogue):
@@ -67,6 +68,9 @@ class Convolution(Epilogue):
         """Rows and columns around x that the window reads: top, bottom, left, right."""
         return self.padding
 
+    def halo_read(self, inputs: Sequence[TensorType]) -> Sides:
+        return self.halo(inputs[0].shape, inputs[1].shape)
+
 
 @dataclass(frozen=True)
 class Conv2d(Convolution):
@@ -84,6 +88,8 @@ class Conv2d(Convolution):
     has_residual: bool = False
     activation: Pointwise | None = None
     name: ClassVar[str] = "conv2d"
+    layouts = Layouts.IMAGES
+    formats = FLOATS
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 2 + self.has_bias + self.has_residual)
@@ -95,10 +101,30 @@ class Conv2d(Convolution):
         return self.apply_epilogue(self.convolve(inputs[0], inputs[1]), inputs, (-1, 1, 1))
 
     def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
-        residual = (self.residual_index,) if self.has_residual else ()
+        residual = super().in_place_operands(inputs)
         return (0, *residual) if self._scales_channels(inputs[1].shape) else residual
 
     def _scales_channels(self, weight: Shape) -> bool:
         """Whether each output is made of the input at its place alone: a multiplication and an addition a channel."""
         one_pixel = weight[2:] == (1, 1) and self.stride == (1, 1) and not any(self.padding)
         return one_pixel and weight[1] == 1 and weight[0] == self.groups
+
+    def sums_products(self, inputs: Sequence[TensorType]) -> bool:
+        _, channels, _, width = inputs[1].shape
+        depthwise = self.groups > 1 and channels == 1
+        return not depthwise and (channels > 1 or width > 1)
+
+    def fold_after(
+        self, affine: Affine, weight: torch.Tensor, bias: torch.Tensor, inputs: Sequence[TensorType]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        return scale_rows(affine, weight, bias) if self.is_bare else None
+
+    def fold_before(
+        self, affine: Affine, weight: torch.Tensor, bias: torch.Tensor, inputs: Sequence[TensorType]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        # Padding is zero, not the shift.
+        fits = self.groups == 1 and not any(self.padding)
+        return scale_columns(affine, weight, bias) if fits else None
+
+    def with_padding(self, sides: Sides) -> Conv2d:
+        return dataclasses.replace(self, padding=sum_of_sides(self.padding, sides))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from netopt.errors import InvalidArgument
 from netopt.numerics import Shape
 from netopt.ops.epilogue import Epilogue
-from netopt.ops.op import TensorType, expect_inputs
+from netopt.ops.op import Affine, Layouts, TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.spatial import Pair, Sides, Window
 
@@ -52,6 +52,7 @@ class ConvTranspose2d(Epilogue):
     has_residual: bool = False
     activation: Pointwise | None = None
     name: ClassVar[str] = "conv_transpose2d"
+    layouts = Layouts.IMAGES
 
     def __post_init__(self) -> None:
         Window((1, 1), self.stride, self.padding, self.dilation).check(self.name)
@@ -100,9 +101,6 @@ class ConvTranspose2d(Epilogue):
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         return inputs[0].elements * inputs[1].elements // inputs[1].shape[0]
 
-    def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
-        return (self.residual_index,) if self.has_residual else ()
-
     def phases(self, axis: int, size: int, kernel: int) -> list[Phase]:
         """The phases along height (0) or width (1), for an input of `size` and a kernel of `kernel` elements."""
         stride, dilation, cut = self.stride[axis], self.dilation[axis], self.padding[2 * axis]
@@ -125,3 +123,15 @@ class ConvTranspose2d(Epilogue):
             ends = [p.start + p.step * (len(p.taps) - 1) + p.count - 1 for p in phases]
             sides += [max(0, *(-p.start for p in phases), 0), max(0, *(end - (size - 1) for end in ends), 0)]
         return sides[0], sides[1], sides[2], sides[3]
+
+    def halo_read(self, inputs: Sequence[TensorType]) -> Sides:
+        return self.halo(inputs[0].shape, inputs[1].shape)
+
+    def fold_after(
+        self, affine: Affine, weight: torch.Tensor, bias: torch.Tensor, inputs: Sequence[TensorType]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if not self.is_bare:
+            return None
+        grouped = weight.reshape(self.groups, -1, *weight.shape[1:])
+        scaled = (grouped * affine.scale.reshape(self.groups, 1, -1, 1, 1)).reshape(weight.shape)
+        return scaled, affine.scale * bias + affine.shift

@@ -9,8 +9,9 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.epilogue import Epilogue
-from netopt.ops.op import TensorType, expect_inputs
+from netopt.numerics import FLOATS
+from netopt.ops.epilogue import Epilogue, scale_columns, scale_rows
+from netopt.ops.op import Affine, TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 
 
@@ -26,6 +27,7 @@ class Dense(Epilogue):
     has_residual: bool = False
     activation: Pointwise | None = None
     name: ClassVar[str] = "dense"
+    formats = FLOATS
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 2 + self.has_bias + self.has_residual)
@@ -42,5 +44,26 @@ class Dense(Epilogue):
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         return inputs[0].elements * inputs[1].shape[0]
 
-    def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
-        return (self.residual_index,) if self.has_residual else ()
+    def sums_products(self, inputs: Sequence[TensorType]) -> bool:
+        return inputs[1].shape[1] > 1
+
+    def fold_after(
+        self, affine: Affine, weight: torch.Tensor, bias: torch.Tensor, inputs: Sequence[TensorType]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        # The channels of other than rows are not its outputs.
+        return scale_rows(affine, weight, bias) if self.is_bare and len(inputs[0].shape) == 2 else None
+
+    def fold_before(
+        self, affine: Affine, weight: torch.Tensor, bias: torch.Tensor, inputs: Sequence[TensorType]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        return scale_columns(affine, weight, bias) if len(inputs[0].shape) == 2 else None
+
+    def permute_channels(
+        self, order: torch.Tensor, weight: torch.Tensor, inputs: Sequence[TensorType]
+    ) -> torch.Tensor | None:
+        return weight[:, order] if len(inputs[0].shape) == 2 else None
+
+    def parallel_axes(self, axis: int, inputs: Sequence[TensorType]) -> tuple[int | None, ...] | None:
+        if axis == len(inputs[0].shape) - 1:
+            return None
+        return (axis, None, *[None] * self.has_bias, *[axis] * self.has_residual)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import Shape
-from netopt.ops.op import Op, TensorType
+from netopt.ops.op import Affine, Op, TensorType
 from netopt.ops.pointwise import Pointwise
 
 
@@ -41,6 +43,11 @@ class Epilogue(Op):
         """Position of the residual among the inputs."""
         return self.bias_index + self.has_bias
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing comes after the sum and its bias."""
+        return not self.has_residual and self.activation is None
+
     def expect_epilogue(self, inputs: Sequence[TensorType], outputs: int, output: Shape) -> None:
         """Raise unless bias and residual, where there are any, fit `outputs` channels and the output's shape."""
         if self.has_bias and inputs[self.bias_index].shape != (outputs,):
@@ -57,3 +64,37 @@ class Epilogue(Op):
         if self.has_residual:
             y = y + inputs[self.residual_index]
         return y if self.activation is None else self.activation.reference(y)
+
+    def constant_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
+        return tuple(range(1, self.residual_index))
+
+    def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
+        return (self.residual_index,) if self.has_residual else ()
+
+    def with_activation(self, activation: Op) -> Op | None:
+        if not isinstance(activation, Pointwise) or self.activation is not None:
+            return None
+        return self._replaced(activation=activation)
+
+    def with_residual(self) -> Op | None:
+        return self._replaced(has_residual=True) if self.is_bare else None
+
+    def with_bias(self) -> Op:
+        """The op with a bias, if it has none."""
+        return self._replaced(has_bias=True)
+
+    def _replaced(self, **attributes: object) -> Op:
+        """With other attributes: subclasses have them, so that type checkers do not see them here."""
+        return dataclasses.replace(cast(Any, self), **attributes)  # type: ignore[no-any-return]
+
+
+def scale_rows(affine: Affine, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """scale (W x + b) + shift, where axis 0 of W is that of the outputs, as another weight and bias."""
+    return affine.scale.reshape(-1, *[1] * (weight.dim() - 1)) * weight, affine.scale * bias + affine.shift
+
+
+def scale_columns(affine: Affine, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """W (scale x + shift) + b, where axis 1 of W is that of the inputs, as another weight and bias."""
+    by_input = (-1, *[1] * (weight.dim() - 2))
+    shifted = (weight * affine.shift.reshape(by_input)).flatten(1).sum(1) + bias
+    return weight * affine.scale.reshape(by_input), shifted

@@ -12,6 +12,7 @@ import torch
 from netopt.errors import InvalidArgument
 from netopt.numerics import Shape
 from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.ops.strides import Strides
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Expand(Op):
 
     shape: Shape
     name: ClassVar[str] = "expand"
+    has_strides = True
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)
@@ -33,3 +35,6 @@ class Expand(Op):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0].expand(self.shape).contiguous()
+
+    def strided(self, x: Strides) -> Strides:
+        return x.broadcast(self.shape)

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
+from netopt.numerics import FLOATS
 from netopt.ops.op import Op, TensorType, expect_epsilon, expect_inputs
 
 
@@ -25,6 +26,7 @@ class LayerNorm(Op):
     axes: int
     epsilon: float
     name: ClassVar[str] = "layer_norm"
+    formats = FLOATS
 
     def __post_init__(self) -> None:
         expect_epsilon(self, self.epsilon)
@@ -42,3 +44,6 @@ class LayerNorm(Op):
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         x, weight, bias = inputs
         return F.layer_norm(x, x.shape[-self.axes :], weight, bias, self.epsilon)
+
+    def parallel_axes(self, axis: int, inputs: Sequence[TensorType]) -> tuple[int | None, ...] | None:
+        return (axis, None, None) if axis < len(inputs[0].shape) - self.axes else None

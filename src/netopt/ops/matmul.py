@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,3 +82,21 @@ class Matmul(Op):
 
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         return math.prod(self.product_shape(inputs)) * self.views(inputs)[0].shape[-1]
+
+    def with_scale(self, factor: float) -> Matmul:
+        return dataclasses.replace(self, scale=self.scale * factor)
+
+    def parallel_axes(self, axis: int, inputs: Sequence[TensorType]) -> tuple[int | None, ...] | None:
+        rank = len(self.infer(inputs).shape)
+        if (self.axes or tuple(range(rank)))[axis] != rank - 2:
+            return None
+        # Rows of a view are cut by another view.
+        return (len(inputs[0].shape) - 2 if self.first is None else None, None)
+
+    def of_part(self, axis: int, part: range) -> Matmul:
+        if self.first is None:
+            return self
+        shape, strides = list(self.first.shape), list(self.first.strides)
+        offset = self.first.offset + part.start * strides[-2]
+        shape[-2], strides[-2] = len(part), strides[-2] * part.step
+        return dataclasses.replace(self, first=View(tuple(shape), tuple(strides), offset))

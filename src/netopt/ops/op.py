@@ -2,111 +2,86 @@
 
 An op is a frozen dataclass of its attributes. It has one output. Its `reference` is plain PyTorch, exact in whatever
 floating type the inputs have, so that the same text gives the float32 answer and the float64 one to judge it by.
+
+What passes, the memory plan and the checks of a program need to know of an op are class attributes and methods of `Op`.
+Each has a default that is safe: less is done, or an error says what is missing. An op overrides what holds of it.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import ClassVar
 
 import torch
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import FLOAT32, FLOATS, NumberFormat, Shape
+from netopt.ops.spatial import Sides
+from netopt.ops.strides import Strides
+from netopt.ops.tensor_type import CHANNELS_LAST, ROW_MAJOR, Layout, TensorType
+
+__all__ = [
+    "CHANNELS_LAST",
+    "ROW_MAJOR",
+    "Affine",
+    "Layout",
+    "Layouts",
+    "Op",
+    "TensorType",
+    "expect_axis",
+    "expect_epsilon",
+    "expect_inputs",
+    "expect_number",
+    "same_shape_operands",
+    "step_bytes",
+]
+
+
+class Layouts(Enum):
+    """The layouts that an op's kernel reads and writes."""
+
+    # Row-major alone: images are copied for it.
+    ROW_MAJOR = auto()
+    # Images channels last, with any halo and pitch; row-major where they are of one pixel.
+    IMAGES = auto()
+    # All: it writes an image from inputs in any layout, and what is row-major from row-major inputs.
+    ANY = auto()
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The order of a tensor's elements in memory.
+class Affine:
+    """y = scale x + shift, a number of each for each channel."""
 
-    Attributes:
-        channels_last: (batch, channels, height, width) lies in memory as (batch, height, width, channels).
-        halo: rows and columns of zeros around each image: top, bottom, left, right. A convolution with zero padding
-            reads them like any other pixel. Only with `channels_last`.
-        pitch: channels from one pixel to the next in memory, for a value that lies among the channels of a wider one;
-            0 where its pixels lie next to each other. Only with `channels_last`.
-    """
-
-    channels_last: bool = False
-    halo: tuple[int, int, int, int] = (0, 0, 0, 0)
-    pitch: int = 0
-
-    def __post_init__(self) -> None:
-        if self.pitch < 0 or (self.pitch and not self.channels_last):
-            raise InvalidArgument("pitch", expected="channels from 0, with channels last", found=self.pitch)
-        if len(self.halo) != 4 or min(self.halo) < 0 or (any(self.halo) and not self.channels_last):
-            raise InvalidArgument("halo", expected="four sizes from 0, with channels last", found=self.halo)
-
-    def physical(self, shape: Shape) -> Shape:
-        """The row-major shape in memory of a tensor of the logical shape `shape`, halo included.
-
-        With a pitch, these elements do not follow each other without gaps: see `TensorType.span`.
-        """
-        if not self.channels_last:
-            return shape
-        if len(shape) != 4:
-            raise InvalidArgument("shape with channels last", expected="four axes", found=shape)
-        top, bottom, left, right = self.halo
-        batch, channels, height, width = shape
-        if self.pitch and self.pitch <= channels:
-            raise InvalidArgument("pitch", expected=f"0, or more than the {channels} channels", found=self.pitch)
-        return batch, height + top + bottom, width + left + right, channels
-
-
-ROW_MAJOR = Layout()
-CHANNELS_LAST = Layout(channels_last=True)
-
-
-@dataclass(frozen=True)
-class TensorType:
-    """Static shape, number format and layout of a value. Ops know nothing of layouts; memory and kernels do."""
-
-    shape: Shape
-    format: NumberFormat = FLOAT32
-    layout: Layout = ROW_MAJOR
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the elements, halo included."""
-        return self.format.storage_bytes(self.layout.physical(self.shape))
-
-    @property
-    def span(self) -> int:
-        """Bytes from the first element in memory to the end of the last: `bytes`, and with a pitch the gaps, too."""
-        shape = self.layout.physical(self.shape)
-        if not self.layout.pitch or not math.prod(shape):
-            return self.format.storage_bytes(shape)
-        gaps = (math.prod(shape[:3]) - 1) * (self.layout.pitch - shape[3])
-        return self.bytes + self.format.storage_bytes((gaps,))
-
-    @property
-    def logical(self) -> TensorType:
-        """The type in row-major layout."""
-        return TensorType(self.shape, self.format)
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-    def __str__(self) -> str:
-        text = f"{self.format.name}[{', '.join(map(str, self.shape))}]"
-        if self.layout.channels_last:
-            text += " channels last"
-        if any(self.layout.halo):
-            text += f" halo {self.layout.halo}"
-        if self.layout.pitch:
-            text += f" pitch {self.layout.pitch}"
-        return text
+    scale: torch.Tensor
+    shift: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Op(ABC):
-    """An operation with its attributes."""
+    """An operation with its attributes.
+
+    Attributes:
+        name: in files, tables and cache keys.
+        layouts: what its kernel reads and writes.
+        formats: in which its kernel reads and writes floating values; `reads` and `writes` tell more.
+        keeps_format: whether all its values have one format: it moves elements, or may become a view.
+        elementwise: whether it is pointwise: each element is computed from those of the same index, after NumPy's
+            broadcasting.
+        rearranges: whether the output has each element of the input once, so that a factor may move past it.
+        has_strides: whether the output's elements may be those of the input at regular steps: see `strided`.
+    """
 
     name: ClassVar[str]
+    layouts = Layouts.ROW_MAJOR
+    formats: ClassVar[tuple[NumberFormat, ...]] = (FLOAT32,)
+    keeps_format: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
+    rearranges: ClassVar[bool] = False
+    has_strides: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
@@ -117,6 +92,8 @@ class Op(ABC):
     def gives_signs(self) -> bool:
         """Whether all that it computes is +1 and -1."""
         return False
+
+    # --- the type rule, the value, the cost
 
     @abstractmethod
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
@@ -136,6 +113,8 @@ class Op(ABC):
         """Multiply-adds of the op's matrix products or convolutions; 0 for all other ops."""
         return 0
 
+    # --- memory
+
     def scratch_bytes(self, inputs: Sequence[TensorType]) -> int:
         """Bytes of memory that the op's kernel needs while it runs, beside its inputs and output."""
         return 0
@@ -154,6 +133,114 @@ class Op(ABC):
         Each element of such an input is read before the element of the same index is written, and not after.
         """
         return ()
+
+    # --- what its kernel takes
+
+    def constant_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
+        """Inputs that must be constants when lowering, such as weights, which are packed then."""
+        return ()
+
+    def wanted_layout(self, index: int, inputs: Sequence[TensorType], output: TensorType) -> Layout | None:
+        """The layout that its kernel needs input `index` in; None if it takes what is there."""
+        if self.layouts is Layouts.IMAGES:
+            halo = self.halo_read(inputs) if index == 0 else (0, 0, 0, 0)
+            fits = inputs[index].layout.channels_last or (inputs[index].lies_as_image and not any(halo))
+            return None if fits else Layout(True, halo)
+        # An image is read by logical coordinates, whatever the layout.
+        reads_any = self.layouts is Layouts.ANY and output.layout.channels_last
+        return None if reads_any else ROW_MAJOR
+
+    def halo_read(self, inputs: Sequence[TensorType]) -> Sides:
+        """The zeros around input 0 that its kernel reads from memory: top, bottom, left, right."""
+        return (0, 0, 0, 0)
+
+    def layout_missed(self, output: TensorType) -> str | None:
+        """What its kernel needs of the output's layout besides `layouts`, in words; None where that holds."""
+        return None
+
+    def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        """Whether its kernel reads input `index` in this format."""
+        return format_ in self.formats
+
+    def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        """Whether its kernel writes the output in this format."""
+        return self.reads(0, format_, inputs) if self.keeps_format else format_ in self.formats
+
+    def sums_products(self, inputs: Sequence[TensorType]) -> bool:
+        """Whether each output sums two products or more of x and the weight, input 1.
+
+        Then a CPU's dot products of narrow numbers compute it, and the weight is stored in the format of x.
+        """
+        return False
+
+    # --- its epilogue: what it can do at its end, in place of a node after it
+
+    def with_activation(self, activation: Op) -> Op | None:
+        """The op that applies `activation` to all that it computes; None where its kernel cannot."""
+        return None
+
+    def with_residual(self) -> Op | None:
+        """The op that adds one more input, its last, of the output's shape; None where its kernel cannot."""
+        return None
+
+    def with_scale(self, factor: float) -> Op | None:
+        """The op whose output is multiplied by a number; None where its kernel cannot."""
+        return None
+
+    # --- what can be computed into its weight, input 1, and its bias; channels are axis 1
+
+    def fold_after(
+        self, affine: Affine, weight: torch.Tensor, bias: torch.Tensor, inputs: Sequence[TensorType]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The weight and bias with which its output is scale y + shift; None where there are none."""
+        return None
+
+    def fold_before(
+        self, affine: Affine, weight: torch.Tensor, bias: torch.Tensor, inputs: Sequence[TensorType]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The weight and bias with which it computes of x what it computes of scale x + shift; None for none."""
+        return None
+
+    def permute_channels(
+        self, order: torch.Tensor, weight: torch.Tensor, inputs: Sequence[TensorType]
+    ) -> torch.Tensor | None:
+        """The weight with which it computes of x[:, order] what it computes of x; None where there is none."""
+        return None
+
+    def with_padding(self, sides: Sides) -> Op | None:
+        """The op that sees so many more zeros around x (top, bottom, left, right); None where its kernel cannot."""
+        return None
+
+    # --- how its elements depend on those of its inputs
+
+    def is_identity(self, inputs: Sequence[TensorType]) -> bool:
+        """Whether it gives its only input as it is, where the output has the same type."""
+        return False
+
+    def is_monotone(self, index: int, constants: Mapping[int, torch.Tensor]) -> bool:
+        """Whether it is a monotone function of each number of input `index`, given the values of its other inputs."""
+        return False
+
+    def strided(self, x: Strides) -> Strides | None:
+        """Its output as a view of what its input x is a view of; None where that has no strides."""
+        return None
+
+    def parallel_axes(self, axis: int, inputs: Sequence[TensorType]) -> tuple[int | None, ...] | None:
+        """How a part of the output along `axis` is computed: from which axis of each input the same part is read.
+
+        None in the place of an input that is read as a whole; None in place of all where a part needs more than parts.
+        """
+        if not self.elementwise:
+            return None
+        rank = len(self.infer(inputs).shape)
+        axes = [axis - rank + len(type_.shape) for type_ in inputs]
+        return tuple(
+            own if own >= 0 and type_.shape[own] > 1 else None for own, type_ in zip(axes, inputs, strict=True)
+        )
+
+    def of_part(self, axis: int, part: range) -> Op:
+        """The op that computes this part of the output from the parts that `parallel_axes` tells."""
+        return self
 
 
 def expect_inputs(op: Op, inputs: Sequence[TensorType], number: int) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import Shape
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.ops.op import Layouts, Op, TensorType, expect_inputs
 from netopt.ops.spatial import Sides
 
 MODES = ("constant", "reflect", "replicate", "circular")
@@ -37,6 +37,7 @@ class Pad(Op):
     after: Shape
     value: float = 0.0
     name: ClassVar[str] = "pad"
+    layouts = Layouts.ANY
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -9,7 +9,12 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Op, TensorType, expect_inputs
+from netopt.numerics import FLOATS
+from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Layout, Op, TensorType, expect_inputs
+from netopt.ops.strides import Strides
+
+# Of an image that lies channels last, a view of its memory.
+_CHANNELS_LAST = (0, 2, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,10 @@ class Permute(Op):
 
     axes: tuple[int, ...]
     name: ClassVar[str] = "permute"
+    formats = FLOATS
+    keeps_format = True
+    rearranges = True
+    has_strides = True
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)
@@ -30,4 +39,13 @@ class Permute(Op):
         return inputs[0].permute(self.axes).contiguous()
 
     def is_view(self, inputs: Sequence[TensorType], output: TensorType) -> bool:
-        return self.axes == (0, 2, 3, 1) and inputs[0].layout == CHANNELS_LAST and output.layout == ROW_MAJOR
+        return self.axes == _CHANNELS_LAST and inputs[0].layout == CHANNELS_LAST and output.layout == ROW_MAJOR
+
+    def wanted_layout(self, index: int, inputs: Sequence[TensorType], output: TensorType) -> Layout | None:
+        return None if self.axes == _CHANNELS_LAST and inputs[0].layout == CHANNELS_LAST else ROW_MAJOR
+
+    def is_identity(self, inputs: Sequence[TensorType]) -> bool:
+        return self.axes == tuple(range(len(self.axes)))
+
+    def strided(self, x: Strides) -> Strides:
+        return x.permuted(self.axes)

@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.numerics import FLOATS
+from netopt.ops.op import Layouts, Op, TensorType, expect_inputs
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class PixelShuffle(Op):
 
     factor: int
     name: ClassVar[str] = "pixel_shuffle"
+    layouts = Layouts.IMAGES
+    formats = FLOATS
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)
@@ -39,6 +42,8 @@ class PixelUnshuffle(Op):
 
     factor: int
     name: ClassVar[str] = "pixel_unshuffle"
+    layouts = Layouts.IMAGES
+    formats = FLOATS
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,15 +14,23 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.numerics import FLOATS
+from netopt.ops.op import Layouts, Op, TensorType, expect_inputs
 
 
 @dataclass(frozen=True)
 class PointwiseFunction:
-    """A row of the table: the parameters' names, in order, and the reference `f(x, *parameters)`."""
+    """A row of the table.
+
+    Attributes:
+        parameters: their names, in order.
+        reference: f(x, *parameters).
+        rises: whether f never falls, given the parameters.
+    """
 
     parameters: tuple[str, ...]
     reference: Callable[..., torch.Tensor]
+    rises: Callable[..., bool] = lambda *_: False
 
 
 def _elu(x: torch.Tensor, alpha: float, scale: float, input_scale: float) -> torch.Tensor:
@@ -30,19 +38,27 @@ def _elu(x: torch.Tensor, alpha: float, scale: float, input_scale: float) -> tor
     return scale * torch.where(x > 0, x, alpha * torch.expm1(input_scale * x))
 
 
+def _always(*parameters: float) -> bool:
+    return True
+
+
+def _if_not_negative(*parameters: float) -> bool:
+    return all(parameter >= 0 for parameter in parameters)
+
+
 FUNCTIONS: dict[str, PointwiseFunction] = {
-    "relu": PointwiseFunction((), F.relu),
-    "hardtanh": PointwiseFunction(("minimum", "maximum"), lambda x, low, high: x.clamp(low, high)),
-    "leaky_relu": PointwiseFunction(("slope",), F.leaky_relu),
-    "elu": PointwiseFunction(("alpha", "scale", "input_scale"), _elu),
+    "relu": PointwiseFunction((), F.relu, _always),
+    "hardtanh": PointwiseFunction(("minimum", "maximum"), lambda x, low, high: x.clamp(low, high), _always),
+    "leaky_relu": PointwiseFunction(("slope",), F.leaky_relu, _if_not_negative),
+    "elu": PointwiseFunction(("alpha", "scale", "input_scale"), _elu, _if_not_negative),
     "gelu": PointwiseFunction((), F.gelu),
     "gelu_tanh": PointwiseFunction((), lambda x: F.gelu(x, approximate="tanh")),
     "silu": PointwiseFunction((), F.silu),
-    "sigmoid": PointwiseFunction((), torch.sigmoid),
-    "tanh": PointwiseFunction((), torch.tanh),
+    "sigmoid": PointwiseFunction((), torch.sigmoid, _always),
+    "tanh": PointwiseFunction((), torch.tanh, _always),
     "hardswish": PointwiseFunction((), F.hardswish),
-    "hardsigmoid": PointwiseFunction((), F.hardsigmoid),
-    "softplus": PointwiseFunction(("beta", "threshold"), F.softplus),
+    "hardsigmoid": PointwiseFunction((), F.hardsigmoid, _always),
+    "softplus": PointwiseFunction(("beta", "threshold"), F.softplus, _if_not_negative),
     "logsigmoid": PointwiseFunction((), F.logsigmoid),
     "mish": PointwiseFunction((), F.mish),
     "exp": PointwiseFunction((), torch.exp),
@@ -70,6 +86,9 @@ class Pointwise(Op):
     function: str
     parameters: tuple[float, ...] = ()
     name: ClassVar[str] = "pointwise"
+    layouts = Layouts.ANY
+    formats = FLOATS
+    elementwise = True
 
     def __post_init__(self) -> None:
         row = FUNCTIONS.get(self.function)
@@ -93,3 +112,9 @@ class Pointwise(Op):
 
     def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
         return (0,)
+
+    def is_monotone(self, index: int, constants: Mapping[int, torch.Tensor]) -> bool:
+        return FUNCTIONS[self.function].rises(*self.parameters)
+
+    def parallel_axes(self, axis: int, inputs: Sequence[TensorType]) -> tuple[int | None, ...]:
+        return (axis,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,8 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
-from netopt.ops.spatial import Pair, Sides, Window
+from netopt.numerics import FLOATS
+from netopt.ops.op import Layouts, Op, TensorType, expect_inputs
+from netopt.ops.spatial import Pair, Sides, Window, sum_of_sides
 
 FUNCTIONS = ("max", "average", "average_of_all", "sum")
 
@@ -36,6 +38,8 @@ class Pool2d(Op):
     dilation: Pair = (1, 1)
     excess: Pair = (0, 0)
     name: ClassVar[str] = "pool2d"
+    layouts = Layouts.IMAGES
+    formats = FLOATS
 
     def __post_init__(self) -> None:
         self.window().check(self.label)
@@ -74,3 +78,13 @@ class Pool2d(Op):
         else:
             counted = F.pad(counted, (left, right, top, bottom))
         return total / F.avg_pool2d(counted, self.kernel, self.stride, divisor_override=1)
+
+    def with_padding(self, sides: Sides) -> Pool2d | None:
+        # An average counts these zeros, since they are elements of the image that PyTorch pools.
+        counting = {"average_of_all": "average_of_all", "sum": "sum"}
+        if not any(self.padding):
+            counting["average"] = "average_of_all"
+        if self.function not in counting:
+            return None
+        padding = sum_of_sides(self.padding, sides)
+        return dataclasses.replace(self, function=counting[self.function], padding=padding)

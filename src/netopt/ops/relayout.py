@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import torch
 
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.numerics import FLOATS
+from netopt.ops.op import Layout, Layouts, Op, TensorType, expect_inputs
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Relayout(Op):
     """y = x. The layouts are those of the types of x and y."""
 
     name: ClassVar[str] = "relayout"
+    layouts = Layouts.ANY
+    formats = FLOATS
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)
@@ -23,3 +26,6 @@ class Relayout(Op):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0]
+
+    def wanted_layout(self, index: int, inputs: Sequence[TensorType], output: TensorType) -> Layout | None:
+        return None

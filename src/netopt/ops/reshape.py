@@ -10,8 +10,9 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import Shape
+from netopt.numerics import FLOATS, Shape
 from netopt.ops.op import ROW_MAJOR, Op, TensorType, expect_inputs
+from netopt.ops.strides import Strides
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,10 @@ class Reshape(Op):
 
     shape: Shape
     name: ClassVar[str] = "reshape"
+    formats = FLOATS
+    keeps_format = True
+    rearranges = True
+    has_strides = True
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)
@@ -32,3 +37,15 @@ class Reshape(Op):
 
     def is_view(self, inputs: Sequence[TensorType], output: TensorType) -> bool:
         return inputs[0].layout == output.layout == ROW_MAJOR
+
+    def is_identity(self, inputs: Sequence[TensorType]) -> bool:
+        return True
+
+    def strided(self, x: Strides) -> Strides | None:
+        return x.reshaped(self.shape)
+
+    def parallel_axes(self, axis: int, inputs: Sequence[TensorType]) -> tuple[int | None, ...] | None:
+        return (axis,) if self.shape[: axis + 1] == inputs[0].shape[: axis + 1] else None
+
+    def of_part(self, axis: int, part: range) -> Reshape:
+        return Reshape((*self.shape[:axis], len(part), *self.shape[axis + 1 :]))

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.numerics import FLOATS
+from netopt.ops.op import Layouts, Op, TensorType, expect_inputs
 from netopt.ops.spatial import Pair
 
 FUNCTIONS = ("nearest", "nearest_exact", "bilinear", "bilinear_corners")
@@ -37,6 +38,8 @@ class Resize(Op):
     size: Pair
     step: tuple[float, float]
     name: ClassVar[str] = "resize"
+    layouts = Layouts.IMAGES
+    formats = FLOATS
 
     def __post_init__(self) -> None:
         if self.function not in FUNCTIONS:

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.numerics import FLOATS, SIGNS, NumberFormat
+from netopt.ops.op import Layouts, Op, TensorType, expect_inputs
 
 
 def sign_of(x: torch.Tensor) -> torch.Tensor:
@@ -70,6 +71,8 @@ class Sign(Op):
 
     has_threshold: bool = False
     name: ClassVar[str] = "sign"
+    layouts = Layouts.ANY
+    formats = FLOATS
 
     @property
     def gives_signs(self) -> bool:
@@ -91,3 +94,14 @@ class Sign(Op):
         along = (-1,) + (1,) * max(0, x.dim() - 2)
         t, d = (tensor.reshape(along) for tensor in inputs[1:])
         return (d * x >= d * t).to(x.dtype) * 2 - 1
+
+    def constant_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
+        return tuple(range(1, len(inputs)))
+
+    def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        return format_ == SIGNS or super().writes(format_, inputs)
+
+    def layout_missed(self, output: TensorType) -> str | None:
+        # Its kernel takes the last axis in memory for that of the channels.
+        fits = not self.has_threshold or output.lies_as_image or len(output.shape) <= 2
+        return None if fits else "thresholds of rows or of images"

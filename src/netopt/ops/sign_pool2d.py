@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import SignFormat
-from netopt.ops.op import Op, TensorType, expect_number
+from netopt.numerics import SIGNS, NumberFormat, SignFormat
+from netopt.ops.op import Layouts, Op, TensorType, expect_number
 from netopt.ops.spatial import Pair, Sides, Window
 
 
@@ -30,6 +30,7 @@ class SignPool2d(Op):
     stride: Pair
     padding: Sides = (0, 0, 0, 0)
     name: ClassVar[str] = "sign_pool2d"
+    layouts = Layouts.IMAGES
 
     def __post_init__(self) -> None:
         self.window().check(self.name)
@@ -61,3 +62,12 @@ class SignPool2d(Op):
         # all(x) = not any(not x)
         padded = F.pad(inputs[0] * direction, (left, right, top, bottom), value=-1.0)
         return F.max_pool2d(padded, self.kernel, self.stride) * direction
+
+    def constant_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
+        return (1,)
+
+    def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        return isinstance(format_, SignFormat)
+
+    def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        return format_ == SIGNS

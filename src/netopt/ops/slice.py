@@ -9,7 +9,9 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_axis, expect_inputs, step_bytes
+from netopt.numerics import FLOAT32, FLOATS, NumberFormat
+from netopt.ops.op import Layouts, Op, TensorType, expect_axis, expect_inputs, step_bytes
+from netopt.ops.strides import Strides
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class Slice(Op):
     step: int = 1
     in_place: bool = False
     name: ClassVar[str] = "slice"
+    layouts = Layouts.ANY
+    formats = FLOATS
+    keeps_format = True
+    has_strides = True
 
     @property
     def label(self) -> str:
@@ -53,3 +59,13 @@ class Slice(Op):
 
     def view_offsets(self, inputs: Sequence[TensorType], output: TensorType) -> tuple[int, ...]:
         return (-step_bytes(inputs[0], self.axis) * self.start,)
+
+    def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        # Its kernel knows other formats of images alone.
+        return format_ == FLOAT32 or (format_ in self.formats and len(inputs[0].shape) == 4)
+
+    def is_identity(self, inputs: Sequence[TensorType]) -> bool:
+        return True
+
+    def strided(self, x: Strides) -> Strides | None:
+        return x.cut(self.axis, range(self.start, self.stop, self.step))

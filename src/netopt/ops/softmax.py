@@ -31,3 +31,6 @@ class Softmax(Op):
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         function = torch.log_softmax if self.log else torch.softmax
         return function(inputs[0], self.axis)
+
+    def parallel_axes(self, axis: int, inputs: Sequence[TensorType]) -> tuple[int | None, ...] | None:
+        return (axis,) if axis != self.axis else None

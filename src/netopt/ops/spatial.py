@@ -11,6 +11,16 @@ Pair = tuple[int, int]
 Sides = tuple[int, int, int, int]
 
 
+def sum_of_sides(one: Sides, other: Sides) -> Sides:
+    """Both around an image, one within the other."""
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
+
+
+def union_of_sides(one: Sides, other: Sides) -> Sides:
+    """As much as both need: the larger on each side."""
+    return max(one[0], other[0]), max(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
+
+
 @dataclass(frozen=True)
 class Window:
     """A window over (height, width).

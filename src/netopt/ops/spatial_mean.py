@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.numerics import FLOATS
+from netopt.ops.op import Layouts, Op, TensorType, expect_inputs
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class SpatialMean(Op):
     """y (batch, channels, 1, 1) = the mean of x (batch, channels, height, width) over height and width."""
 
     name: ClassVar[str] = "spatial_mean"
+    layouts = Layouts.IMAGES
+    formats = FLOATS
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)

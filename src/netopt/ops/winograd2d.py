@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import Shape
+from netopt.numerics import FLOATS, Shape
 from netopt.ops.epilogue import Epilogue
-from netopt.ops.op import TensorType, expect_inputs
+from netopt.ops.op import Layouts, TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.spatial import Sides, Window
 
@@ -108,6 +108,8 @@ class Winograd2d(Epilogue):
     has_residual: bool = False
     activation: Pointwise | None = None
     name: ClassVar[str] = "winograd2d"
+    layouts = Layouts.IMAGES
+    formats = FLOATS
 
     def __post_init__(self) -> None:
         if self.tile not in TRANSFORMS:
@@ -171,6 +173,9 @@ class Winograd2d(Epilogue):
             return Tiling(rows, columns, _even(x[0], max(1, most // rows)), rows)
         return Tiling(rows, columns, 1, _even(rows, most))
 
+    def halo_read(self, inputs: Sequence[TensorType]) -> Sides:
+        return self.halo(inputs[0].shape, inputs[1].shape)
+
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         x, weight = inputs[0].shape, inputs[1]
         tiling = self.tiling(x, weight.shape[0])
@@ -179,9 +184,6 @@ class Winograd2d(Epilogue):
     def scratch_bytes(self, inputs: Sequence[TensorType]) -> int:
         outputs, channels = inputs[1].shape[:2]
         return 4 * self.points**2 * self.tiling(inputs[0].shape, outputs).tiles * (channels + outputs)
-
-    def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
-        return (self.residual_index,) if self.has_residual else ()
 
 
 def _even(total: int, most: int) -> int:

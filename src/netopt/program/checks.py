@@ -4,41 +4,22 @@ from __future__ import annotations
 
 from netopt.errors import UnsupportedModel
 from netopt.graph import Graph, Node
-from netopt.graph.passes.use_bfloat16 import takes_bfloat16
 from netopt.kernels.registry import kernel_of
-from netopt.numerics import BFLOAT16, FLOAT32, SIGNS
-from netopt.ops import BinaryConv2d, BinaryDense, Op, Sign, SignPool2d, TorchRegion
-from netopt.ops.epilogue import Epilogue
+from netopt.numerics import FLOAT32, SIGNS
+from netopt.ops import TorchRegion
 
 
 def check_kernels(graph: Graph) -> None:
     """Raise UnsupportedModel unless there is a kernel for every node, and it reads and writes the formats there."""
     for node in graph.nodes:
         for name in (*node.inputs, node.output):
-            if not _takes(node, graph, name):
-                expected = "sign" if name == node.output and _writes_words(node.op) else "float32"
-                raise UnsupportedModel(
-                    f"value '{name}'", expected=expected, found=graph.types[name].format.name, layer=node.layer
-                )
+            found = graph.types[name].format
+            if not graph.takes(node, name, found):
+                expected = FLOAT32 if graph.takes(node, name, FLOAT32) else SIGNS
+                raise UnsupportedModel(f"value '{name}'", expected=expected.name, found=found.name, layer=node.layer)
         if has_kernel(node, graph):
             kernel_of(node.op, node.layer)
             _check_weights(graph, node)
-
-
-def _takes(node: Node, graph: Graph, name: str) -> bool:
-    """Whether the node's kernel reads or writes the value in its format."""
-    format_ = graph.types[name].format
-    if name == node.output and _writes_words(node.op):
-        return format_ == SIGNS
-    if format_ == BFLOAT16:
-        return takes_bfloat16(node, graph, name)
-    # What of signs and integers an op takes is in its type rule.
-    return format_ == FLOAT32 or isinstance(node.op, BinaryConv2d | BinaryDense | Sign | SignPool2d)
-
-
-def _writes_words(op: Op) -> bool:
-    """Whether the op's kernel writes packed signs alone; that of `Sign` also writes numbers."""
-    return op.gives_signs and not isinstance(op, Sign)
 
 
 def has_kernel(node: Node, graph: Graph) -> bool:
@@ -49,12 +30,8 @@ def has_kernel(node: Node, graph: Graph) -> bool:
 
 def _check_weights(graph: Graph, node: Node) -> None:
     """Weights are packed when lowering, so they must be known then."""
-    known: tuple[str, ...] = ()
-    if isinstance(node.op, Epilogue):
-        known = node.inputs[1 : node.op.residual_index + node.op.gives_signs]
-    elif isinstance(node.op, Sign | SignPool2d):
-        known = node.inputs[1:]
-    if not all(name in graph.constants for name in known):
+    known = node.op.constant_operands(graph.node_types(node))
+    if not all(node.inputs[index] in graph.constants for index in known):
         raise UnsupportedModel(
             "a layer whose weight or bias is computed from the input",
             layer=node.layer,

@@ -1,9 +1,9 @@
-"""Remove ops that change nothing, make a reshape of a reshape one, and leave broadcasts to arithmetic."""
+"""Remove ops that change nothing, make a reshape of a reshape one, and leave broadcasts to elementwise ops."""
 
 from __future__ import annotations
 
 from netopt.graph.graph import Graph, GraphBuilder, Node, replace_values
-from netopt.ops import Arithmetic, Concat, Expand, Permute, Reshape, Slice
+from netopt.ops import Expand, Reshape
 
 
 def drop_identities(graph: Graph) -> Graph:
@@ -24,23 +24,15 @@ def _read_past_identities(graph: Graph) -> Graph:
 def _is_identity(graph: Graph, node: Node) -> bool:
     if not node.inputs or graph.types[node.inputs[0]] != graph.types[node.output]:
         return False
-    match node.op:
-        case Reshape() | Slice():
-            return True
-        case Concat():
-            return len(node.inputs) == 1
-        case Permute(axes):
-            return axes == tuple(range(len(axes)))
-        case _:
-            return False
+    return node.op.is_identity(graph.node_types(node))
 
 
 def _read_past_expands(graph: Graph) -> Graph:
-    """Let arithmetic broadcast what was broadcast for it, where its result is as large without that."""
+    """Let elementwise ops broadcast what was broadcast for them, where their result is as large without that."""
     producers = graph.producers()
     builder = GraphBuilder(graph)
     for node in graph.nodes:
-        if isinstance(node.op, Arithmetic):
+        if node.op.elementwise and len(node.inputs) > 1:
             sources = tuple(
                 producers[name].inputs[0] if name in producers and isinstance(producers[name].op, Expand) else name
                 for name in node.inputs

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.graph.passes.fuse_activation import FUSING
 from netopt.ops import Arithmetic
 
 
@@ -24,13 +21,10 @@ def fuse_residual(graph: Graph) -> Graph:
             continue
         for value, other in (node.inputs, node.inputs[::-1]):
             layer = producers.get(value)
-            if layer is None or not isinstance(layer.op, FUSING) or layer.op.gives_signs:
+            op = layer.op.with_residual() if layer is not None else None
+            if layer is None or op is None or value in dropped or value in outputs or len(users[value]) != 1:
                 continue
-            if value in dropped or value in outputs:
-                continue
-            plain = not layer.op.has_residual and layer.op.activation is None and len(users[value]) == 1
-            if plain and graph.types[other] == graph.types[value] and other not in graph.constants:
-                op = dataclasses.replace(layer.op, has_residual=True)
+            if graph.types[other] == graph.types[value] and other not in graph.constants:
                 replaced[node.output] = Node(op, (*layer.inputs, other), node.output, layer.layer)
                 dropped.add(value)
                 break

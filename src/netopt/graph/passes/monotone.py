@@ -14,10 +14,6 @@ from dataclasses import dataclass
 import torch
 
 from netopt.graph.graph import Graph, Node
-from netopt.ops import Arithmetic, BatchNorm, Pointwise
-
-# Activations that never fall.
-_RISING = ("relu", "hardtanh", "leaky_relu", "tanh", "sigmoid", "hardsigmoid", "elu", "softplus")
 
 _LARGEST = torch.finfo(torch.float32).max
 
@@ -38,22 +34,11 @@ class Change:
 
 def is_monotone(graph: Graph, node: Node, value: str, channels: int) -> bool:
     """Whether the node is a monotone function of `value` alone, the same for all elements of a channel."""
-    op = node.op
-    if isinstance(op, Pointwise):
-        return op.function in _RISING and all(p >= 0 or op.function == "hardtanh" for p in op.parameters)
-    if isinstance(op, BatchNorm):
-        return node.inputs[0] == value and all(name in graph.constants for name in node.inputs[1:])
-    return isinstance(op, Arithmetic) and _is_monotone_arithmetic(graph, node, op.function, value, channels)
-
-
-def _is_monotone_arithmetic(graph: Graph, node: Node, function: str, value: str, channels: int) -> bool:
-    number = operand(graph, node, value, channels)
-    if number is None:
+    if node.op.elementwise and len(node.inputs) > 1 and operand(graph, node, value, channels) is None:
         return False
-    comes_first = node.inputs[0] == value
-    if function == "prelu":
-        return comes_first and bool((number >= 0).all())
-    return function in ("add", "sub", "mul") or (function == "div" and comes_first and bool((number != 0).all()))
+    index = node.inputs.index(value)
+    known = {i: graph.constants[name] for i, name in enumerate(node.inputs) if name in graph.constants}
+    return node.op.is_monotone(index, known)
 
 
 def operand(graph: Graph, node: Node, value: str, channels: int) -> torch.Tensor | None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
+
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.ops import Dense, Permute, Reshape
+from netopt.ops import Permute, Reshape
 
 
 def permute_flattened_weights(graph: Graph) -> Graph:
@@ -14,37 +18,39 @@ def permute_flattened_weights(graph: Graph) -> Graph:
     """
     users, producers = graph.users(), graph.producers()
     builder = GraphBuilder(graph)
-    weights: dict[str, str] = {}  # output of a dense layer -> its permuted weight
+    weights: dict[str, torch.Tensor] = {}  # output of a layer -> its permuted weight
     for node in graph.nodes:
-        if _flattens_for_dense(graph, node, users[node.output]) and node.inputs[0] in producers:
-            _, channels, height, width = graph.types[node.inputs[0]].shape
-            image = builder.add_node(Permute((0, 2, 3, 1)), node.inputs, f"{node.output}_pixels", node.layer)
-            node = Node(node.op, (image,), node.output, node.layer)
-            for user in users[node.output]:
-                weight = graph.constants[user.inputs[1]]
-                ordered = weight.reshape(-1, channels, height, width).permute(0, 2, 3, 1).reshape(weight.shape)
-                weights[user.output] = builder.add_constant(f"{user.inputs[1]}_by_pixel", ordered)
+        if _flattens(graph, node) and node.inputs[0] in producers:
+            ordered = _ordered(graph, node, users[node.output])
+            if ordered is not None:
+                image = builder.add_node(Permute((0, 2, 3, 1)), node.inputs, f"{node.output}_pixels", node.layer)
+                node = Node(node.op, (image,), node.output, node.layer)
+                weights |= ordered
         elif node.output in weights:
-            node = Node(node.op, (node.inputs[0], weights[node.output], *node.inputs[2:]), node.output, node.layer)
+            name = builder.add_constant(f"{node.inputs[1]}_by_pixel", weights[node.output])
+            node = Node(node.op, (node.inputs[0], name, *node.inputs[2:]), node.output, node.layer)
         builder.nodes.append(node)
     return builder.finish()
 
 
-def _flattens_for_dense(graph: Graph, node: Node, users: list[Node]) -> bool:
+def _flattens(graph: Graph, node: Node) -> bool:
+    """Whether it makes rows of images of several channels and pixels."""
     source, target = graph.types[node.inputs[0]].shape if node.inputs else (), graph.types[node.output].shape
-    return (
-        isinstance(node.op, Reshape)
-        and len(source) == 4
-        and target == (source[0], source[1] * source[2] * source[3])
-        and source[2:] != (1, 1)
-        and source[1] > 1
-        and node.output not in graph.outputs
-        and bool(users)
-        and all(
-            isinstance(user.op, Dense)
-            and user.inputs.count(node.output) == 1
-            and user.inputs[0] == node.output
-            and user.inputs[1] in graph.constants
-            for user in users
-        )
-    )
+    is_image = len(source) == 4 and source[2:] != (1, 1) and source[1] > 1
+    return isinstance(node.op, Reshape) and is_image and target == (source[0], math.prod(source[1:]))
+
+
+def _ordered(graph: Graph, node: Node, users: list[Node]) -> dict[str, torch.Tensor] | None:
+    """The weights of all that read the rows, for rows in the order of channels last; None where one has none."""
+    _, channels, height, width = graph.types[node.inputs[0]].shape
+    order = torch.arange(channels * height * width).reshape(channels, height, width).permute(1, 2, 0).flatten()
+    result: dict[str, torch.Tensor] = {}
+    for user in users:
+        weight = graph.constants.get(user.inputs[1]) if len(user.inputs) > 1 else None
+        if weight is None or user.inputs[0] != node.output or user.inputs.count(node.output) != 1:
+            return None
+        ordered = user.op.permute_channels(order, weight, graph.node_types(user))
+        if ordered is None:
+            return None
+        result[user.output] = ordered
+    return result if result and node.output not in graph.outputs else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.graph.strides import Strides
-from netopt.ops import Expand, Matmul, Permute, Reshape, Slice, View
+from netopt.ops import Matmul, Permute, Reshape, View
+from netopt.ops.strides import Strides
 
 
 def read_in_place(graph: Graph) -> Graph:
@@ -32,7 +32,7 @@ def _source(graph: Graph, producers: dict[str, Node], name: str) -> tuple[str, V
     """The value furthest up that `name` is a view of, and that view."""
     chain: list[Node] = []
     sources = [name]
-    while sources[-1] in producers and isinstance(producers[sources[-1]].op, Reshape | Slice | Permute | Expand):
+    while sources[-1] in producers and producers[sources[-1]].op.has_strides:
         chain.append(producers[sources[-1]])
         sources.append(chain[-1].inputs[0])
     for length in range(len(chain), 0, -1):
@@ -40,7 +40,7 @@ def _source(graph: Graph, producers: dict[str, Node], name: str) -> tuple[str, V
             break
         strides: Strides | None = Strides.whole(graph.types[sources[length]].shape)
         for node in reversed(chain[:length]):
-            strides = strides.after(node.op) if strides is not None else None
+            strides = node.op.strided(strides) if strides is not None else None
         view = strides.view() if strides is not None else None
         if view is not None:
             return sources[length], view

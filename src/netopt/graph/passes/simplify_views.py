@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.graph.strides import Part, Strides
 from netopt.numerics import Shape
 from netopt.ops import Op, Permute, Reshape
+from netopt.ops.strides import Part, Strides
 
 
 def simplify_views(graph: Graph) -> Graph:
@@ -56,7 +56,7 @@ def _simplest(chain: list[Node], shape: Shape) -> list[Op]:
     """The ops that do what the chain does to a value of this shape; none where that is nothing."""
     strides: Strides | None = Strides.whole(shape)
     for link in chain:
-        strides = strides.after(link.op) if strides is not None else None
+        strides = link.op.strided(strides) if strides is not None else None
     if strides is None:
         return [link.op for link in chain]
     parts = [part for axis in strides.axes for part in axis]

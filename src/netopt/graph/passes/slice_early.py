@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 
-from netopt.graph.graph import Graph, GraphBuilder, Node, replace_values
-from netopt.ops import Arithmetic, Dense, LayerNorm, Matmul, Op, Pointwise, Reshape, Slice, Softmax, View
+from netopt.graph.edit import GraphEditor
+from netopt.graph.graph import Graph, Node
+from netopt.ops import Slice
 
 
 def slice_early(graph: Graph) -> Graph:
@@ -13,87 +15,44 @@ def slice_early(graph: Graph) -> Graph:
 
     And where all readers of the result are that same slice. What the op reads is cut in its place.
     """
-    while (moved := _move_one(graph)) is not None:
-        graph = moved
-    return graph
+    editor = GraphEditor(graph)
+    places = list(range(editor.places))
+    while places:
+        place = heapq.heappop(places)
+        for node in editor.at(place):
+            cut = _cut_by_all(editor, node)
+            axes = cut and node.op.parallel_axes(cut.axis, editor.node_types(node))
+            if cut and axes:
+                # What is read is now cut itself, and the part may be cut again.
+                sources = [editor.producer(name) for name in node.inputs]
+                _move(editor, node, cut, axes)
+                for changed in {place, *(editor.place(source) for source in sources if source is not None)}:
+                    heapq.heappush(places, changed)
+                break
+    return editor.finish()
 
 
-def _move_one(graph: Graph) -> Graph | None:
-    users = graph.users()
-    for node in graph.nodes:
-        readers = users[node.output]
-        if not readers or node.output in graph.outputs or not isinstance(readers[0].op, Slice):
-            continue
-        cut = readers[0].op
-        if any(reader.op != cut for reader in readers):
-            continue
-        cuts = _cuts(graph, node, cut)
-        if cuts is not None:
-            return _moved(graph, node, readers, cuts)
-    return None
+def _cut_by_all(editor: GraphEditor, node: Node) -> Slice | None:
+    """The slice that all readers of the node's output are, if they are one."""
+    ops = [user.op for user in editor.users(node.output)]
+    if not ops or node.output in editor.outputs or not isinstance(ops[0], Slice):
+        return None
+    return ops[0] if all(op == ops[0] for op in ops) else None
 
 
-def _cuts(graph: Graph, node: Node, cut: Slice) -> list[Slice | None] | None:
-    """How to cut each input so that the node computes the cut alone; None where that cannot be."""
-    rank = len(graph.types[node.output].shape)
-    result: list[Slice | None] | None = None
-    match node.op:
-        case Pointwise():
-            result = [cut]
-        case Softmax(axis) if axis != cut.axis:
-            result = [cut]
-        case LayerNorm(count) if cut.axis < rank - count:
-            result = [cut, None, None]
-        case Dense() if cut.axis < rank - 1:
-            result = [cut, None, *[None] * node.op.has_bias, *[cut] * node.op.has_residual]
-        case Arithmetic():
-            result = [_of_broadcast(graph, name, node, cut) for name in node.inputs]
-        case Matmul() if (node.op.axes or tuple(range(rank)))[cut.axis] == rank - 2:
-            rows = dataclasses.replace(cut, axis=len(graph.types[node.inputs[0]].shape) - 2)
-            result = [rows if node.op.first is None else None, None]
-        case Reshape(shape) if shape[: cut.axis + 1] == graph.types[node.inputs[0]].shape[: cut.axis + 1]:
-            result = [cut]
-    return result
-
-
-def _of_broadcast(graph: Graph, name: str, node: Node, cut: Slice) -> Slice | None:
-    """The same cut of an operand, or none where it is broadcast along the axis."""
-    shape = graph.types[name].shape
-    axis = cut.axis - len(graph.types[node.output].shape) + len(shape)
-    return dataclasses.replace(cut, axis=axis) if axis >= 0 and shape[axis] > 1 else None
-
-
-def _moved(graph: Graph, node: Node, readers: list[Node], cuts: list[Slice | None]) -> Graph:
-    builder = GraphBuilder(graph)
-    renames: dict[str, str] = {}
-    for current in graph.nodes:
-        if current is node:
-            inputs = []
-            for name, cut in zip(node.inputs, cuts, strict=True):
-                if cut is None:
-                    inputs.append(name)
-                elif name in graph.constants:
-                    inputs.append(builder.add_constant(f"{name}_cut", cut.reference(graph.constants[name])))
-                else:
-                    inputs.append(builder.add_node(cut, (name,), f"{name}_cut", node.layer))
-            result = builder.add_node(
-                _resized(graph, node, readers[0]), tuple(inputs), f"{node.output}_cut", node.layer
-            )
-            renames = {reader.output: result for reader in readers}
+def _move(editor: GraphEditor, node: Node, cut: Slice, axes: tuple[int | None, ...]) -> None:
+    inputs = []
+    for name, axis in zip(node.inputs, axes, strict=True):
+        own = dataclasses.replace(cut, axis=axis if axis is not None else 0)
+        if axis is None:
+            inputs.append(name)
+        elif name in editor.constants:
+            inputs.append(editor.add_constant(f"{name}_cut", own.reference(editor.constants[name])))
         else:
-            builder.nodes.append(current)
-    return replace_values(builder.finish(), renames, frozenset(renames))
-
-
-def _resized(graph: Graph, node: Node, reader: Node) -> Op:
-    """The node's op for the cut: a reshape to the smaller shape, a product of a smaller view."""
-    if isinstance(node.op, Reshape):
-        return Reshape(graph.types[reader.output].shape)
-    if isinstance(node.op, Matmul) and node.op.first is not None:
-        assert isinstance(reader.op, Slice)
-        view, cut = node.op.first, reader.op
-        shape, strides = list(view.shape), list(view.strides)
-        shape[-2], strides[-2] = len(range(cut.start, cut.stop, cut.step)), view.strides[-2] * cut.step
-        offset = view.offset + cut.start * view.strides[-2]
-        return dataclasses.replace(node.op, first=View(tuple(shape), tuple(strides), offset))
-    return node.op
+            inputs.append(editor.insert_before(node, own, (name,), f"{name}_cut"))
+    op = node.op.of_part(cut.axis, range(cut.start, cut.stop, cut.step))
+    part = editor.insert_before(node, op, tuple(inputs), f"{node.output}_cut")
+    for reader in editor.users(node.output):
+        editor.rename(reader.output, part)
+        editor.remove(reader)
+    editor.remove(node)

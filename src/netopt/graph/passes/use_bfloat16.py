@@ -7,55 +7,9 @@ import dataclasses
 import torch
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.numerics import BFLOAT16, FLOAT32
-from netopt.ops import (
-    AdaptivePool2d,
-    Arithmetic,
-    BinaryConv2d,
-    BinaryDense,
-    ChannelShuffle,
-    Concat,
-    Conv2d,
-    Dense,
-    LayerNorm,
-    Op,
-    Permute,
-    PixelShuffle,
-    PixelUnshuffle,
-    Pointwise,
-    Pool2d,
-    Relayout,
-    Reshape,
-    Resize,
-    Sign,
-    Slice,
-    SpatialMean,
-    Winograd2d,
-)
-
-# Ops whose kernels read and write either format, in any mixture.
-_MIXED: tuple[type[Op], ...] = (
-    AdaptivePool2d,
-    Arithmetic,
-    BinaryConv2d,
-    BinaryDense,
-    Conv2d,
-    Dense,
-    LayerNorm,
-    PixelShuffle,
-    PixelUnshuffle,
-    Pointwise,
-    Pool2d,
-    Relayout,
-    Resize,
-    Sign,
-    SpatialMean,
-    Winograd2d,
-)
-# Views, or ops that may become views: one format on both sides.
-_SAME: tuple[type[Op], ...] = (Reshape, Permute)
-# The same for images, which have four axes; their kernels for other shapes know float32 alone.
-_SAME_ON_IMAGES: tuple[type[Op], ...] = (ChannelShuffle, Concat, Slice)
+from netopt.graph.spread import spread
+from netopt.numerics import BFLOAT16, FLOAT32, SignFormat
+from netopt.ops.epilogue import Epilogue
 
 
 def use_bfloat16(graph: Graph) -> Graph:
@@ -71,35 +25,42 @@ def use_bfloat16(graph: Graph) -> Graph:
         builder.types[name] = dataclasses.replace(graph.types[name], format=BFLOAT16)
     rounded: dict[str, str] = {}
     for node in graph.nodes:
-        weight = node.inputs[1] if len(node.inputs) > 1 else ""
-        if multiplies_bfloat16(node, graph) and node.inputs[0] in narrow and graph.types[weight].format == FLOAT32:
+        if _multiplies_narrow(node, graph) and node.inputs[0] in narrow:
+            weight = node.inputs[1]
             if weight not in rounded:
                 value = graph.constants[weight].to(torch.bfloat16)
                 rounded[weight] = builder.add_constant(f"{weight}_bfloat16", value)
             node = dataclasses.replace(node, inputs=(node.inputs[0], rounded[weight], *node.inputs[2:]))
-        if isinstance(node.op, BinaryConv2d | BinaryDense) and not node.op.has_threshold:
+        elif _has_weight_of_bits(node, graph):
             node = _with_narrow_epilogue(node, graph, builder)
         builder.nodes.append(node)
     return builder.finish()
 
 
-def _with_narrow_epilogue(node: Node, graph: Graph, builder: GraphBuilder) -> Node:
-    """A layer of one-bit weights with scale and bias in bfloat16: beside such weights they are many of the bytes."""
-    assert isinstance(node.op, BinaryConv2d | BinaryDense)
-    inputs = list(node.inputs)
-    for index in range(2, node.op.residual_index):
-        value = graph.constants[inputs[index]]
-        inputs[index] = builder.add_constant(f"{inputs[index]}_bfloat16", value.to(torch.bfloat16))
-    return dataclasses.replace(node, inputs=tuple(inputs))
-
-
-def multiplies_bfloat16(node: Node, graph: Graph) -> bool:
-    """Whether it is a layer whose products can be those of bfloat16 numbers: two or more a sum, weights known."""
-    if not isinstance(node.op, Conv2d | Dense) or node.inputs[1] not in graph.constants:
+def _multiplies_narrow(node: Node, graph: Graph) -> bool:
+    """Whether the node's weight is known, in float32, and could be stored in the format of what it multiplies."""
+    types = graph.node_types(node)
+    if 1 not in node.op.constant_operands(types) or node.inputs[1] not in graph.constants:
         return False
-    weight = graph.types[node.inputs[1]].shape
-    depthwise = isinstance(node.op, Conv2d) and node.op.groups > 1 and weight[1] == 1
-    return not depthwise and (weight[1] > 1 or (len(weight) == 4 and weight[3] > 1))
+    fits = types[1].format == FLOAT32 and node.op.reads(1, BFLOAT16, types)
+    return fits and node.op.sums_products(types)
+
+
+def _has_weight_of_bits(node: Node, graph: Graph) -> bool:
+    """Whether it is a layer with weights of one bit whose sums stay numbers."""
+    if not isinstance(node.op, Epilogue) or node.op.gives_signs:
+        return False
+    return isinstance(graph.types[node.inputs[1]].format, SignFormat)
+
+
+def _with_narrow_epilogue(node: Node, graph: Graph, builder: GraphBuilder) -> Node:
+    """The layer with scale and bias in bfloat16: beside weights of one bit they are many of the bytes."""
+    inputs, types = list(node.inputs), graph.node_types(node)
+    for index in node.op.constant_operands(types)[1:]:
+        if node.op.reads(index, BFLOAT16, types):
+            value = graph.constants[inputs[index]]
+            inputs[index] = builder.add_constant(f"{inputs[index]}_bfloat16", value.to(torch.bfloat16))
+    return dataclasses.replace(node, inputs=tuple(inputs))
 
 
 def _narrow_values(graph: Graph) -> set[str]:
@@ -112,26 +73,9 @@ def _narrow_values(graph: Graph) -> set[str]:
         and name not in graph.constants
         and name not in graph.outputs
         and users[name]
-        and (name not in producers or takes_bfloat16(producers[name], graph, name))
-        and all(takes_bfloat16(user, graph, name) for user in users[name])
+        and (name not in producers or graph.takes(producers[name], name, BFLOAT16))
+        and all(graph.takes(user, name, BFLOAT16) for user in users[name])
     }
     # What a view sees has one format, and so have all views of it.
-    changed = True
-    while changed:
-        mixed = {
-            name
-            for node in graph.nodes
-            if isinstance(node.op, (*_SAME, *_SAME_ON_IMAGES))
-            for name in (*node.inputs, node.output)
-            if not narrow.issuperset((*node.inputs, node.output))
-        }
-        changed = bool(narrow & mixed)
-        narrow -= mixed
-    return narrow
-
-
-def takes_bfloat16(node: Node, graph: Graph, name: str) -> bool:
-    """Whether the node's kernel can read or write this value in bfloat16."""
-    if isinstance(node.op, _SAME_ON_IMAGES):
-        return len(graph.types[node.output].shape) == 4
-    return isinstance(node.op, (*_MIXED, *_SAME))
+    tied = [{*node.inputs, node.output} for node in graph.nodes if node.op.keeps_format]
+    return narrow - spread(set().union(*tied) - narrow, tied)

@@ -11,11 +11,10 @@ import dataclasses
 from collections.abc import Callable, Collection
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.graph.passes.choose_layouts import ON_IMAGES
 from netopt.numerics import ALIGNMENT
-from netopt.ops import Concat, Layout, Relayout, Slice
+from netopt.ops import Concat, Layout, Layouts, Relayout, Slice
 from netopt.ops.op import step_bytes
-from netopt.ops.spatial import Sides
+from netopt.ops.spatial import Sides, union_of_sides
 
 # Of a graph with layouts, the outputs of the concatenations that are to copy all their parts.
 Copies = Callable[[Graph], Collection[str]]
@@ -100,7 +99,7 @@ class _Buffers:
         if not (fits and self._may_hold(source, node.op.axis) and self._may_lie_within(node.output, start)):
             return
         has = self.halos.get(self.place.get(source, (source, 0))[0], x.layout.halo)
-        if x.layout.channels_last == y.layout.channels_last and _union(has, y.layout.halo) == has:
+        if x.layout.channels_last == y.layout.channels_last and union_of_sides(has, y.layout.halo) == has:
             self._start(source)
             self.place[node.output] = self._shifted(source, start)
             self.views.add(node.output)
@@ -147,7 +146,7 @@ class _Buffers:
         """Whether all that read the value can read it there."""
         if not self.graph.types[name].layout.channels_last:
             return start % ALIGNMENT == 0
-        return all(isinstance(user.op, ON_IMAGES) for user in self.users[name])
+        return all(_takes_pitch(user) for user in self.users[name])
 
     def _may_be_part(self, name: str, node: Node, buffer: str, start: int) -> bool:
         """Whether the value can be written at `start` of the buffer, or is there already."""
@@ -161,12 +160,12 @@ class _Buffers:
             return False
         if not part.channels_last:
             return True
-        return isinstance(writer.op, ON_IMAGES) and self._takes_halo(buffer, part.halo)
+        return _takes_pitch(writer) and self._takes_halo(buffer, part.halo)
 
     def _takes_halo(self, buffer: str, halo: Sides) -> bool:
         """Whether the buffer has this halo, or all that read it read it with a larger one."""
         has = self.halos.get(buffer, self.graph.types[buffer].layout.halo)
-        return _union(has, halo) == has or all(isinstance(user.op, ON_IMAGES) for user in self.users[buffer])
+        return union_of_sides(has, halo) == has or all(_takes_pitch(user) for user in self.users[buffer])
 
     def _is_run(self, node: Node, starts: tuple[int, ...]) -> bool:
         """Whether the inputs lie one after the other in a buffer, so that the output is there already."""
@@ -193,7 +192,7 @@ class _Buffers:
         return buffer, base + start
 
     def _widen_halo(self, buffer: str, halo: Sides) -> None:
-        self.halos[buffer] = _union(self.halos[buffer], halo)
+        self.halos[buffer] = union_of_sides(self.halos[buffer], halo)
 
     def _layout(self, name: str, buffer: str) -> Layout:
         type_, whole = self.graph.types[name], self.graph.types[buffer]
@@ -203,5 +202,6 @@ class _Buffers:
         return Layout(True, self.halos[buffer], pitch)
 
 
-def _union(a: Sides, b: Sides) -> Sides:
-    return max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+def _takes_pitch(node: Node) -> bool:
+    """Whether its kernel reads and writes images wherever they lie, with any halo and pitch."""
+    return node.op.layouts is not Layouts.ROW_MAJOR

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.graph.strides import Strides, merge
 from netopt.ops import Expand, Op, Permute, Relayout, Reshape, Slice
+from netopt.ops.strides import Strides, merge
 
 
 def _draw_op(data: st.DataObject, shape: tuple[int, ...]) -> Op:
@@ -36,7 +36,7 @@ def test_a_view_reads_what_the_ops_compute(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 4))):
         op = _draw_op(data, tuple(y.shape))
         y = op.reference(y)
-        after = strides.after(op)
+        after = op.strided(strides)
         if after is None:
             return  # no strides: what reads it in place is elsewhere
         strides = after
@@ -51,7 +51,7 @@ def test_a_merged_axis_can_be_taken_apart_again() -> None:
     strides: Strides | None = Strides.whole((4, 2, 6))
     for op in (Reshape((4, 6, 2)), Permute((1, 0, 2)), Reshape((2, 3, 4, 2))):
         assert strides is not None
-        strides = strides.after(op)
+        strides = op.strided(strides)
     assert strides is not None
     view = strides.view()
     assert view is not None
@@ -59,14 +59,14 @@ def test_a_merged_axis_can_be_taken_apart_again() -> None:
 
 
 def test_what_has_no_strides() -> None:
-    turned = Strides.whole((2, 3)).after(Permute((1, 0)))
+    turned = Permute((1, 0)).strided(Strides.whole((2, 3)))
     assert turned is not None
-    flat = turned.after(Reshape((6,)))
+    flat = Reshape((6,)).strided(turned)
     assert flat is not None
     assert flat.view() is None
-    assert flat.after(Slice(0, 0, 2)) is None
-    assert flat.after(Reshape((2, 3))) is None  # 3 x 2 that lie as 2 x 3 have no third
-    assert flat.after(Relayout()) is None
+    assert Slice(0, 0, 2).strided(flat) is None
+    assert Reshape((2, 3)).strided(flat) is None  # 3 x 2 that lie as 2 x 3 have no third
+    assert Relayout().strided(flat) is None
 
 
 def test_parts_that_follow_each_other_are_one() -> None:

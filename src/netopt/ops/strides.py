@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from netopt.numerics import Shape
-from netopt.ops import Expand, Op, Permute, Reshape, Slice, View
+from netopt.ops.view import View
 
 Part = tuple[int, int]  # size, stride
 
@@ -36,21 +36,12 @@ class Strides:
     def shape(self) -> Shape:
         return tuple(math.prod(size for size, _ in axis) for axis in self.axes)
 
-    def after(self, op: Op) -> Strides | None:
-        """What `op` makes of this view; None where that has no strides."""
-        match op:
-            case Permute(axes):
-                return Strides(tuple(self.axes[axis] for axis in axes), self.offset)
-            case Reshape(shape):
-                return self._reshaped(shape)
-            case Slice(axis, start, stop, step):
-                return self._cut(axis, range(start, stop, step))
-            case Expand(shape):
-                return self._broadcast(shape)
-            case _:
-                return None
+    def permuted(self, axes: tuple[int, ...]) -> Strides:
+        """Axis i is axis `axes[i]` of this view."""
+        return Strides(tuple(self.axes[axis] for axis in axes), self.offset)
 
-    def _reshaped(self, shape: Shape) -> Strides | None:
+    def reshaped(self, shape: Shape) -> Strides | None:
+        """The same elements in another shape; None where that has no strides."""
         parts = [part for axis in self.axes for part in axis]
         axes: list[tuple[Part, ...]] = []
         for wanted in reversed(shape):
@@ -69,7 +60,8 @@ class Strides:
             axes.insert(0, tuple(axis))
         return Strides(tuple(axes), self.offset)
 
-    def _cut(self, axis: int, indices: range) -> Strides | None:
+    def cut(self, axis: int, indices: range) -> Strides | None:
+        """These indices of an axis; None where that has no strides."""
         parts = merge(self.axes[axis])
         if len(parts) > 1:
             return None
@@ -78,7 +70,8 @@ class Strides:
         axes = (*self.axes[:axis], cut, *self.axes[axis + 1 :])
         return Strides(axes, self.offset + indices.start * stride)
 
-    def _broadcast(self, shape: Shape) -> Strides:
+    def broadcast(self, shape: Shape) -> Strides:
+        """Repeated along axes of size 1, and along new axes in front."""
         axes = ((),) * (len(shape) - len(self.axes)) + self.axes
         repeated = (((size, 0),) if size > 1 and not axis else axis for axis, size in zip(axes, shape, strict=True))
         return Strides(tuple(repeated), self.offset)
