@@ -1,0 +1,41 @@
+"""Number formats: how the elements of a tensor are stored."""
+
+from netopt.numerics.format import (
+    ALIGNMENT,
+    BFLOAT16,
+    FLOAT32,
+    FLOATS,
+    INT32,
+    SIGN_BITS,
+    SIGNS,
+    BFloat16,
+    FixedPoint,
+    Float32,
+    Int32,
+    NumberFormat,
+    Shape,
+    SignFormat,
+    number_format_from_json,
+    pack_signs,
+    unpack_signs,
+)
+
+__all__ = [
+    "ALIGNMENT",
+    "BFLOAT16",
+    "FLOAT32",
+    "FLOATS",
+    "INT32",
+    "SIGNS",
+    "SIGN_BITS",
+    "BFloat16",
+    "FixedPoint",
+    "Float32",
+    "Int32",
+    "NumberFormat",
+    "Shape",
+    "SignFormat",
+    "number_format_from_json",
+    "pack_signs",
+    "unpack_signs",
+]
