@@ -1,165 +1,167 @@
-import itertools
-import json
+"""What holds of every format; and a format of several parts, from the graph to the file and back."""
+
+from __future__ import annotations
+
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.errors import InvalidArgument
+from netopt.errors import InvalidArgument, UnsupportedModel
+from netopt.graph import Signature, Structure, interpret, verify
+from netopt.graph.graph import GraphBuilder
+from netopt.memory import plan_memory
 from netopt.numerics import (
+    BFLOAT16,
     FLOAT32,
     SIGN_BITS,
     SIGNS,
     BFloat16,
-    FixedPoint,
     Float32,
     Int32,
     NumberFormat,
+    Part,
     SignFormat,
     number_format_from_json,
-    pack_signs,
-    unpack_signs,
 )
+from netopt.numerics.registry import FORMATS as REGISTERED
+from netopt.ops import Dense, TensorType
+from netopt.program.checks import check_kernels
+from netopt.program.file import Network, read_network, write_network
+from tests.numerics.parted import Codebook
 
-FORMATS = (
+FORMATS: tuple[NumberFormat, ...] = (
     Float32(),
     BFloat16(),
     Int32(),
-    FixedPoint(8, 7),
-    FixedPoint(16, -3),
-    FixedPoint(8, 40),
     SignFormat(),
     SignFormat(1),
 )
 SHAPES = st.lists(st.integers(0, 70), max_size=4).map(tuple)
+TENSOR = Structure("tensor")
 
 
-@pytest.mark.parametrize(
-    ("number_format", "bits"),
-    [(Float32(), 32), (BFloat16(), 16), (Int32(), 32), (FixedPoint(8, 3), 8), (FixedPoint(16, 3), 16)],
-)
+@pytest.mark.parametrize(("number_format", "bits"), [(Float32(), 32), (BFloat16(), 16), (Int32(), 32)])
 @given(shape=SHAPES)
 @settings(derandomize=True, deadline=None, max_examples=30)
 def test_bytes_of_a_dense_tensor(number_format: NumberFormat, bits: int, shape: tuple[int, ...]) -> None:
     assert 8 * number_format.storage_bytes(shape) == bits * math.prod(shape)
 
 
-@pytest.mark.parametrize(
-    ("shape", "of_values", "of_constants"),
-    [
-        ((), 4, 4),
-        ((1,), 4, 4),
-        ((32,), 4, 4),
-        ((33,), 8, 8),
-        ((5, 32), 20, 20),
-        ((5, 33), 40, 24),
-        ((2, 3, 3, 33), 2 * 9 * 2 * 4, 76),
-        ((7, 1), 28, 4),
-        ((0, 3), 0, 0),
-        ((3, 0), 0, 0),
-    ],
-)
-def test_bytes_of_signs(shape: tuple[int, ...], of_values: int, of_constants: int) -> None:
-    """Values begin a word of 4 bytes with each row; the bits of constants follow each other."""
-    assert SIGNS.storage_bytes(shape) == SignFormat().storage_bytes(shape) == of_values
-    assert SIGN_BITS.storage_bytes(shape) == of_constants
-
-
-@given(shape=st.lists(st.integers(1, 70), min_size=2, max_size=3).map(tuple))
-@settings(derandomize=True, deadline=None, max_examples=30)
-def test_signs_are_packed_along_the_last_axis(shape: tuple[int, ...]) -> None:
-    """One word of 4 bytes for each 32 elements of a row, counted one element at a time."""
-    words = {(*index[:-1], index[-1] // 32) for index in itertools.product(*map(range, shape))}
-    assert SIGNS.storage_bytes(shape) == 4 * len(words)
-    assert 0 <= 8 * SIGN_BITS.storage_bytes(shape) - math.prod(shape) < 32
-
-
-@pytest.mark.parametrize("word", [0, 8, 33, -1])
-def test_words_of_signs_have_1_or_32_bits(word: int) -> None:
-    with pytest.raises(InvalidArgument, match=f"word of signs: expected 1 or 32 bits, found {word}"):
-        SignFormat(word)
-
-
-def test_the_first_sign_is_the_lowest_bit_and_that_of_minus_one_is_set() -> None:
-    signs = np.ones(40, np.int8)
-    signs[[0, 9, 31, 32]] = -1
-    packed = pack_signs(signs)
-    assert packed.tolist() == [0x01, 0x02, 0, 0x80, 0x01, 0, 0, 0]
-    assert packed.view("<u4").tolist() == [1 + (1 << 9) + (1 << 31), 1]
-
-
-@given(
-    shape=st.lists(st.integers(1, 70), min_size=1, max_size=3).map(tuple),
-    word=st.sampled_from([8, 32, 64]),
-    dtype=st.sampled_from([np.int8, np.int32, np.float32]),
-    seed=st.integers(0, 9),
-    order=st.sampled_from(["C", "F"]),
-)
-@settings(derandomize=True, deadline=None, max_examples=60)
-def test_packing_is_undone(shape: tuple[int, ...], word: int, dtype: type, seed: int, order: str) -> None:
-    signs = np.asarray(np.random.default_rng(seed).choice([-1, 1], shape).astype(dtype), order=order)  # type: ignore[call-overload]
-    packed = pack_signs(signs, word)
-    assert packed.shape == (*shape[:-1], -(-shape[-1] // word) * word // 8)
-    assert packed.flags.c_contiguous, "can be seen as words"
-    again = unpack_signs(packed, shape[-1])
-    assert again.dtype == np.int8
-    assert np.array_equal(again, signs)
-    assert np.unpackbits(packed).sum() == (signs < 0).sum(), "what fills words is 0"
-
-
-@pytest.mark.parametrize("number_format", FORMATS, ids=str)
-def test_json_round_trip(number_format: NumberFormat) -> None:
-    data = json.loads(json.dumps(number_format.to_json()))
-    assert number_format_from_json(data) == number_format
-
-
-def test_json_of_fixed_point() -> None:
-    assert FixedPoint(16, -3).to_json() == {"name": "fixed", "bits": 16, "fraction_bits": -3}
-    assert FLOAT32.to_json() == {"name": "float32"}
-    assert SIGNS.to_json() == {"name": "sign", "word": 32}
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {},
-        {"name": "float33"},
-        {"name": None},
-        {"name": ["float32"]},
-        {"bits": 8, "fraction_bits": 3},
-        {"name": "float32", "bits": 32},
-        {"name": "fixed"},
-        {"name": "fixed", "bits": 8},
-        {"name": "fixed", "bits": 8, "fraction_bits": 3, "signed": 1},
-        {"name": "fixed", "bits": 8.0, "fraction_bits": 3},
-        {"name": "fixed", "bits": 8, "fraction_bits": True},
-        {"name": "fixed", "bits": 8, "fraction_bits": "3"},
-        {"name": "sign"},
-        {"name": "sign", "word": True},
-    ],
-    ids=str,
-)
-def test_json_of_no_format_is_refused(data: dict[str, object]) -> None:
-    with pytest.raises(InvalidArgument, match="number format: expected one of float32, bfloat16, int32, fixed, sign"):
-        number_format_from_json(data)
-
-
-def test_reading_json_leaves_it_as_it_is() -> None:
-    data = {"name": "fixed", "bits": 8, "fraction_bits": 3}
-    number_format_from_json(data)
-    assert data == {"name": "fixed", "bits": 8, "fraction_bits": 3}
-
-
-@pytest.mark.parametrize("bits", [0, 4, 7, 32, -8])
-def test_fixed_point_has_8_or_16_bits(bits: int) -> None:
-    with pytest.raises(InvalidArgument, match=f"expected 8 or 16, found {bits}"):
-        FixedPoint(bits, 0)
-
-
 def test_formats_are_compared_by_what_they_store() -> None:
     assert len(set(FORMATS)) == len(FORMATS)
-    assert FixedPoint(8, 7) == FixedPoint(8, 7)
-    assert FixedPoint(8, 7) != FixedPoint(16, 7)
     assert Float32() == FLOAT32
+
+
+@pytest.mark.parametrize("format_", FORMATS, ids=str)
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0), (5, 33), (2, 3, 4, 5)])
+def test_a_tensor_is_what_its_bytes_say(format_: NumberFormat, shape: tuple[int, ...]) -> None:
+    tensor = format_.encode(torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 100)
+    assert (tensor.dtype, tuple(tensor.shape)) == (format_.tensor_dtype, shape)
+    data = format_.to_bytes(tensor)
+    assert (data.dtype, data.shape) == (np.dtype(np.uint8), (format_.storage_bytes(shape),))
+    again = format_.from_bytes(data, shape)
+    assert torch.equal(again, tensor)
+    assert again.is_contiguous()
+
+
+@pytest.mark.parametrize("format_", FORMATS, ids=str)
+def test_what_is_decoded_is_encoded_as_it_was(format_: NumberFormat) -> None:
+    tensor = format_.encode(torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 100)
+    for dtype in (torch.float32, torch.float64):
+        numbers = format_.decode(tensor, dtype)
+        assert numbers.dtype == dtype
+        assert torch.equal(format_.encode(numbers), tensor)
+
+
+@pytest.mark.parametrize("format_", [*FORMATS, Codebook(3, FLOAT32)], ids=str)
+def test_samples_fill_memory(format_: NumberFormat) -> None:
+    sample = format_.sample((3, 5))
+    assert (sample.dtype, sample.shape) == (format_.dtype, (3, 5))
+
+
+@pytest.mark.parametrize("format_", [FLOAT32, BFLOAT16], ids=str)
+def test_samples_of_numbers_are_no_denormals(format_: NumberFormat) -> None:
+    sample = format_.to_tensor(format_.sample((7,)), (7,))
+    assert torch.equal(format_.decode(sample), torch.full((7,), 0.5))
+
+
+# --- several parts
+
+
+WEIGHT = torch.tensor([[0.5, -1.0, 0.5], [2.0, 2.0, -1.0]])
+
+
+@pytest.fixture
+def codebook(monkeypatch: pytest.MonkeyPatch) -> Codebook:
+    """The format, as one that files know."""
+    monkeypatch.setitem(REGISTERED, Codebook.name, Codebook)
+    return Codebook(4, BFLOAT16)
+
+
+def _network(codebook: Codebook) -> Network:
+    """x (2, 3) times a weight of codes."""
+    builder = GraphBuilder()
+    builder.inputs, builder.types = ("x",), {"x": TensorType((2, 3))}
+    weight = builder.add_constant("w", codebook.encode(WEIGHT), codebook)
+    builder.outputs = (builder.add_node(Dense(), ("x", weight), "y", "fc"),)
+    graph = builder.finish()
+    verify(graph)
+    signature = Signature(Structure("tuple", (), (TENSOR,)), Structure("dict"), TENSOR)
+    return Network(graph, plan_memory(graph), signature)
+
+
+def test_parts_lie_one_after_the_other(codebook: Codebook) -> None:
+    assert codebook.parts((2, 3)) == (Part("codes", (2, 3), Int32()), Part("table", (4,), BFLOAT16))
+    assert codebook.storage_bytes((2, 3)) == 64 + 4 * 2
+    assert codebook.storage_bytes((4, 16)) == 4 * 64 + 4 * 2
+    data = codebook.to_bytes(codebook.encode(WEIGHT))
+    assert data[:24].view(np.int32).tolist() == [1, 0, 1, 2, 2, 0]
+    assert not data[24:64].any()
+    assert data[64:].view(np.uint16).tolist() == [0xBF80, 0x3F00, 0x4000, 0]
+
+
+def test_parts_go_into_a_file_and_come_back(codebook: Codebook, tmp_path: Path) -> None:
+    network, path = _network(codebook), tmp_path / "net.nopt"
+    write_network(path, network)
+    read = read_network(path)
+    assert read.graph.types == network.graph.types
+    assert torch.equal(read.graph.constants["w"], WEIGHT)
+    x = torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 4.0]])
+    assert torch.equal(interpret(read.graph, [x])[0], x @ WEIGHT.T)
+    write_network(tmp_path / "again.nopt", read)
+    assert (tmp_path / "again.nopt").read_bytes() == path.read_bytes()
+
+
+def test_kernels_take_parts_as_bytes(codebook: Codebook) -> None:
+    packed = codebook.to_array(WEIGHT)
+    assert packed.dtype == codebook.dtype == np.uint8
+    assert torch.equal(codebook.to_tensor(packed, (2, 3)), WEIGHT)
+    with pytest.raises(UnsupportedModel, match="layer 'fc': value 'w': expected float32, found codebook"):
+        check_kernels(_network(codebook).graph)
+
+
+def test_formats_of_parts_are_within_the_format(codebook: Codebook) -> None:
+    data = {"name": "codebook", "entries": 4, "table": {"name": "bfloat16"}}
+    assert codebook.to_json() == data
+    assert number_format_from_json(data) == codebook
+    for table in ("bfloat16", None, {"name": "float33"}, {}):
+        with pytest.raises(InvalidArgument, match="number format: expected one of float32, .*codebook with its fields"):
+            number_format_from_json({**data, "table": table})
+
+
+def test_what_does_not_fit_its_parts_is_refused(codebook: Codebook) -> None:
+    with pytest.raises(InvalidArgument, match="codebook: expected at most 4 numbers, found 6"):
+        codebook.encode(torch.arange(6.0))
+    graph = _network(codebook).graph
+    with pytest.raises(InvalidArgument, match="graph: format of 'w': codebook: expected one axis or more"):
+        verify(type(graph)((), (), (), {"w": TensorType((), codebook)}, {"w": torch.tensor(1.0)}))
+
+
+def test_signs_of_values_are_no_constants() -> None:
+    assert not SIGNS.is_of_constants
+    assert SIGN_BITS.is_of_constants

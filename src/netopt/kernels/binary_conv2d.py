@@ -34,7 +34,7 @@ from netopt.kernels.parts.conv2d_size import Conv2dSchedule, ImageSize, Strip, s
 from netopt.kernels.parts.epilogue import finish
 from netopt.kernels.parts.spatial import zero_halo
 from netopt.kernels.parts.tile import Band, bands_of, share_evenly
-from netopt.numerics import FLOAT32, Shape
+from netopt.numerics import FLOAT32, INT32, NumberFormat, Shape
 from netopt.ops import BinaryConv2d, Conv2d
 
 # Below every sum, and far enough above the smallest int32 that their difference is one, too.
@@ -174,7 +174,8 @@ def _on_signs(
     op = size.binary
     names = ["x", "weight", "table", *["threshold"] * op.has_threshold, *["scale"] * op.has_scale]
     names += [*["bias"] * op.has_bias, *["residual"] * op.has_residual]
-    inputs = {name: _input(name, array) for name, array in zip(names, arrays, strict=False)}
+    formats = [size.unit.format, size.unit.format, INT32, *(type_.format for type_ in problem.inputs[2:])]
+    inputs = {name: _input(name, array, kind) for name, array, kind in zip(names, arrays, formats, strict=False)}
     if op.has_residual:
         inputs["residual"] = float_input("residual", arrays[-2].shape, problem.inputs[op.residual_index])
     g, n, out = hl.Var("g"), hl.Var("n"), hl.Func("out")
@@ -192,8 +193,8 @@ def _on_signs(
     return Pipeline(out, tuple(inputs.values()))
 
 
-def _input(name: str, array: Array) -> Source:
-    source = part_input(name, array)
+def _input(name: str, array: Array, format_: NumberFormat) -> Source:
+    source = part_input(name, array, format_)
     source.param.set_host_alignment(64)
     return source
 

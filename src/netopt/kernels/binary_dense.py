@@ -174,9 +174,11 @@ def _pipeline(problem: Problem, size: _Size, schedule: TileSchedule, cpu: Cpu, a
     names = ["x", "weight", *["threshold"] * op.has_threshold, *["scale"] * op.has_scale]
     names += [*["bias"] * op.has_bias, *["residual"] * op.has_residual]
     inputs = {}
+    packed = {"x": size.unit.format, "weight": FLOAT32 if _multiplies(problem) else size.unit.format}
     for name, array, type_ in zip(names, arrays, problem.inputs, strict=False):
         floating = type_.format not in (SIGNS,) and name in ("x", "residual")
-        inputs[name] = float_input(name, array.shape, type_) if floating else part_input(name, array)
+        format_ = packed.get(name, type_.format)
+        inputs[name] = float_input(name, array.shape, type_) if floating else part_input(name, array, format_)
         inputs[name].param.set_host_alignment(64)
     if _multiplies(problem):
         out = build_dense(inputs, _float_problem(problem), schedule, cpu)

@@ -1,151 +1,237 @@
-"""Number formats: how the elements of a tensor are stored, and the packing of signs.
+"""What a number format says: how the real numbers of a tensor are stored, and what they are when they are read again.
 
-The only place that rounds, saturates or packs. Every value of a graph has one of these formats; fixed point is not
-lowered so far.
+Numbers are rounded, saturated and packed in this package and nowhere else. A constant of a graph is one tensor of its
+value's shape and of the format's `tensor_dtype`; in memory and in files it lies in the format's parts, which for a
+plain format (`ElementFormat`) is one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from netopt.errors import InvalidArgument
+from netopt.numerics.operations import Operations
 
 Shape = tuple[int, ...]
+Array = NDArray[Any]
 
-# Bytes to which every value in the arena and every packed weight is aligned: a cache line, and the widest register.
+# Bytes to which every value in the arena, every packed weight and every part is aligned: a cache line, and the widest
+# register.
 ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of the arrays that a tensor is stored in."""
+
+    name: str
+    shape: Shape
+    format: NumberFormat
+
+
+@dataclass(frozen=True)
 class NumberFormat(ABC):
-    """How one element is stored."""
+    """How the numbers of a tensor are stored.
+
+    Attributes:
+        name: in files.
+        is_real: real numbers are stored in it, each rounded when it is: ops compute on such values as on float32, and
+            know no more of how they are stored.
+    """
 
     name: ClassVar[str]
+    is_real: ClassVar[bool] = False
+
+    # --- what it takes
+
+    @abstractmethod
+    def parts(self, shape: Shape) -> tuple[Part, ...]:
+        """What a dense, contiguous tensor of `shape` is stored in, in the order in which the parts lie.
+
+        Raises:
+            InvalidArgument: no tensor of this shape can be stored in the format.
+        """
 
     @abstractmethod
     def storage_bytes(self, shape: Shape) -> int:
-        """Bytes that a dense, contiguous tensor of `shape` takes."""
+        """Bytes that a dense, contiguous tensor of `shape` takes, all parts together."""
+
+    @property
+    def is_of_constants(self) -> bool:
+        """Whether constants may be stored in it."""
+        return True
+
+    # --- numbers
+
+    @property
+    @abstractmethod
+    def tensor_dtype(self) -> torch.dtype:
+        """The type of the tensor that holds a constant of a graph."""
+
+    @abstractmethod
+    def encode(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Real numbers as such a tensor, rounded and saturated."""
+
+    @abstractmethod
+    def decode(self, tensor: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """The inverse: the numbers, in a floating type."""
+
+    # --- memory
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype[Any]:
+        """What numpy, and so a kernel, takes for an element in memory: bytes, where they are not of one kind."""
+
+    @abstractmethod
+    def to_array(self, tensor: torch.Tensor) -> Array:
+        """What `encode` gives as kernels pack it: the tensor's own memory where it can be."""
+
+    @abstractmethod
+    def to_tensor(self, array: Array, shape: Shape) -> torch.Tensor:
+        """The inverse of `to_array`, for a tensor of `shape`."""
+
+    @abstractmethod
+    def to_bytes(self, tensor: torch.Tensor) -> NDArray[np.uint8]:
+        """What `encode` gives as it lies in a file: all parts, row-major, little-endian."""
+
+    @abstractmethod
+    def from_bytes(self, data: NDArray[np.uint8], shape: Shape) -> torch.Tensor:
+        """The inverse of `to_bytes`, on the same memory where it can be."""
+
+    @abstractmethod
+    def sample(self, shape: Shape) -> Array:
+        """An array of `dtype` that any kernel can run on, for measurements: no denormals, no index out of range."""
+
+    # --- kernels
+
+    def to_stored(self, number: Any, on: Operations) -> Any:
+        """An element as a kernel stores it, of what it computed: rounded and saturated."""
+        return number
+
+    def to_number(self, stored: Any, on: Operations) -> Any:
+        """What a kernel computes with, of an element that it reads: float32 for real numbers, others as they are."""
+        return stored
+
+    # --- plain data
 
     def to_json(self) -> dict[str, object]:
         """The format as plain data; `number_format_from_json` is the inverse."""
-        return {"name": self.name, **vars(self)}
+        fields = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {"name": self.name, **fields}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, NumberFormat):
+        return value.to_json()
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
-class Float32(NumberFormat):
-    """IEEE 754 binary32."""
+class ElementFormat(NumberFormat):
+    """A plain format: one part, of which each element is one number."""
 
-    name: ClassVar[str] = "float32"
+    def parts(self, shape: Shape) -> tuple[Part, ...]:
+        return (Part("elements", shape, self),)
 
     def storage_bytes(self, shape: Shape) -> int:
-        return 4 * math.prod(shape)
+        return math.prod(shape) * self.dtype.itemsize
+
+    def decode(self, tensor: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return tensor.to(dtype)
+
+    def to_array(self, tensor: torch.Tensor) -> Array:
+        return tensor.numpy()
+
+    def to_tensor(self, array: Array, shape: Shape) -> torch.Tensor:
+        return torch.from_numpy(array).reshape(shape)
+
+    def to_bytes(self, tensor: torch.Tensor) -> NDArray[np.uint8]:
+        array = np.ascontiguousarray(self.to_array(tensor)).reshape(-1)
+        return array.astype(self.dtype.newbyteorder("<"), copy=False).view(np.uint8)
+
+    def from_bytes(self, data: NDArray[np.uint8], shape: Shape) -> torch.Tensor:
+        array = data.view(self.dtype.newbyteorder("<")).astype(self.dtype, copy=False)
+        return self.to_tensor(array, shape)
+
+    def sample(self, shape: Shape) -> Array:
+        return np.full(shape, self.to_array(self.encode(torch.tensor(0.5))))
 
 
 @dataclass(frozen=True)
-class BFloat16(NumberFormat):
-    """The upper half of a binary32: 8 bits of precision, the same range. Rounded to nearest, ties to even."""
+class PartedFormat(NumberFormat):
+    """A format of several parts, one after the other, each at a multiple of `ALIGNMENT` bytes.
 
-    name: ClassVar[str] = "bfloat16"
-
-    def storage_bytes(self, shape: Shape) -> int:
-        return 2 * math.prod(shape)
-
-
-@dataclass(frozen=True)
-class Int32(NumberFormat):
-    """Two's complement, 32 bits: accumulators and biases of integer ops."""
-
-    name: ClassVar[str] = "int32"
-
-    def storage_bytes(self, shape: Shape) -> int:
-        return 4 * math.prod(shape)
-
-
-@dataclass(frozen=True)
-class FixedPoint(NumberFormat):
-    """Signed fixed point: value = code x 2^-fraction_bits. `fraction_bits` may be negative or above 15."""
-
-    bits: int
-    fraction_bits: int
-    name: ClassVar[str] = "fixed"
-
-    def __post_init__(self) -> None:
-        if self.bits not in (8, 16):
-            raise InvalidArgument("bits of a fixed-point format", expected="8 or 16", found=self.bits)
-
-    def storage_bytes(self, shape: Shape) -> int:
-        return self.bits // 8 * math.prod(shape)
-
-
-@dataclass(frozen=True)
-class SignFormat(NumberFormat):
-    """+1 or -1 in one bit: 0 for +1, 1 for -1.
-
-    Attributes:
-        word: bits that the last axis in memory is padded to a multiple of: 32 for values that kernels compute, so that
-            each pixel's channels begin a word; 1 for constants, whose bits follow each other. The padding is 0.
+    The tensor of a constant holds the numbers themselves, in float32, which `split` takes apart and `join` gives back.
     """
 
-    word: int = 32
-    name: ClassVar[str] = "sign"
+    is_real: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        if self.word not in (1, 32):
-            raise InvalidArgument("word of signs", expected="1 or 32 bits", found=self.word)
+    @abstractmethod
+    def split(self, numbers: torch.Tensor) -> Sequence[torch.Tensor]:
+        """For each part, what its format's `encode` gives.
+
+        Raises:
+            InvalidArgument: the numbers do not fit the parts.
+        """
+
+    @abstractmethod
+    def join(self, parts: Sequence[torch.Tensor], shape: Shape) -> torch.Tensor:
+        """The numbers of a tensor of `shape`, of the tensors that `split` gives."""
 
     def storage_bytes(self, shape: Shape) -> int:
-        bits = -(-shape[-1] // self.word) * self.word * math.prod(shape[:-1]) if shape else 1
-        return 4 * -(-bits // 32)
+        return self._places(shape)[-1][1]
 
+    def _places(self, shape: Shape) -> list[tuple[int, int]]:
+        """The first byte of each part, and the one behind its last."""
+        places, end = [], 0
+        for part in self.parts(shape):
+            start = -(-end // ALIGNMENT) * ALIGNMENT
+            end = start + part.format.storage_bytes(part.shape)
+            places.append((start, end))
+        return places
 
-FLOAT32 = Float32()
-BFLOAT16 = BFloat16()
-INT32 = Int32()
-# Of values, and of constants.
-SIGNS, SIGN_BITS = SignFormat(32), SignFormat(1)
-# Formats that ops compute on in float32, whatever their values are stored in.
-FLOATS = (FLOAT32, BFLOAT16)
-_FORMATS: dict[str, type[NumberFormat]] = {f.name: f for f in (Float32, BFloat16, Int32, FixedPoint, SignFormat)}
+    @property
+    def tensor_dtype(self) -> torch.dtype:
+        return torch.float32
 
+    def encode(self, numbers: torch.Tensor) -> torch.Tensor:
+        return self.join(self.split(numbers), tuple(numbers.shape))
 
-def number_format_from_json(data: Mapping[str, object]) -> NumberFormat:
-    """The inverse of `NumberFormat.to_json`.
+    def decode(self, tensor: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return tensor.to(dtype)
 
-    Raises:
-        InvalidArgument: the name is unknown or the fields are not those of the format.
-    """
-    fields = dict(data)
-    kind = _FORMATS.get(str(fields.pop("name", "")))
-    wanted = set(getattr(kind, "__dataclass_fields__", ())) - {"name"}
-    if kind is None or set(fields) != wanted or not all(type(v) is int for v in fields.values()):
-        raise InvalidArgument("number format", expected=f"one of {', '.join(_FORMATS)} with its fields", found=data)
-    return kind(**fields)
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.uint8)
 
+    def to_array(self, tensor: torch.Tensor) -> Array:
+        return self.to_bytes(tensor)
 
-def pack_signs(signs: NDArray[np.integer] | NDArray[np.floating], word: int = 32) -> NDArray[np.uint8]:
-    """Bits of +1 (0) and -1 (1), the first in the lowest bit of the first byte; whole words along the last axis.
+    def to_tensor(self, array: Array, shape: Shape) -> torch.Tensor:
+        return self.from_bytes(array, shape)
 
-    Args:
-        signs: (..., n) of +1 and -1.
-        word: bits that each row is padded to a multiple of, a multiple of 8.
+    def to_bytes(self, tensor: torch.Tensor) -> NDArray[np.uint8]:
+        shape = tuple(tensor.shape)
+        data = np.zeros(self.storage_bytes(shape), np.uint8)
+        parts = zip(self.parts(shape), self._places(shape), self.split(tensor), strict=True)
+        for part, (start, end), value in parts:
+            data[start:end] = part.format.to_bytes(value)
+        return data
 
-    Returns:
-        (..., bytes): little-endian words.
-    """
-    bits = np.packbits(signs < 0, axis=-1, bitorder="little")
-    padding = -(-signs.shape[-1] // word) * word // 8 - bits.shape[-1]
-    # Contiguous, so that it can be seen as words, whatever the order of the signs in memory.
-    return np.ascontiguousarray(np.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, padding)]))
+    def from_bytes(self, data: NDArray[np.uint8], shape: Shape) -> torch.Tensor:
+        parts = zip(self.parts(shape), self._places(shape), strict=True)
+        values = [part.format.from_bytes(data[start:end], part.shape) for part, (start, end) in parts]
+        return self.join(values, shape)
 
-
-def unpack_signs(packed: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
-    """The inverse of `pack_signs`: the first `count` of each row, as int8."""
-    bits = np.unpackbits(packed, axis=-1, count=count, bitorder="little")
-    return (1 - 2 * bits.astype(np.int8)).astype(np.int8)
+    def sample(self, shape: Shape) -> Array:
+        # Zeros are indices of something that is there, whatever the parts.
+        return np.zeros(shape, self.dtype)

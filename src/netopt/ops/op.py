@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOAT32, FLOATS, NumberFormat, Shape
+from netopt.numerics import FLOAT32, NumberFormat, Shape
 
 
 @dataclass(frozen=True)
@@ -157,10 +157,10 @@ class Op(ABC):
 
 
 def expect_inputs(op: Op, inputs: Sequence[TensorType], number: int) -> None:
-    """Raise unless there are `number` inputs of floating numbers."""
+    """Raise unless there are `number` inputs of real numbers."""
     expect_number(op, inputs, number)
     for type_ in inputs:
-        if type_.format not in FLOATS:
+        if not type_.format.is_real:
             raise InvalidArgument(f"input format of {op.label}", expected="float32", found=type_.format.name)
 
 

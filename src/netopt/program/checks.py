@@ -39,7 +39,9 @@ def _takes(node: Node, graph: Graph, name: str) -> bool:
     if format_ == BFLOAT16:
         return takes_bfloat16(node, graph, name)
     # What of signs and integers an op takes is in its type rule.
-    return format_ == FLOAT32 or isinstance(node.op, BinaryConv2d | BinaryDense | Sign | SignPool2d)
+    if format_.is_real:
+        return format_ == FLOAT32
+    return isinstance(node.op, BinaryConv2d | BinaryDense | Sign | SignPool2d)
 
 
 def _writes_words(op: Op) -> bool:

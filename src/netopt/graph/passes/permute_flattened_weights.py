@@ -23,7 +23,8 @@ def permute_flattened_weights(graph: Graph) -> Graph:
             for user in users[node.output]:
                 weight = graph.constants[user.inputs[1]]
                 ordered = weight.reshape(-1, channels, height, width).permute(0, 2, 3, 1).reshape(weight.shape)
-                weights[user.output] = builder.add_constant(f"{user.inputs[1]}_by_pixel", ordered)
+                format_ = graph.types[user.inputs[1]].format
+                weights[user.output] = builder.add_constant(f"{user.inputs[1]}_by_pixel", ordered, format_)
         elif node.output in weights:
             node = Node(node.op, (node.inputs[0], weights[node.output], *node.inputs[2:]), node.output, node.layer)
         builder.nodes.append(node)

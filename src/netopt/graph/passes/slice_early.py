@@ -73,7 +73,8 @@ def _moved(graph: Graph, node: Node, readers: list[Node], cuts: list[Slice | Non
                 if cut is None:
                     inputs.append(name)
                 elif name in graph.constants:
-                    inputs.append(builder.add_constant(f"{name}_cut", cut.reference(graph.constants[name])))
+                    part = cut.reference(graph.constants[name])
+                    inputs.append(builder.add_constant(f"{name}_cut", part, graph.types[name].format))
                 else:
                     inputs.append(builder.add_node(cut, (name,), f"{name}_cut", node.layer))
             result = builder.add_node(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
-
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.numerics import BFLOAT16, FLOAT32
 from netopt.ops import (
@@ -74,8 +72,8 @@ def use_bfloat16(graph: Graph) -> Graph:
         weight = node.inputs[1] if len(node.inputs) > 1 else ""
         if multiplies_bfloat16(node, graph) and node.inputs[0] in narrow and graph.types[weight].format == FLOAT32:
             if weight not in rounded:
-                value = graph.constants[weight].to(torch.bfloat16)
-                rounded[weight] = builder.add_constant(f"{weight}_bfloat16", value)
+                value = BFLOAT16.encode(graph.constants[weight])
+                rounded[weight] = builder.add_constant(f"{weight}_bfloat16", value, BFLOAT16)
             node = dataclasses.replace(node, inputs=(node.inputs[0], rounded[weight], *node.inputs[2:]))
         if isinstance(node.op, BinaryConv2d | BinaryDense) and not node.op.has_threshold:
             node = _with_narrow_epilogue(node, graph, builder)
@@ -88,8 +86,8 @@ def _with_narrow_epilogue(node: Node, graph: Graph, builder: GraphBuilder) -> No
     assert isinstance(node.op, BinaryConv2d | BinaryDense)
     inputs = list(node.inputs)
     for index in range(2, node.op.residual_index):
-        value = graph.constants[inputs[index]]
-        inputs[index] = builder.add_constant(f"{inputs[index]}_bfloat16", value.to(torch.bfloat16))
+        value = BFLOAT16.encode(graph.numbers(inputs[index]))
+        inputs[index] = builder.add_constant(f"{inputs[index]}_bfloat16", value, BFLOAT16)
     return dataclasses.replace(node, inputs=tuple(inputs))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array
 from netopt.kernels.parts.tile import Band, TileSchedule, TileSum, bands_of
-from netopt.numerics import ALIGNMENT, pack_signs, unpack_signs
+from netopt.numerics import ALIGNMENT, SIGN_BITS, SIGNS, NumberFormat, pack_signs, unpack_signs
 
 # Counts of 8 that fit into a byte.
 _BYTES_IN_A_BYTE = 31
@@ -43,6 +43,11 @@ class Unit:
     @property
     def dtype(self) -> type[np.generic]:
         return np.uint32 if self.bits == 32 else np.uint8
+
+    @property
+    def format(self) -> NumberFormat:
+        """Signs as a kernel reads them in these units: words, or bytes."""
+        return SIGNS if self.bits == 32 else SIGN_BITS
 
     def steps(self, channels: int) -> int:
         """Units of the words that hold so many signs."""

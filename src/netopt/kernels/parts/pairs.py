@@ -25,7 +25,9 @@ def in_pair(pair: hl.Expr, element: hl.Expr, terms: int) -> hl.Expr:
 def product(one: Source, at: Sequence[hl.Expr], other: Source, there: Sequence[hl.Expr], cpu: Cpu) -> hl.Expr:
     """The product, in float32, of an element of each, written so that the CPU's instruction for pairs is found."""
     if cpu.has_bfloat16:
-        return hl.f32(one.half(at)) * hl.f32(other.half(there))
+        halves = (hl.reinterpret(hl.BFloat(16), element) for element in (one.param[at], other.param[there]))
+        first, second = (hl.f32(half) for half in halves)
+        return first * second
     return one[at] * other[there]
 
 
