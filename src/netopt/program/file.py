@@ -209,7 +209,9 @@ def _constant(file: mmap.mmap, start: int, type_: TensorType) -> torch.Tensor:
         raise InvalidArgument("format of a constant", expected="one of constants", found=type_.format)
     if start + type_.bytes > len(file):
         raise InvalidArgument("constants", expected="within the file", found=f"one that ends at {start + type_.bytes}")
-    return type_.format.from_bytes(np.frombuffer(file, np.uint8, type_.bytes, start), type_.shape)
+    # Where a layout is claimed of a constant, which is refused later, there are more bytes than the elements take.
+    data = np.frombuffer(file, np.uint8, type_.format.storage_bytes(type_.shape), start)
+    return type_.format.from_bytes(data, type_.shape)
 
 
 def _check_signature(graph: Graph, signature: Signature) -> None:
