@@ -9,11 +9,10 @@ import halide as hl
 import numpy as np
 import torch
 
-from netopt.graph.graph import DTYPES
 from netopt.kernels.machine.buffers import aligned_array, aligned_bytes, array_at, array_bytes, strides_of
 from netopt.kernels.machine.compile import bind_kernel
 from netopt.kernels.machine.cpu import Cpu, host_cpu
-from netopt.kernels.machine.formats import Array, to_array, to_tensor
+from netopt.kernels.machine.formats import Array
 from netopt.kernels.machine.kernel import Problem, Schedule
 from netopt.kernels.registry import KERNELS
 from netopt.numerics import (
@@ -63,7 +62,7 @@ def in_memory(x: torch.Tensor, layout: Layout) -> torch.Tensor:
 
 def data_of(x: torch.Tensor, type_: TensorType) -> Array:
     """The elements, or words of signs, of an operand as they follow each other in memory."""
-    data = to_array(in_memory(x, type_.layout))
+    data = type_.format.to_array(in_memory(x, type_.layout))
     return pack_signs(data).view(np.uint32) if type_.format == SIGNS else data
 
 
@@ -149,8 +148,8 @@ def run_kernel(
         )
     if in_place is None:
         unwritten = np.uint32(2**32 - 1)
-        nan = torch.tensor(torch.nan)
-        arrays[-1][...] = unwritten if output_format == SIGNS else to_array(nan.to(DTYPES[output_format]))
+        nan = output_format.encode(torch.tensor(torch.nan))
+        arrays[-1][...] = unwritten if output_format == SIGNS else output_format.to_array(nan)
     else:
         assert arrays[in_place].shape == shapes[-1]
         memories[-1], arrays[-1] = memories[in_place], arrays[in_place]
@@ -161,7 +160,10 @@ def run_kernel(
     for function, each in bind_kernel(KERNELS[type(problem.op)], problem, schedule, cpu, arrays, scratch):
         function(*(hl.Buffer(array) for array in each))
     words = arrays[-1].copy()
-    result = signs_from_words(words, problem.output) if output_format == SIGNS else to_tensor(words)
+    if output_format == SIGNS:
+        result = signs_from_words(words, problem.output)
+    else:
+        result = output_format.to_tensor(words, words.shape)
     assert_nothing_written_beside(memories[-1], arrays[-1])
     return from_memory(result, problem.output)
 

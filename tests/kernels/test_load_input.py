@@ -8,7 +8,6 @@ import torch
 from netopt.kernels.load_input import loader_of
 from netopt.kernels.machine.buffers import aligned_array
 from netopt.kernels.machine.cpu import host_cpu
-from netopt.kernels.machine.formats import to_array, to_tensor
 from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat
 from netopt.ops import Layout, TensorType
 from tests.kernels.harness import from_memory
@@ -18,7 +17,7 @@ IMAGE = (2, 3, 5, 7)
 
 
 @pytest.mark.parametrize("format_", [FLOAT32, BFLOAT16])
-@pytest.mark.parametrize("layout", [Layout(True), Layout(True, (1, 2, 0, 3))])
+@pytest.mark.parametrize("layout", [Layout(), Layout(True), Layout(True, (1, 2, 0, 3))])
 def test_any_tensor(format_: NumberFormat, layout: Layout) -> None:
     type_ = TensorType(IMAGE, format_, layout)
     place = aligned_array(layout.physical(IMAGE), format_)
@@ -36,7 +35,7 @@ def test_any_tensor(format_: NumberFormat, layout: Layout) -> None:
         randn(3, 5, 7).expand(IMAGE),
     ]
     for tensor in tensors:
-        place[...] = to_array(torch.full((1,), 7.0).to(torch.bfloat16 if format_ == BFLOAT16 else torch.float32))
+        place[...] = format_.to_array(format_.encode(torch.full((1,), 7.0)))
         load(tensor)
-        result = from_memory(to_tensor(place.copy()), type_)
+        result = from_memory(format_.to_tensor(place.copy(), place.shape), type_)
         assert torch.equal(result, tensor.detach().to(result.dtype))

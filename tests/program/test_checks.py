@@ -5,7 +5,7 @@ import torch
 
 import netopt
 from netopt.graph.graph import GraphBuilder, Node
-from netopt.numerics import BFLOAT16, FLOAT32, SIGNS, FixedPoint, NumberFormat
+from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS, NumberFormat
 from netopt.ops import BatchNorm, BinaryDense, Dense, Pointwise, Reshape, Softmax, TensorType
 from netopt.program.checks import check_kernels, has_kernel
 
@@ -46,8 +46,8 @@ def test_a_weight_that_is_computed() -> None:
 @pytest.mark.parametrize("format_", [FLOAT32, BFLOAT16])
 def test_kernels_of_thresholds_write_signs_alone(format_: NumberFormat) -> None:
     builder = _builder(SIGNS)
-    weight = builder.add_constant("w", torch.ones(5, 4, dtype=torch.int8))
-    threshold = builder.add_constant("t", torch.ones(5, dtype=torch.int32))
+    weight = builder.add_constant("w", torch.ones(5, 4, dtype=torch.int8), SIGN_BITS)
+    threshold = builder.add_constant("t", torch.ones(5, dtype=torch.int32), INT32)
     builder.outputs = (builder.add_node(BinaryDense(True), ("x", weight, threshold), "y", "fc"),)
     builder.types["y"] = TensorType((3, 5), SIGNS)
     check_kernels(builder.finish())
@@ -57,9 +57,7 @@ def test_kernels_of_thresholds_write_signs_alone(format_: NumberFormat) -> None:
         check_kernels(builder.finish())
 
 
-@pytest.mark.parametrize(
-    ("format_", "softmax", "value"), [(BFLOAT16, True, "x"), (FixedPoint(8, 4), False, "x"), (BFLOAT16, False, None)]
-)
+@pytest.mark.parametrize(("format_", "softmax", "value"), [(BFLOAT16, True, "x"), (BFLOAT16, False, None)])
 def test_formats_that_no_kernel_reads(format_: NumberFormat, softmax: bool, value: str | None) -> None:
     builder = _builder(format_)
     builder.outputs = ("y",)

@@ -28,7 +28,7 @@ from netopt.errors import FileFormatError
 from netopt.graph import Signature, Structure, capture
 from netopt.graph.graph import GraphBuilder
 from netopt.memory import plan_memory
-from netopt.numerics import SIGNS
+from netopt.numerics import INT32, SIGN_BITS, SIGNS
 from netopt.ops import (
     OPS,
     AdaptivePool2d,
@@ -150,16 +150,16 @@ def _add_sign_ops(b: GraphBuilder, image: str, elu: Pointwise) -> None:
     vectors = [b.add_constant("v", torch.tensor(values)) for values in ([0.5, -1.0], [1.0, -1.0])]
     x = b.add_node(Sign(has_threshold=True), (image, *vectors), "signs", "")
     b.types[x] = dataclasses.replace(b.types[x], format=SIGNS)
-    weight = b.add_constant("w", torch.tensor([1, -1], dtype=torch.int8).repeat(6).reshape(2, 2, 1, 3))
-    at = b.add_constant("at", torch.tensor([-(2**31), 2**31 - 1], dtype=torch.int32))
+    weight = b.add_constant("w", torch.tensor([1, -1], dtype=torch.int8).repeat(6).reshape(2, 2, 1, 3), SIGN_BITS)
+    at = b.add_constant("at", torch.tensor([-(2**31), 2**31 - 1], dtype=torch.int32), INT32)
     conv = BinaryConv2d((1, 2), (1, 0, 1, 1), (1, 1), 1, True, True)
     x = b.add_node(conv, (x, weight, at), "threshold", "stem")
     b.types[x] = dataclasses.replace(b.types[x], format=SIGNS)
-    direction = b.add_constant("d", torch.tensor([-1, 1], dtype=torch.int8))
+    direction = b.add_constant("d", torch.tensor([-1, 1], dtype=torch.int8), SIGN_BITS)
     b.add_node(SignPool2d((2, 1), (1, 2), (0, 1, 0, 0)), (x, direction), "signs_pooled", "")
     scaled = BinaryConv2d(padding=(0, 0, 1, 1), has_scale=True, activation=elu)
     b.add_node(scaled, (x, weight, vectors[0]), "scaled", "")
-    matrix = b.add_constant("m", torch.ones(3, b.types[image].shape[3], dtype=torch.int8))
+    matrix = b.add_constant("m", torch.ones(3, b.types[image].shape[3], dtype=torch.int8), SIGN_BITS)
     b.add_node(BinaryDense(False, False, False, False, elu), (image, matrix), "bits", "")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
+from netopt.numerics import FLOAT32, NumberFormat
 from netopt.ops import Op, TensorType
 
 
@@ -76,9 +77,9 @@ class GraphEditor:
         """The types of the node's inputs."""
         return tuple(self.types[name] for name in node.inputs)
 
-    def add_constant(self, wish: str, value: torch.Tensor) -> str:
+    def add_constant(self, wish: str, value: torch.Tensor, format_: NumberFormat = FLOAT32) -> str:
         """Add a constant, for a node to read, and return its name."""
-        name = self._builder.add_constant(wish, value)
+        name = self._builder.add_constant(wish, value, format_)
         self._readers[name] = []
         return name
 

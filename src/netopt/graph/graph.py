@@ -7,22 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS, NumberFormat
+from netopt.numerics import FLOAT32, NumberFormat
 from netopt.ops import Op, TensorType
-
-# The types of tensors that hold constants and values; signs are +1 and -1 there.
-DTYPES: dict[NumberFormat, torch.dtype] = {
-    FLOAT32: torch.float32,
-    BFLOAT16: torch.bfloat16,
-    INT32: torch.int32,
-    SIGNS: torch.int8,
-    SIGN_BITS: torch.int8,
-}
-_FORMATS: dict[torch.dtype, NumberFormat] = {
-    torch.bfloat16: BFLOAT16,
-    torch.int32: INT32,
-    torch.int8: SIGN_BITS,
-}
 
 
 @dataclass(frozen=True)
@@ -51,7 +37,7 @@ class Graph:
         outputs: names of the values that the caller gets, in order; a name may stand there twice.
         nodes: each reads only inputs, constants and outputs of nodes before it.
         types: the type of every value.
-        constants: values known when lowering, contiguous CPU tensors.
+        constants: values known when lowering, contiguous CPU tensors of their formats' `tensor_dtype`.
     """
 
     inputs: tuple[str, ...]
@@ -82,6 +68,10 @@ class Graph:
         if name == node.output:
             return node.op.writes(format_, types)
         return node.op.reads(node.inputs.index(name), format_, types)
+
+    def numbers(self, constant: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """What a constant stands for, in a floating type."""
+        return self.types[constant].format.decode(self.constants[constant], dtype)
 
     def multiply_adds(self) -> int:
         """Multiply-adds of one run."""
@@ -114,11 +104,11 @@ class GraphBuilder:
             name = f"{wish}_{number}"
         return name
 
-    def add_constant(self, wish: str, value: torch.Tensor) -> str:
-        """Add a constant in the format of its dtype, or else in float32, and return its name; int8 are signs."""
+    def add_constant(self, wish: str, value: torch.Tensor, format_: NumberFormat = FLOAT32) -> str:
+        """Add a constant, of what the format's `encode` gives, and return its name."""
         name = self.fresh_name(wish)
         self.constants[name] = value.detach().to("cpu").contiguous()
-        self.types[name] = TensorType(tuple(value.shape), _FORMATS.get(value.dtype, FLOAT32))
+        self.types[name] = TensorType(tuple(value.shape), format_)
         return name
 
     def add_node(self, op: Op, inputs: tuple[str, ...], wish: str, layer: str) -> str:

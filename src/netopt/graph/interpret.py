@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from netopt.graph.graph import DTYPES, Graph
+from netopt.graph.graph import Graph
 from netopt.numerics import FLOAT32
 
 
@@ -19,7 +19,7 @@ def interpret(
         dtype: floating type to compute in; float64 gives the answer that float32 rounding is judged by.
     """
     with torch.no_grad():
-        values = {name: value.to(dtype) for name, value in graph.constants.items()}
+        values = {name: graph.numbers(name, dtype) for name in graph.constants}
         values |= {
             name: _stored(graph, name, value.to(dtype)) for name, value in zip(graph.inputs, inputs, strict=True)
         }
@@ -31,6 +31,7 @@ def interpret(
 
 def _stored(graph: Graph, name: str, value: torch.Tensor) -> torch.Tensor:
     """The value as it is read again: rounded, where it is stored in less than it was computed in."""
-    if graph.types[name].format == FLOAT32:
-        return value
-    return value.to(DTYPES[graph.types[name].format]).to(value.dtype)
+    format_ = graph.types[name].format
+    if format_ == FLOAT32:
+        return value  # what the caller computes in stands for it
+    return format_.decode(format_.encode(value), value.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from netopt.errors import InvalidArgument, NetoptError
-from netopt.graph.graph import DTYPES, Graph, Node
+from netopt.graph.graph import Graph, Node
 from netopt.numerics import FLOATS, SIGNS
 from netopt.ops import Op, TensorType
 
@@ -15,16 +15,27 @@ def verify(graph: Graph) -> None:
 
     Raises:
         InvalidArgument: a value is written twice or read before it is written, a type is not the one that the op
-            infers, an input or output is not of floating numbers, a constant is not a contiguous CPU tensor of its type
-            or is not used, or a value has no type or no place.
+            infers, a format cannot store its shape, an input or output is not of floating numbers, a constant is not a
+            contiguous CPU tensor of its type or is not used, or a value has no type or no place.
     """
     known: set[str] = set()
+    for name, type_ in graph.types.items():
+        _check_format(name, type_)
     for name in (*graph.inputs, *graph.constants):
         _define(name, known)
     for name, value in graph.constants.items():
         _check_constant(name, value, graph)
     for node in graph.nodes:
         _check_node(node, graph, known)
+    _check_ends(graph, known)
+    read = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
+    if not set(graph.constants) <= read:
+        raise InvalidArgument("graph: constants", expected="no unused ones", found=sorted(set(graph.constants) - read))
+    if set(graph.types) != known:
+        raise InvalidArgument("graph: typed values", expected=str(sorted(known)), found=sorted(graph.types))
+
+
+def _check_ends(graph: Graph, known: set[str]) -> None:
     for name in graph.outputs:
         if name not in known:
             raise InvalidArgument(f"graph: output '{name}'", expected="a value defined in the graph")
@@ -32,11 +43,13 @@ def verify(graph: Graph) -> None:
         if name in graph.types and graph.types[name].format not in FLOATS:
             found = graph.types[name].format.name
             raise InvalidArgument(f"graph: format of '{name}', an input or output", expected="float32", found=found)
-    read = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
-    if not set(graph.constants) <= read:
-        raise InvalidArgument("graph: constants", expected="no unused ones", found=sorted(set(graph.constants) - read))
-    if set(graph.types) != known:
-        raise InvalidArgument("graph: typed values", expected=str(sorted(known)), found=sorted(graph.types))
+
+
+def _check_format(name: str, type_: TensorType) -> None:
+    try:
+        type_.format.parts(type_.shape)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"graph: format of '{name}': {error}") from error
 
 
 def _define(name: str, known: set[str]) -> None:
@@ -65,12 +78,12 @@ def _same_kind(found: TensorType, inferred: TensorType, op: Op) -> bool:
     """Whether the formats are equal, or both can hold the value: how it is stored is the graph's to choose."""
     if found.format == SIGNS:
         return op.gives_signs
-    return found.format == inferred.format or (found.format in FLOATS and inferred.format in FLOATS)
+    return found.format == inferred.format or (found.format.is_real and inferred.format.is_real)
 
 
 def _check_constant(name: str, value: torch.Tensor, graph: Graph) -> None:
     type_ = graph.types.get(name)
-    fits = type_ is not None and tuple(value.shape) == type_.shape and DTYPES.get(type_.format) == value.dtype
+    fits = type_ is not None and tuple(value.shape) == type_.shape and type_.format.tensor_dtype == value.dtype
     if not fits or value.device.type != "cpu" or not value.is_contiguous():
         raise InvalidArgument(
             f"graph: constant '{name}'",

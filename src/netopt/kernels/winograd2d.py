@@ -89,7 +89,7 @@ class Winograd2dKernel(Kernel[Winograd2d, TileSchedule]):
     ) -> Sequence[Call]:
         assert scratch is not None
         y, halo = arrays[-1], channels_last(problem.output).halo
-        result = [Call("halo", partial(zeros_around, y, halo, cpu), (y,))] if any(halo) else []
+        result = [Call("halo", partial(zeros_around, y, problem.output.format, halo, cpu), (y,))] if any(halo) else []
         for block in _blocks(_tiling(problem), y.shape[0]):
             result += self._block(problem, schedule, cpu, arrays, scratch, block)
         return result
@@ -119,12 +119,13 @@ class Winograd2dKernel(Kernel[Winograd2d, TileSchedule]):
         matrices = (v.reshape(points**2, count, inputs), arrays[1], m.reshape(points**2, count, outputs))
         grid = v.reshape(points, points, *tiles, inputs)
         products = m.reshape(points, points, *tiles, outputs)
+        types, format_ = (*problem.inputs, problem.output), problem.inputs[0].format
         ends = tuple(array for array in (products, bias, residual, target) if array is not None)
         key = f"of {block.images} x {target.shape[1]} rows"
         return [
-            Call(f"transform {key}", partial(transform, op, source, grid, cpu, threads), (source, grid)),
+            Call(f"transform {key}", partial(transform, op, source, format_, grid, cpu, threads), (source, grid)),
             Call(f"product {key}", partial(product, *matrices, schedule, cpu, threads), matrices),
-            Call(f"end {key}", partial(end, op, products, bias, residual, target, cpu, threads), ends),
+            Call(f"end {key}", partial(end, op, types, products, bias, residual, target, cpu, threads), ends),
         ]
 
 

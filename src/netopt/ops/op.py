@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOAT32, FLOATS, NumberFormat, Shape
+from netopt.numerics import FLOAT32, NumberFormat, Shape
 from netopt.ops.spatial import Sides
 from netopt.ops.strides import Strides
 from netopt.ops.tensor_type import CHANNELS_LAST, ROW_MAJOR, Layout, TensorType
@@ -244,10 +244,10 @@ class Op(ABC):
 
 
 def expect_inputs(op: Op, inputs: Sequence[TensorType], number: int) -> None:
-    """Raise unless there are `number` inputs of floating numbers."""
+    """Raise unless there are `number` inputs of real numbers."""
     expect_number(op, inputs, number)
     for type_ in inputs:
-        if type_.format not in FLOATS:
+        if not type_.format.is_real:
             raise InvalidArgument(f"input format of {op.label}", expected="float32", found=type_.format.name)
 
 

@@ -24,25 +24,14 @@ import torch
 from netopt.errors import FileFormatError, InvalidArgument, NetoptError, UnsupportedModel
 from netopt.files import write_atomically
 from netopt.graph import Graph, Node, Signature, Structure, verify
-from netopt.graph.graph import DTYPES
 from netopt.memory import MemoryPlan, check_plan
 from netopt.memory.chart import timeline_of
-from netopt.numerics import (
-    BFLOAT16,
-    FLOAT32,
-    INT32,
-    SIGN_BITS,
-    NumberFormat,
-    number_format_from_json,
-    pack_signs,
-    unpack_signs,
-)
+from netopt.numerics import ALIGNMENT, number_format_from_json
 from netopt.ops import OPS, Layout, TensorType, TorchRegion
 from netopt.ops.serialize import op_from_json, op_to_json
 
 MAGIC = b"\x89NOPT\r\n\x1a"
 VERSION = 2
-ALIGNMENT = 64
 # magic, version, size of the header, size of the file, size of the metadata, checksum of all after the header; zeros;
 # then the checksum of the header up to there.
 _HEADER = struct.Struct("<8sIIQQI24s")
@@ -50,12 +39,6 @@ _CHECKSUM = struct.Struct("<I")
 # Bytes of metadata: a graph of a hundred thousand nodes has about a quarter of it.
 _MOST_METADATA = 2**27
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
-# How numpy sees the elements of constants: in the file, and in memory. It has no bfloat16.
-_NUMBERS: dict[NumberFormat, tuple[str, str]] = {
-    FLOAT32: ("<f4", "=f4"),
-    BFLOAT16: ("<i2", "=i2"),
-    INT32: ("<i4", "=i4"),
-}
 
 
 @dataclass(frozen=True)
@@ -82,7 +65,9 @@ def write_network(path: str | Path, network: Network) -> None:
                 fix="write the layer with the ops that docs/ops.md lists, or lower the model where it is to run",
             )
     metadata = _metadata(network)
-    sections: list[bytes | memoryview] = [metadata, *(_bytes_of(value) for value in network.graph.constants.values())]
+    types = network.graph.types
+    constants = (types[name].format.to_bytes(value).data for name, value in network.graph.constants.items())
+    sections: list[bytes | memoryview] = [metadata, *constants]
     checksum = 0
     for section in sections:
         for chunk in _padded(section):
@@ -220,17 +205,13 @@ def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
 
 
 def _constant(file: mmap.mmap, start: int, type_: TensorType) -> torch.Tensor:
-    if type_.format not in (*_NUMBERS, SIGN_BITS):
-        expected = "float32, bfloat16, int32 or bits of signs"
-        raise InvalidArgument("format of a constant", expected=expected, found=type_.format.name)
+    if not type_.format.is_of_constants:
+        raise InvalidArgument("format of a constant", expected="one of constants", found=type_.format)
     if start + type_.bytes > len(file):
         raise InvalidArgument("constants", expected="within the file", found=f"one that ends at {start + type_.bytes}")
-    if type_.format == SIGN_BITS:
-        bits = np.frombuffer(file, np.uint8, type_.bytes, start)
-        return torch.from_numpy(unpack_signs(bits, type_.elements)).reshape(type_.shape)
-    little, native = _NUMBERS[type_.format]
-    flat = torch.from_numpy(np.frombuffer(file, little, type_.elements, start).astype(native, copy=False))
-    return flat.view(DTYPES[type_.format]).reshape(type_.shape)
+    # Where a layout is claimed of a constant, which is refused later, there are more bytes than the elements take.
+    data = np.frombuffer(file, np.uint8, type_.format.storage_bytes(type_.shape), start)
+    return type_.format.from_bytes(data, type_.shape)
 
 
 def _check_signature(graph: Graph, signature: Signature) -> None:
@@ -295,16 +276,6 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise InvalidArgument("name", expected="a string", found=value)
     return value
-
-
-def _bytes_of(value: torch.Tensor) -> memoryview:
-    bits = value.contiguous().reshape(-1)
-    if value.dtype == torch.int8:
-        return pack_signs(bits.numpy()).data
-    if value.dtype == torch.bfloat16:
-        bits = bits.view(torch.int16)  # numpy has no bfloat16
-    array = bits.numpy()
-    return array.astype(array.dtype.newbyteorder("<"), copy=False).data.cast("B")
 
 
 def _padded(section: bytes | memoryview) -> Iterator[bytes | memoryview]:

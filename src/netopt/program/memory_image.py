@@ -10,11 +10,10 @@ from netopt.graph import Graph, Node
 from netopt.kernels.load_input import loader_of
 from netopt.kernels.machine.buffers import aligned_array, aligned_bytes, array_at, array_bytes, strides_of
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import Array, to_array, to_tensor
 from netopt.kernels.machine.kernel import Problem, Schedule
 from netopt.kernels.registry import KERNELS
 from netopt.memory import MemoryPlan, scratch_name
-from netopt.numerics import ALIGNMENT, FLOAT32, Shape
+from netopt.numerics import ALIGNMENT, FLOAT32, Array, Shape
 from netopt.ops import Op, TensorType
 
 # A constant as a kernel takes it: its name, the type of the op, its shape when packed, `Kernel.packing`.
@@ -75,7 +74,8 @@ class MemoryImage:
             key = _key(name, problem, schedule, shape)
             if key not in self._packed:
                 self._packed[key] = self._reserved.pop(key)
-                self._packed[key][...] = kernel.pack(problem, schedule, cpu, index, to_array(graph.constants[name]))
+                value = problem.inputs[index].format.to_array(graph.constants[name])
+                self._packed[key][...] = kernel.pack(problem, schedule, cpu, index, value)
             arrays.append(self._packed[key])
         return arrays
 
@@ -89,7 +89,8 @@ class MemoryImage:
         kernel = KERNELS[type(node.op)]
         shape = kernel.argument_shapes(problem, schedule, self._cpu)[index]
         packed = self._packed[_key(node.inputs[index], problem, schedule, shape)]
-        return to_tensor(kernel.unpack(problem, schedule, self._cpu, index, packed))
+        type_ = problem.inputs[index]
+        return type_.format.to_tensor(kernel.unpack(problem, schedule, self._cpu, index, packed), type_.shape)
 
     # --- for the caller, and for PyTorch
 
@@ -109,10 +110,10 @@ class MemoryImage:
         return self._physical(name, type_) if any(type_.layout.halo) else None
 
     def loader(self, name: str) -> Callable[[torch.Tensor], None] | None:
-        """What writes a tensor into an image, halo included; None where PyTorch's copy is as fast."""
+        """What writes a tensor into an input, halo included; None where PyTorch's copy is as fast, and exact."""
         type_ = self._types[name]
-        is_same = type_.format == FLOAT32 and type_.shape[1:2] == (1,)
-        if not type_.layout.channels_last or is_same or type_.elements < _SMALLEST_LOAD:
+        is_same = not type_.layout.channels_last or type_.shape[1:2] == (1,) or type_.elements < _SMALLEST_LOAD
+        if (type_.format == FLOAT32 and is_same) or not type_.elements:
             return None
         return loader_of(type_, self._array(name, type_.layout.physical(type_.shape)), self._cpu)
 
@@ -122,15 +123,17 @@ class MemoryImage:
             return self.place(name)
         type_ = graph.types[name]
         copied = self._copied.setdefault(name, aligned_array(type_.shape, type_.format))
-        copied[...] = to_array(graph.constants[name])
-        return to_tensor(copied)
+        copied[...] = type_.format.to_array(graph.constants[name])
+        return type_.format.to_tensor(copied, type_.shape)
 
     def copies(self) -> dict[str, torch.Tensor]:
         """The constants that were copied as they are."""
-        return {name: to_tensor(array) for name, array in self._copied.items()}
+        types = {name: self._types[name] for name in self._copied}
+        return {name: types[name].format.to_tensor(array, types[name].shape) for name, array in self._copied.items()}
 
     def _physical(self, name: str, type_: TensorType) -> torch.Tensor:
-        return to_tensor(self._array(name, type_.layout.physical(type_.shape)))
+        shape = type_.layout.physical(type_.shape)
+        return type_.format.to_tensor(self._array(name, shape), shape)
 
     def _array(self, name: str, shape: Shape) -> Array:
         """The value in the arena as an array of the row-major shape `shape`."""

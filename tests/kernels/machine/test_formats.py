@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.kernels.machine.cpu import host_cpu
-from netopt.kernels.machine.formats import stored, to_array, to_tensor
+from netopt.kernels.machine.formats import stored
 from netopt.kernels.registry import KERNELS
 from netopt.numerics import BFLOAT16, FLOAT32
 from netopt.ops import (
@@ -59,9 +59,9 @@ def test_every_bfloat16_and_what_lies_between_is_rounded_as_pytorch_rounds() -> 
     result = np.zeros(values.size, np.uint16)
     out.compile_to_callable([param], hl.Target(host_cpu().target))(hl.Buffer(values), hl.Buffer(result))
     expected = torch.from_numpy(values).bfloat16()
-    assert torch.equal(to_tensor(result).isnan(), expected.isnan())
+    assert torch.equal(BFLOAT16.to_tensor(result, result.shape).isnan(), expected.isnan())
     numbers = ~expected.isnan()
-    assert np.array_equal(result[numbers], to_array(expected)[numbers])
+    assert np.array_equal(result[numbers], BFLOAT16.to_array(expected)[numbers])
 
 
 def assert_matches(
@@ -191,7 +191,7 @@ def test_packed_weights_are_unpacked_to_the_bit(op: Op, shapes: list[tuple[int, 
     tensors = [randn(*shape).bfloat16() for shape in shapes]
     layouts = [CHANNELS_LAST] if len(shapes[0]) == 4 else []
     problem = problem_of(op, tensors, 1, layouts, layouts[0] if layouts else ROW_MAJOR, BFLOAT16)
-    kernel, weight = KERNELS[type(op)], to_array(tensors[1])
+    kernel, weight = KERNELS[type(op)], BFLOAT16.to_array(tensors[1])
     for schedule in kernel.schedules(problem, host_cpu())[:4]:
         packed = kernel.pack(problem, schedule, host_cpu(), 1, weight)
         assert packed.shape == kernel.argument_shapes(problem, schedule, host_cpu())[1]

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
-
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.graph.passes.binary import is_binary, ones_around, takes_bits
-from netopt.numerics import SIGNS
+from netopt.numerics import SIGN_BITS, SIGNS
 from netopt.ops import BinaryConv2d, BinaryDense, Conv2d, Dense, Sign
 from netopt.ops.spatial import Sides
 
@@ -75,7 +73,8 @@ def _binary_ops(graph: Graph) -> Graph:
         x = node.inputs[0] if node.inputs else ""
         reads = x in around or (x and graph.types[x].format == SIGNS)
         if is_binary(graph, node) and (reads or _keeps_bits(graph, node)):
-            weight = builder.add_constant(f"{node.inputs[1]}_signs", graph.constants[node.inputs[1]].to(torch.int8))
+            signs = SIGN_BITS.encode(graph.numbers(node.inputs[1]))
+            weight = builder.add_constant(f"{node.inputs[1]}_signs", signs, SIGN_BITS)
             x, sides = around.get(x, (x, None))
             node = Node(_binary_op(node, sides), (x, weight, *node.inputs[2:]), node.output, node.layer)
         builder.nodes.append(node)

@@ -10,7 +10,7 @@ import torch
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.graph.passes.binary import chain_after, only_user
 from netopt.graph.passes.monotone import change_of_float, change_of_integer
-from netopt.numerics import SIGNS
+from netopt.numerics import INT32, SIGN_BITS, SIGNS
 from netopt.ops import Arithmetic, BinaryConv2d, BinaryDense, Pool2d, Sign, SignPool2d
 
 
@@ -88,11 +88,11 @@ def _with_threshold(graph: Graph, builder: GraphBuilder, node: Node, end: _End) 
     falls = change.direction < 0
     names = [
         node.inputs[1],
-        builder.add_constant(f"{node.output}_threshold", torch.where(falls, -change.at, change.at)),
+        builder.add_constant(f"{node.output}_threshold", torch.where(falls, -change.at, change.at), INT32),
     ]
     if bool(falls.any()):
         flipped = torch.where(falls.reshape(-1, *[1] * (weight.dim() - 1)), -weight, weight)
-        names[0] = builder.add_constant(f"{node.inputs[1]}_rising", flipped)
+        names[0] = builder.add_constant(f"{node.inputs[1]}_rising", flipped, SIGN_BITS)
     op = dataclasses.replace(node.op, has_threshold=True, has_bias=False)
     return Node(op, (node.inputs[0], *names), node.output, node.layer)
 
@@ -113,7 +113,7 @@ def _sign_pool(graph: Graph, builder: GraphBuilder, end: _End, signs: str) -> No
     direction = torch.ones(channels)
     if end.after:
         direction = change_of_float(graph, end.after, end.pool.output, channels).direction
-    name = builder.add_constant(f"{end.sign}_direction", direction.to(torch.int8))
+    name = builder.add_constant(f"{end.sign}_direction", SIGN_BITS.encode(direction), SIGN_BITS)
     op = end.pool.op
     pool = SignPool2d(op.kernel, op.stride, op.window().padding)
     return Node(pool, (signs, name), end.sign, end.pool.layer)

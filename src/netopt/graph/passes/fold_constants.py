@@ -23,5 +23,9 @@ def fold_constants(graph: Graph) -> Graph:
 def _value(node: Node, builder: GraphBuilder) -> torch.Tensor:
     # In float64, rounded once: a folded value is then at least as good as the computed one.
     with torch.no_grad():
-        value = node.op.reference(*(builder.constants[name].double() for name in node.inputs))
+        value = node.op.reference(*(_numbers(name, builder) for name in node.inputs))
     return value.to(torch.float32).contiguous()
+
+
+def _numbers(name: str, builder: GraphBuilder) -> torch.Tensor:
+    return builder.types[name].format.decode(builder.constants[name], torch.float64)

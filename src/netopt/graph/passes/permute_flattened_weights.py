@@ -27,7 +27,8 @@ def permute_flattened_weights(graph: Graph) -> Graph:
                 node = Node(node.op, (image,), node.output, node.layer)
                 weights |= ordered
         elif node.output in weights:
-            name = builder.add_constant(f"{node.inputs[1]}_by_pixel", weights[node.output])
+            weight = node.inputs[1]
+            name = builder.add_constant(f"{weight}_by_pixel", weights[node.output], graph.types[weight].format)
             node = Node(node.op, (node.inputs[0], name, *node.inputs[2:]), node.output, node.layer)
         builder.nodes.append(node)
     return builder.finish()

@@ -47,7 +47,8 @@ def _move(editor: GraphEditor, node: Node, cut: Slice, axes: tuple[int | None, .
         if axis is None:
             inputs.append(name)
         elif name in editor.constants:
-            inputs.append(editor.add_constant(f"{name}_cut", own.reference(editor.constants[name])))
+            value = own.reference(editor.constants[name])
+            inputs.append(editor.add_constant(f"{name}_cut", value, editor.types[name].format))
         else:
             inputs.append(editor.insert_before(node, own, (name,), f"{name}_cut"))
     op = node.op.of_part(cut.axis, range(cut.start, cut.stop, cut.step))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch
-
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.graph.spread import spread
 from netopt.numerics import BFLOAT16, FLOAT32, SignFormat
@@ -28,8 +26,8 @@ def use_bfloat16(graph: Graph) -> Graph:
         if _multiplies_narrow(node, graph) and node.inputs[0] in narrow:
             weight = node.inputs[1]
             if weight not in rounded:
-                value = graph.constants[weight].to(torch.bfloat16)
-                rounded[weight] = builder.add_constant(f"{weight}_bfloat16", value)
+                value = BFLOAT16.encode(graph.constants[weight])
+                rounded[weight] = builder.add_constant(f"{weight}_bfloat16", value, BFLOAT16)
             node = dataclasses.replace(node, inputs=(node.inputs[0], rounded[weight], *node.inputs[2:]))
         elif _has_weight_of_bits(node, graph):
             node = _with_narrow_epilogue(node, graph, builder)
@@ -58,8 +56,8 @@ def _with_narrow_epilogue(node: Node, graph: Graph, builder: GraphBuilder) -> No
     inputs, types = list(node.inputs), graph.node_types(node)
     for index in node.op.constant_operands(types)[1:]:
         if node.op.reads(index, BFLOAT16, types):
-            value = graph.constants[inputs[index]]
-            inputs[index] = builder.add_constant(f"{inputs[index]}_bfloat16", value.to(torch.bfloat16))
+            value = BFLOAT16.encode(graph.numbers(inputs[index]))
+            inputs[index] = builder.add_constant(f"{inputs[index]}_bfloat16", value, BFLOAT16)
     return dataclasses.replace(node, inputs=tuple(inputs))
 
 

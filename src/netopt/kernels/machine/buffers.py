@@ -7,8 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from netopt.kernels.machine.formats import Array, dtype_of
-from netopt.numerics import ALIGNMENT, FLOAT32, NumberFormat, Shape
+from netopt.numerics import ALIGNMENT, FLOAT32, Array, NumberFormat, Shape
 from netopt.ops import TensorType
 
 
@@ -28,7 +27,7 @@ def aligned_array(shape: Shape, format_: NumberFormat = FLOAT32, strides: Shape 
 
 def array_bytes(shape: Shape, format_: NumberFormat) -> int:
     """Bytes of an array as a kernel takes it; of signs, `shape` counts words or bytes."""
-    return math.prod(shape) * np.dtype(dtype_of(format_)).itemsize
+    return math.prod(shape) * format_.dtype.itemsize
 
 
 def array_at(
@@ -40,9 +39,9 @@ def array_at(
 ) -> Array:
     """The array of this shape at a byte offset of `memory`; strides in elements, row-major if None."""
     if strides is None:
-        return memory[offset : offset + array_bytes(shape, format_)].view(dtype_of(format_)).reshape(shape)
+        return memory[offset : offset + array_bytes(shape, format_)].view(format_.dtype).reshape(shape)
     step = array_bytes((1,), format_)
-    return np.ndarray(shape, dtype_of(format_), memory, offset, [step * stride for stride in strides])
+    return np.ndarray(shape, format_.dtype, memory, offset, [step * stride for stride in strides])
 
 
 def row_major_strides(shape: Shape) -> Shape:

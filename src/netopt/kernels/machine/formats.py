@@ -1,6 +1,6 @@
-"""What kernels read and write: float32, whatever the values are stored in, and signs in words of 32.
+"""Number formats in Halide: the types of elements in memory, and how kernels read and store them.
 
-numpy and Halide's Python buffers have no bfloat16: its bits go as unsigned 16-bit integers.
+All that is known of a format is in its own file in numerics/; here is only what Halide calls it.
 """
 
 from __future__ import annotations
@@ -9,76 +9,56 @@ from typing import Any
 
 import halide as hl
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike
 
-from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS, NumberFormat
+from netopt.numerics import Array, NumberFormat
 
-# Elements of an operand or a constant: float32, the bits of bfloat16, int32, or words of signs. Signs that are
-# constants are int8 where they are given, and bytes where a kernel has packed them.
-Array = NDArray[Any]
+__all__ = ["Array", "Source", "storage_type", "stored"]
 
-_DTYPES: dict[NumberFormat, type[np.generic]] = {
-    FLOAT32: np.float32,
-    BFLOAT16: np.uint16,
-    INT32: np.int32,
-    SIGNS: np.uint32,
-    SIGN_BITS: np.uint8,
-}
-_TYPES: dict[NumberFormat, hl.Type] = {
-    FLOAT32: hl.Float(32),
-    BFLOAT16: hl.UInt(16),
-    INT32: hl.Int(32),
-    SIGNS: hl.UInt(32),
-    SIGN_BITS: hl.UInt(8),
-}
+_KINDS = {"f": hl.Float, "i": hl.Int, "u": hl.UInt}
 
 
-def dtype_of(format_: NumberFormat) -> type[np.generic]:
-    """What numpy takes the elements for; of signs, the words or bytes."""
-    return _DTYPES[format_]
+class _HalideOperations:
+    """`netopt.numerics.Operations` on expressions; numbers are float32."""
+
+    def bits(self, number: hl.Expr) -> hl.Expr:
+        return hl.reinterpret(hl.UInt(32), number)
+
+    def of_bits(self, bits: hl.Expr) -> hl.Expr:
+        return hl.reinterpret(hl.Float(32), bits)
+
+    def cast(self, value: hl.Expr, dtype: DTypeLike) -> hl.Expr:
+        return hl.cast(_type_of(np.dtype(dtype)), value)
+
+    def select(self, condition: hl.Expr, one: Any, other: Any) -> hl.Expr:
+        return hl.select(condition, one, other)
+
+    def floor(self, number: hl.Expr) -> hl.Expr:
+        return hl.floor(number)
+
+    def clamp(self, number: hl.Expr, low: float, high: float) -> hl.Expr:
+        return hl.clamp(number, hl.f32(low), hl.f32(high))
 
 
-def format_of(array: Array) -> NumberFormat:
-    """The inverse of `dtype_of`."""
-    return next(format_ for format_, kind in _DTYPES.items() if array.dtype == kind)
+_HALIDE = _HalideOperations()
 
 
-def to_array(tensor: torch.Tensor) -> Array:
-    """The tensor's memory as numpy sees it."""
-    if tensor.dtype == torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(np.uint16)
-    return tensor.numpy()
-
-
-def to_tensor(array: Array) -> torch.Tensor:
-    """The inverse of `to_array`."""
-    if array.dtype == np.uint16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+def _type_of(dtype: np.dtype[Any]) -> hl.Type:
+    return _KINDS[dtype.kind](8 * dtype.itemsize)
 
 
 def storage_type(format_: NumberFormat) -> hl.Type:
     """What Halide takes the elements in memory for."""
-    return _TYPES[format_]
+    return _type_of(format_.dtype)
 
 
 def stored(value: hl.Expr, format_: NumberFormat) -> hl.Expr:
-    """A float32 value as it is written to memory: rounded to nearest, ties to even, as PyTorch rounds.
-
-    By its bits: Halide's own conversion has no instruction on x86, warns of that, and turns some NaN into zeros.
-    """
-    if format_ != BFLOAT16:
-        return value
-    bits = hl.reinterpret(hl.UInt(32), value)
-    rounded = (bits + hl.u32(0x7FFF) + ((bits >> 16) & hl.u32(1))) >> 16
-    # The sum would carry the payload of a NaN into its sign.
-    quiet = (bits >> 16) | hl.u32(0x40)
-    return hl.cast(hl.UInt(16), hl.select((bits & hl.u32(0x7FFFFFFF)) > hl.u32(0x7F800000), quiet, rounded))
+    """What a kernel computed, as it is written to memory: of float32 numbers rounded to the format."""
+    return format_.to_stored(value, _HALIDE)
 
 
 class Source:
-    """An input of a pipeline, read in float32; of signs the words, of integers the numbers."""
+    """An input of a pipeline: real numbers are read in float32; of signs the words, of integers the numbers."""
 
     def __init__(self, name: str, rank: int, format_: NumberFormat) -> None:
         """Make the parameter `param`."""
@@ -86,11 +66,4 @@ class Source:
         self.param = hl.ImageParam(storage_type(format_), rank, name)
 
     def __getitem__(self, coordinates: Any) -> hl.Expr:
-        if self.format == BFLOAT16:
-            return hl.reinterpret(hl.Float(32), hl.cast(hl.UInt(32), self.param[coordinates]) << 16)
-        return self.param[coordinates]
-
-    def half(self, coordinates: Any) -> hl.Expr:
-        """An element of a bfloat16 input as it is, for products of pairs."""
-        assert self.format == BFLOAT16
-        return hl.reinterpret(hl.BFloat(16), self.param[coordinates])
+        return self.format.to_number(self.param[coordinates], _HALIDE)

@@ -13,8 +13,8 @@ import halide as hl
 
 from netopt.kernels.machine.buffers import row_major_strides, strides_of
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import Array, Source, format_of
-from netopt.numerics import FLOAT32, Shape
+from netopt.kernels.machine.formats import Array, Source
+from netopt.numerics import FLOAT32, NumberFormat, Shape
 from netopt.ops import Op, TensorType
 from netopt.ops.serialize import op_to_json
 
@@ -157,9 +157,9 @@ def _fix_layout(param: hl.ImageParam | hl.OutputImageParam, shape: Shape, type_:
     _fix_strides(param, shape, strides or row_major_strides(shape))
 
 
-def part_input(name: str, array: Array) -> Source:
+def part_input(name: str, array: Array, format_: NumberFormat) -> Source:
     """An input of the shape and strides of `array`, a part of a larger one that need not be aligned."""
-    source = Source(name, array.ndim, format_of(array))
+    source = Source(name, array.ndim, format_)
     _fix_strides(source.param, array.shape, _strides(array))
     return source
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,12 +26,13 @@ from netopt.console import progress
 from netopt.errors import NetoptError
 from netopt.files import write_atomically
 from netopt.graph import Graph
-from netopt.kernels.machine.buffers import aligned_array, aligned_bytes, array_at, array_bytes, strides_of
+from netopt.kernels.machine.buffers import aligned_array, aligned_bytes, array_at, strides_of
 from netopt.kernels.machine.compile import bind_kernel
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.denormals import denormals_flushed
 from netopt.kernels.machine.formats import Array
 from netopt.kernels.machine.kernel import Kernel, Problem, Schedule
+from netopt.numerics import NumberFormat, Shape
 from netopt.ops import Op
 from netopt.timing import interleaved
 
@@ -161,23 +163,24 @@ def _measure(workload: Workload, cpu: Cpu) -> dict[str, object]:
 def _calls(workload: Workload, table: Sequence[Schedule], cpu: Cpu) -> list[_Call]:
     """A call of each schedule.
 
-    All share one pool of weights, since what is in it does not matter for the time, and inputs and output, so that
-    images are in the cache as those are that a layer has just written.
+    All share one pool of constants, of samples that any layout may read, and inputs and output, so that images are in
+    the cache as those are that a layer has just written.
     """
     kernel = workload.kernel
     all_shapes = [kernel.argument_shapes(workload.problem, schedule, cpu) for schedule in table]
     formats = [type_.format for type_ in (*workload.problem.inputs, workload.problem.output)]
-    layouts = [_offsets([array_bytes(shapes[i], formats[i]) for i in workload.constants]) for shapes in all_shapes]
-    size = max((end for *_, end in layouts), default=0)
+    samples = [_largest_sample([shapes[i] for shapes in all_shapes], formats[i]) for i in workload.constants]
+    *offsets, size = _offsets([sample.nbytes for sample in samples])
     copies = max(1, _STREAM_POOL_BYTES // max(1, size)) if workload.streamed else 1
     pool = aligned_bytes(size * copies)
-    pool.view(np.float32).fill(0.5)
+    for offset, sample in zip(offsets, samples, strict=True):
+        pool.reshape(copies, size)[:, offset : offset + sample.nbytes] = sample.view(np.uint8)
     scratch_bytes = workload.problem.op.scratch_bytes(workload.problem.inputs)
     scratch = aligned_array((scratch_bytes // 4,)) if scratch_bytes else None
     clock, calls = itertools.count(), []
     types = (*workload.problem.inputs, workload.problem.output)
     shared: dict[tuple[int, tuple[int, ...]], Array] = {}
-    for schedule, shapes, offsets in zip(table, all_shapes, layouts, strict=True):
+    for schedule, shapes in zip(table, all_shapes, strict=True):
         arrays = []
         for index, (shape, type_) in enumerate(zip(shapes, types, strict=True)):
             if (index, shape) not in shared:
@@ -185,12 +188,17 @@ def _calls(workload: Workload, table: Sequence[Schedule], cpu: Cpu) -> list[_Cal
             arrays.append(shared[index, shape])
         turns = []
         for copy in range(copies):
-            for index, offset in zip(workload.constants, offsets, strict=False):
+            for index, offset in zip(workload.constants, offsets, strict=True):
                 arrays[index] = array_at(pool, copy * size + offset, shapes[index], formats[index])
             bound = bind_kernel(kernel, workload.problem, schedule, cpu, arrays, scratch)
             turns.append([(function, tuple(hl.Buffer(array) for array in each)) for function, each in bound])
         calls.append(_in_turn(turns, clock))
     return calls
+
+
+def _largest_sample(shapes: Sequence[Shape], format_: NumberFormat) -> Array:
+    """What fills the largest array of these shapes, flat."""
+    return format_.sample((max(math.prod(shape) for shape in shapes),))
 
 
 def _offsets(sizes: Sequence[int]) -> list[int]:

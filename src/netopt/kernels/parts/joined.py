@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,17 +21,17 @@ def join(parts: Sequence[Array]) -> Array:
     return np.concatenate(joined)
 
 
-def joined_bytes(*parts: tuple[tuple[int, ...], type[np.generic]]) -> int:
+def joined_bytes(*parts: tuple[tuple[int, ...], np.dtype[Any]]) -> int:
     """Bytes of `join` of arrays of these shapes and types."""
-    sizes = (math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in parts)
+    sizes = (math.prod(shape) * dtype.itemsize for shape, dtype in parts)
     return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
 
 
-def parts_of(joined: Array, *parts: tuple[tuple[int, ...], type[np.generic]]) -> list[Array]:
+def parts_of(joined: Array, *parts: tuple[tuple[int, ...], np.dtype[Any]]) -> list[Array]:
     """The arrays that were joined, as views."""
     result, start = [], 0
     for shape, dtype in parts:
-        size = math.prod(shape) * np.dtype(dtype).itemsize
+        size = math.prod(shape) * dtype.itemsize
         result.append(joined[start : start + size].view(dtype).reshape(shape))
         start += -(-size // ALIGNMENT) * ALIGNMENT
     return result

@@ -210,7 +210,8 @@ class PairsOfBFloat16(TermByTerm):
 
     def multiply(self, weight: Source, where: Sequence[hl.Expr], source: Source, there: Sequence[hl.Expr]) -> hl.Expr:
         if self.has_instruction:
-            return hl.f32(weight.half(where)) * hl.f32(source.half(there))
+            one, other = (hl.reinterpret(hl.BFloat(16), e) for e in (weight.param[where], source.param[there]))
+            return hl.f32(one) * hl.f32(other)
         return weight[where] * source[there]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import halide as hl
 import numpy as np
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import Array, Source, dtype_of
+from netopt.kernels.machine.formats import Array, Source
 from netopt.kernels.machine.kernel import Call, Kernel, Pipeline, Problem, fix_output, float_input
 from netopt.kernels.parts.epilogue import Epilogue, FloatEpilogue, Place, Result, SignEpilogue
 from netopt.kernels.parts.joined import join, joined_bytes, parts_of
@@ -168,16 +168,16 @@ def _in_bytes(problem: Problem[EpilogueOp]) -> bool:
     return problem.inputs[1].format == SIGN_BITS
 
 
-_Kind = tuple[Shape, type[np.generic]]
+_Kind = tuple[Shape, np.dtype[Any]]
 
 
 def _kinds(tiled: Tiled, schedule: TileSchedule) -> list[_Kind]:
-    return [(shape, dtype_of(format_)) for shape, format_ in tiled.weight_parts(schedule).values()]
+    return [(shape, format_.dtype) for shape, format_ in tiled.weight_parts(schedule).values()]
 
 
 def _bytes(kinds: Sequence[_Kind]) -> int:
     [(shape, dtype), *more] = kinds
-    return joined_bytes(*kinds) if more else math.prod(shape) * np.dtype(dtype).itemsize
+    return joined_bytes(*kinds) if more else math.prod(shape) * dtype.itemsize
 
 
 def _joined(parts: Sequence[Array]) -> Array:

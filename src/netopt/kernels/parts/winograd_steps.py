@@ -7,30 +7,32 @@ from collections.abc import Sequence
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import Array, format_of, storage_type
+from netopt.kernels.machine.formats import Array, storage_type
 from netopt.kernels.machine.kernel import Pipeline, fix_part_output, part_input
 from netopt.kernels.parts.epilogue import finish
 from netopt.kernels.parts.product import Floats, Reads
 from netopt.kernels.parts.spatial import zero_halo
 from netopt.kernels.parts.tile import TileSchedule, bands_of, share_tiles
-from netopt.ops import Winograd2d
+from netopt.numerics import FLOAT32, NumberFormat
+from netopt.ops import TensorType, Winograd2d
 from netopt.ops.spatial import Sides
 from netopt.ops.winograd2d import TRANSFORMS
 
 
-def transform(op: Winograd2d, source: Array, v: Array, cpu: Cpu, threads: int) -> Pipeline:
+def transform(op: Winograd2d, source: Array, format_: NumberFormat, v: Array, cpu: Cpu, threads: int) -> Pipeline:
     """V = B^T d B of all tiles.
 
     Args:
         op: what is computed.
         source: (images, rows, columns, channels): what the tiles are cut from.
+        format_: of the source.
         v: (points, points, images, rows of tiles, columns of tiles, channels).
         cpu: what to compile for.
         threads: the most threads.
     """
     # --- algorithm
     c, x, y, n, j, i = (hl.Var(name) for name in "cxynji")
-    image, down, out = part_input("image", source), hl.Func("down"), hl.Func("v")
+    image, down, out = part_input("image", source, format_), hl.Func("down"), hl.Func("v")
     bt, points, tile = TRANSFORMS[op.tile].bt, op.points, op.tile
     down[c, x, y, n, j, i] = _row_of(bt, i, [image[c, tile * x + j, tile * y + k, n] for k in range(points)])
     out[c, x, y, n, j, i] = _row_of(bt, j, [hl.Expr(down[c, x, y, n, k, i]) for k in range(points)])
@@ -56,7 +58,7 @@ def product(v: Array, weight: Array, m: Array, s: TileSchedule, cpu: Cpu, thread
     """
     points, tiles, inputs = v.shape
     outputs, panel, floats = m.shape[-1], s.panel * cpu.lanes, Floats(cpu.lanes)
-    left, right = part_input("v", v), part_input("weight", weight)
+    left, right = part_input("v", v, FLOAT32), part_input("weight", weight, FLOAT32)
     n, p, out = hl.Var("n"), hl.Var("p"), hl.Func("m")
     out[n, hl.Var("t"), p] = hl.undef(hl.Float(32))
     for number, band in enumerate(bands_of(tiles, s)):
@@ -78,12 +80,20 @@ def product(v: Array, weight: Array, m: Array, s: TileSchedule, cpu: Cpu, thread
 
 
 def end(
-    op: Winograd2d, m: Array, bias: Array | None, residual: Array | None, target: Array, cpu: Cpu, threads: int
+    op: Winograd2d,
+    types: Sequence[TensorType],
+    m: Array,
+    bias: Array | None,
+    residual: Array | None,
+    target: Array,
+    cpu: Cpu,
+    threads: int,
 ) -> Pipeline:
     """y = activation(A^T M A + bias + residual) of all tiles.
 
     Args:
         op: what is computed.
+        types: of the op's inputs, then of its output.
         m: (points, points, images, rows of tiles, columns of tiles, channels).
         bias: (channels,).
         residual: as `target`.
@@ -93,15 +103,16 @@ def end(
     """
     # --- algorithm
     c, x, y, n, i, j = (hl.Var(name) for name in "cxynij")
-    source, across, tiles, out = part_input("m", m), hl.Func("across"), hl.Func("tiles"), hl.Func("y")
+    source, across, tiles, out = part_input("m", m, FLOAT32), hl.Func("across"), hl.Func("tiles"), hl.Func("y")
     at, tile = TRANSFORMS[op.tile].at, op.tile
     across[c, x, y, n, j, i] = _row_of(at, i, [source[c, x, y, n, j, k] for k in range(op.points)])
     tiles[c, x, y, n, j, i] = _row_of(at, j, [hl.Expr(across[c, x, y, n, k, i]) for k in range(op.points)])
-    ends = {name: part_input(name, a) for name, a in (("bias", bias), ("residual", residual)) if a is not None}
+    given = (("bias", bias, op.bias_index), ("residual", residual, op.residual_index))
+    ends = {name: part_input(name, a, types[index].format) for name, a, index in given if a is not None}
     out[c, x, y, n] = finish(
         hl.Expr(tiles[c, x // tile, y // tile, n, x % tile, y % tile]),
         op.activation,
-        format_of(target),
+        types[-1].format,
         bias=ends["bias"][c] if "bias" in ends else None,
         residual=ends["residual"][c, x, y, n] if "residual" in ends else None,
     )
@@ -119,10 +130,10 @@ def end(
     return Pipeline(out, (source, *ends.values()))
 
 
-def zeros_around(y: Array, halo: Sides, cpu: Cpu) -> Pipeline:
+def zeros_around(y: Array, format_: NumberFormat, halo: Sides, cpu: Cpu) -> Pipeline:
     """Zeros in the halo of the images of y (batch, height, width, channels in memory); the rest stays as it is."""
     c, n, out = hl.Var("c"), hl.Var("n"), hl.Func("halo")
-    out[c, hl.Var("x"), hl.Var("y"), n] = hl.undef(storage_type(format_of(y)))
+    out[c, hl.Var("x"), hl.Var("y"), n] = hl.undef(storage_type(format_))
     zero_halo(out, [c], n, halo, y.shape, 0, cpu.lanes)
     fix_part_output(out, y)
     return Pipeline(out, ())

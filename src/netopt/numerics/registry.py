@@ -1,0 +1,52 @@
+"""The formats that files may name, and formats as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+
+from netopt.errors import InvalidArgument
+from netopt.numerics.bfloat16 import BFLOAT16, BFloat16
+from netopt.numerics.float32 import FLOAT32, Float32
+from netopt.numerics.format import NumberFormat
+from netopt.numerics.int32 import Int32
+from netopt.numerics.sign import SignFormat
+
+FORMATS: dict[str, type[NumberFormat]] = {f.name: f for f in (Float32, BFloat16, Int32, SignFormat)}
+# Floating formats: what networks take and give.
+FLOATS = (FLOAT32, BFLOAT16)
+
+
+def number_format_from_json(data: object) -> NumberFormat:
+    """The inverse of `NumberFormat.to_json`.
+
+    Raises:
+        InvalidArgument: the name is unknown or the fields are not those of the format.
+    """
+    fields = dict(data) if isinstance(data, Mapping) else {}
+    kind = FORMATS.get(str(fields.pop("name", "")))
+    if kind is None or set(fields) != {field.name for field in dataclasses.fields(kind)}:
+        raise _refused(data)
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _decode(hints[name], value, data) for name, value in fields.items()})
+
+
+def _decode(hint: object, value: object, data: object) -> typing.Any:
+    """A field's value, of the type that the format declares: integers, rows of them, and formats of parts."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        is_row = isinstance(value, list)
+        kinds = [kind for kind in typing.get_args(hint) if (typing.get_origin(kind) is tuple) == is_row]
+        hint = kinds[0] if len(kinds) == 1 else None
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_decode(typing.get_args(hint)[0], item, data) for item in value)
+    if isinstance(hint, type) and issubclass(hint, NumberFormat):
+        return number_format_from_json(value)
+    if hint is int and type(value) is int:
+        return value
+    raise _refused(data)
+
+
+def _refused(data: object) -> InvalidArgument:
+    return InvalidArgument("number format", expected=f"one of {', '.join(FORMATS)} with its fields", found=data)
