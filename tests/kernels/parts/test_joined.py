@@ -15,7 +15,7 @@ def test_arrays_joined() -> None:
         np.arange(6, dtype=np.int32).reshape(2, 3),
     ]
     joined = join(parts)
-    kinds = [(part.shape, part.dtype.type) for part in parts]
+    kinds = [(part.shape, part.dtype) for part in parts]
     assert joined.size == joined_bytes(*kinds) == 3 * 64
     again = parts_of(joined, *kinds)
     for part, found in zip(parts, again, strict=True):
