@@ -14,10 +14,10 @@ from torch import nn
 from netopt.console import progress
 from netopt.errors import InvalidArgument, InvalidType, name_of_layer
 from netopt.example import Example
-from netopt.transform.constraints import put
 from netopt.transform.cost import Cost
 from netopt.transform.layer_report import LayerReport, Report
 from netopt.transform.observe import Calibration, Observer, input_shapes
+from netopt.transform.replace import put
 from netopt.transform.select import WEIGHTED, Layer, layers_of, select
 from netopt.transform.technique import Keep, Proposal, Technique
 

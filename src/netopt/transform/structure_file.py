@@ -18,7 +18,7 @@ from torch import nn
 
 from netopt.errors import FileFormatError, InvalidArgument, InvalidType
 from netopt.files import write_atomically
-from netopt.transform.constraints import put
+from netopt.transform.replace import put
 from netopt.transform.select import WEIGHTED
 
 _STRUCTURE, _CHECKSUM = "netopt.structure", "netopt.checksum"
