@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +18,7 @@ from netopt.search.measure import FasterBy, network_times
 from netopt.transform.apply import KeepIf, Train, retrained, transform
 from netopt.transform.layer_report import Report
 from netopt.transform.observe import Calibration
+from netopt.transform.reparametrized import copied
 from netopt.transform.technique import Technique
 
 # Medians of one network in turns with itself differ by less: a network that is slower by less is not slower.
@@ -71,7 +71,8 @@ def optimize(
             each layer's output, in place of that of its weights.
         keep_if: which replacements are kept: "faster", the default with an example, where the lowered layer was
             measured to take less time (all are undone, with what `recover` trained, should the whole network take
-            more); "smaller", the default without one, where its parameters take fewer bytes; or "always".
+            more); "smaller", the default without one, where its parameters take fewer bytes; "always"; or a
+            `netopt.Policy`, which chooses.
         margin: for "faster", the share of a layer's time that must be saved.
         iterative: replace one layer after another, with `recover`, or without it `train`, after each.
         recover: a short training after each replacement; implies `iterative`.
@@ -100,14 +101,14 @@ def optimize(
         example=example,
         calibration=calibration,
         keep_if=keep_if,
-        judge=FasterBy(margin=margin, options=options) if keep_if == "faster" else None,
+        judge=FasterBy(margin=margin, options=options).together if keep_if == "faster" else None,
         recover=recover or (train if iterative else None),
     )
     options = {**options, "fallback": fallback}
     if keep_if == "faster" and example is not None and any(row.replaced for row in report.rows):
         report = replace(report, network=network_times(model, transformed, example, options))
         if report.network is not None and report.network.after_ms > _NOISE * report.network.before_ms:
-            transformed, report = copy.deepcopy(model), report.undone()
+            transformed, report = copied(model), report.undone()
     if train is not None and lower and example is not None:
         # Likewise: replacements may hold what the model did not.
         prepare(transformed, example, precision=precision, fallback=fallback)
