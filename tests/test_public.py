@@ -14,14 +14,17 @@ from netopt import datasets, report
 def test_public_names() -> None:
     assert sorted(netopt.__all__) == [
         "Cost",
+        "Decision",
         "Distillation",
         "FileFormatError",
+        "Group",
         "InvalidArgument",
         "InvalidType",
         "Keep",
         "Layer",
         "NetoptError",
         "Optimized",
+        "Policy",
         "Program",
         "Proposal",
         "Report",
