@@ -14,8 +14,10 @@ from netopt import datasets, report
 def test_public_names() -> None:
     assert sorted(netopt.__all__) == [
         "Cost",
+        "Decision",
         "Distillation",
         "FileFormatError",
+        "Group",
         "InvalidArgument",
         "InvalidType",
         "Keep",
@@ -23,6 +25,7 @@ def test_public_names() -> None:
         "Lowering",
         "NetoptError",
         "Optimized",
+        "Policy",
         "Program",
         "Proposal",
         "Report",

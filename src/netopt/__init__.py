@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from netopt.training.options import Training
     from netopt.training.retrain import retrain
     from netopt.transform.cost import Cost
+    from netopt.transform.group import Group
     from netopt.transform.layer_report import Report
+    from netopt.transform.policy import Decision, Policy
     from netopt.transform.select import Layer
     from netopt.transform.structure_file import load_weights, restore_structure, save_weights, structure_of
     from netopt.transform.technique import Keep, Proposal, Technique
@@ -24,8 +26,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Cost",
+    "Decision",
     "Distillation",
     "FileFormatError",
+    "Group",
     "InvalidArgument",
     "InvalidType",
     "Keep",
@@ -33,6 +37,7 @@ __all__ = [
     "Lowering",
     "NetoptError",
     "Optimized",
+    "Policy",
     "Program",
     "Proposal",
     "Report",
@@ -69,7 +74,9 @@ __getattr__, __dir__ = lazy_names(
         "netopt.training.options": ("Training",),
         "netopt.training.retrain": ("retrain",),
         "netopt.transform.cost": ("Cost",),
+        "netopt.transform.group": ("Group",),
         "netopt.transform.layer_report": ("Report",),
+        "netopt.transform.policy": ("Decision", "Policy"),
         "netopt.transform.select": ("Layer",),
         "netopt.transform.structure_file": ("load_weights", "restore_structure", "save_weights", "structure_of"),
         "netopt.transform.technique": ("Keep", "Proposal", "Technique"),

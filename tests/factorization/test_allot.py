@@ -1,107 +1,16 @@
-"""Budgets, against all combinations of choices."""
+"""Budgets of whole networks, for factorizations."""
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 import netopt
-from netopt import Cost, InvalidArgument, Layer, optimize
+from netopt import Cost, InvalidArgument, optimize
 from netopt.factorization import SVD, Budget, ChannelSVD, Tucker
-from netopt.factorization.allot import Choice, allot
 from netopt.factorization.decomposition import choices
 from tests.factorization.methods import handle
-
-
-def best_of_all(limit: int, rows: list[list[tuple[int, float]]]) -> float:
-    """Least sum of losses of any combination within the limit."""
-    sums = [
-        (sum(price for price, _ in combination), sum(loss for _, loss in combination))
-        for combination in itertools.product(*rows)
-    ]
-    return min(loss for price, loss in sums if price <= limit)
-
-
-def layers_for(rows: list[list[tuple[int, float]]]) -> list[tuple[Layer, list[Choice]]]:
-    """Layers without bias of the size of the first, whole, choice, with the others as choices."""
-    return [
-        (
-            Layer(str(index), nn.Linear(whole, 1, bias=False, device="meta"), False, False),
-            [Choice((rank,), Cost(price, price), loss) for rank, (price, loss) in enumerate(options, 1)],
-        )
-        for index, ((whole, _), *options) in enumerate(rows)
-    ]
-
-
-@st.composite
-def tables(draw: st.DrawFn) -> list[list[tuple[int, float]]]:
-    rows = []
-    for _ in range(draw(st.integers(1, 4))):
-        whole = draw(st.integers(20, 200))
-        options = draw(st.lists(st.tuples(st.integers(1, whole - 1), st.floats(0.0, 1.0)), min_size=1, max_size=5))
-        rows.append([(whole, 0.0), *options])
-    return rows
-
-
-@settings(max_examples=150, derandomize=True, deadline=None)
-@given(rows=tables(), share=st.floats(0.05, 0.95))
-def test_within_the_budget_and_near_the_best(rows: list[list[tuple[int, float]]], share: float) -> None:
-    total = sum(row[0][0] for row in rows)
-    limit = int(share * total)
-    layers = layers_for(rows)
-    if sum(min(price for price, _ in row) for row in rows) > limit:
-        with pytest.raises(InvalidArgument, match="Budget: expected a share of at least"):
-            allot(Budget(parameters=share), layers, Cost(total, total))
-        return
-    ranks = allot(Budget(parameters=share), layers, Cost(total, total))
-    taken = [row[0 if found is None else found[0]] for row, found in zip(rows, ranks.values(), strict=True)]
-    assert sum(price for price, _ in taken) <= limit
-    # Lagrange's multiplier misses the best by less than the largest loss of one layer.
-    best = best_of_all(limit, rows)
-    assert best - 1e-12 <= sum(loss for _, loss in taken) <= best + max(loss for row in rows for _, loss in row)
-
-
-def test_convex_losses_are_allotted_best() -> None:
-    """Where each parameter saved costs more than the last, the multiplier and the exchanges find the best of all."""
-    rows = [
-        [(100, 0.0), *((price, scale * (1 - price / 100) ** 2) for price in range(10, 100, 10))]
-        for scale in (1.0, 0.3, 0.05)
-    ]
-    for share in (0.2, 0.4, 0.5, 0.75, 0.9):
-        ranks = allot(Budget(parameters=share), layers_for(rows), Cost(300, 300))
-        taken = [row[0 if found is None else found[0]] for row, found in zip(rows, ranks.values(), strict=True)]
-        assert sum(price for price, _ in taken) <= share * 300
-        assert sum(loss for _, loss in taken) == pytest.approx(best_of_all(int(share * 300), rows), abs=1e-9)
-
-
-def test_what_is_left_of_the_budget_is_spent() -> None:
-    """One price for all jumps from 60 to 140, and leaves 35 of 95: these pay for the first layer's 40."""
-    rows = [[(100, 0.0), (40, 0.1), (30, 0.5)], [(100, 0.0), (30, 0.9)]]
-    ranks = allot(Budget(parameters=0.475), layers_for(rows), Cost(200, 200))
-    assert ranks == {"0": (1,), "1": (1,)}
-
-
-def test_only_as_much_is_cut_as_the_budget_asks_for() -> None:
-    rows = [[(10, 0.0), (9, 0.5)], [(10, 0.0), (10, 0.1)]]
-    assert allot(Budget(parameters=0.999999), layers_for(rows), Cost(20, 20)) == {"0": (1,), "1": None}
-    rows[0].append((10, 0.0))
-    assert allot(Budget(parameters=0.95), layers_for(rows), Cost(20, 20)) == {"0": (1,), "1": None}
-
-
-def test_the_cost_of_other_layers_counts() -> None:
-    """Of 120, 100 cannot be saved: 0.9 of it is 108, which leaves 8 of 20."""
-    rows = [[(20, 0.0), (12, 0.1), (8, 0.2), (4, 0.9)]]
-    assert allot(Budget(parameters=0.9), layers_for(rows), Cost(120, 120)) == {"0": (2,)}
-    with pytest.raises(InvalidArgument, match="Budget: expected a share of at least 0.867 with these layers"):
-        allot(Budget(parameters=0.8), layers_for(rows), Cost(120, 120))
-
-
-# --- of networks
 
 
 def network() -> nn.Sequential:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,8 +12,10 @@ import torch
 from torch import nn
 
 from netopt import Cost, InvalidArgument, InvalidType, Keep, Layer, Proposal, Technique
-from netopt.transform.apply import Verdict, transform
+from netopt.transform.apply import transform
+from netopt.transform.candidate import Part
 from netopt.transform.layer_report import LayerReport
+from netopt.transform.policy import Judge, Verdict
 from netopt.transform.technique import inherit
 
 
@@ -43,6 +46,16 @@ class Tied(nn.Module):
         super().__init__()
         self.embed, self.head, self.free = nn.Embedding(9, 4), nn.Linear(4, 9, bias=False), nn.Linear(4, 9)
         self.head.weight = self.embed.weight
+
+
+def alone(judge: Callable[[Layer, nn.Module], Verdict]) -> Judge:
+    """A judge of groups of one."""
+
+    def of_parts(parts: Sequence[Part]) -> Verdict:
+        (part,) = parts
+        return judge(part.layer, part.module)
+
+    return of_parts
 
 
 def network() -> nn.Sequential:
@@ -253,7 +266,7 @@ def test_a_proposal_that_saves_nothing_is_not_built() -> None:
 
 def test_a_proposal_that_is_much_larger_is_not_built_to_be_timed() -> None:
     technique = Offer(built=[], parameters=36)
-    judge = lambda layer, new: Verdict(layer.name == "0", "not faster by 5%")
+    judge = alone(lambda layer, new: Verdict(layer.name == "0", "not faster by 5%"))
     new, report = transform(network(), technique, keep_if="faster", judge=judge)
     assert technique.built == ["0"]  # 36 are less than 1.5 times 35, but 1.5 times 24
     assert isinstance(new[0], nn.Sequential)
@@ -293,7 +306,7 @@ def test_the_judge_decides_and_its_times_are_reported() -> None:
         return Verdict(keeps, "" if keeps else "not faster by 5%", 2.0, 1.0 if keeps else 3.0)
 
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Sequential(nn.Linear(5, 4)), nn.Linear(4, 2))
-    new, report = transform(model, Halve(), example=torch.zeros(7, 6), keep_if="faster", judge=judge)
+    new, report = transform(model, Halve(), example=torch.zeros(7, 6), keep_if="faster", judge=alone(judge))
     assert [(name, shapes) for name, shapes, _ in asked] == [
         ("0", (torch.Size((7, 6)),)),
         ("2.0", (torch.Size((7, 5)),)),
@@ -481,7 +494,7 @@ class Activation(Technique):
 
 def test_layers_of_all_types_have_shapes() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.GELU())
-    judge = lambda layer, new: Verdict(layer.input_shapes == (torch.Size((3, 6)),), "")
+    judge = alone(lambda layer, new: Verdict(layer.input_shapes == (torch.Size((3, 6)),), ""))
     new, _ = transform(model, Activation(), example=torch.zeros(3, 4), keep_if="faster", judge=judge)
     assert isinstance(new[1], nn.ReLU)
 
@@ -491,7 +504,7 @@ def test_error_and_times_are_columns_where_there_are_any() -> None:
         return str(report).splitlines()[0].split()
 
     plain = ["layer", "type", "technique", "replaced", "note", "parameters", "->", "multiply-adds", "->"]
-    judge = lambda layer, new: Verdict(layer.name == "0", "not faster by 5%", 0.5, 0.25)
+    judge = alone(lambda layer, new: Verdict(layer.name == "0", "not faster by 5%", 0.5, 0.25))
     model, x = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)), torch.zeros(1, 6)
     assert columns(transform(model, Halve())[1]) == plain
     assert columns(transform(model, Offer(built=[]))[1]) == [*plain, "error"]

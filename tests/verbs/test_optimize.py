@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from torch import nn
 import netopt
 from netopt.datasets import digits
 from netopt.factorization import SVD, FactoredDense, decompose
-from netopt.transform.apply import Verdict
 from netopt.transform.layer_report import NetworkTimes
+from netopt.transform.policy import Verdict
 
 
 def network() -> nn.Sequential:
@@ -156,7 +157,7 @@ def test_replacements_are_undone_where_the_whole_network_is_slower(
 ) -> None:
     """`netopt.optimize` names both the function and the module."""
     module = sys.modules["netopt.verbs.optimize"]
-    monkeypatch.setattr(module, "FasterBy", lambda **_: lambda _layer, _new: Verdict(True, "", 1.0, 0.5))
+    monkeypatch.setattr(module, "FasterBy", lambda **_: SimpleNamespace(together=lambda _: Verdict(True, "", 1.0, 0.5)))
     monkeypatch.setattr(module, "network_times", lambda *_: NetworkTimes(2.0, after))
     model, x = network(), torch.randn(3, 20)
     result = netopt.optimize(model, SVD(rank=2, select="0"), example=x)

@@ -6,11 +6,12 @@ from netopt.factorization.channel import ChannelSVD
 from netopt.factorization.cp import CP
 from netopt.factorization.dense import SVD, FactoredDense, factor_dense, svd_factors
 from netopt.factorization.depthwise import DepthwiseSVD
-from netopt.factorization.ranks import EVBMF, Budget, Energy
+from netopt.factorization.ranks import EVBMF, Energy
 from netopt.factorization.spatial import SpatialSVD
 from netopt.factorization.stages import FactoredConv
 from netopt.factorization.tucker import Tucker
 from netopt.lazy import lazy_names
+from netopt.transform.budget import Budget
 
 if TYPE_CHECKING:
     from netopt.verbs.decompose import decompose

@@ -12,11 +12,10 @@ import torch
 from torch import nn
 
 from netopt.errors import InvalidArgument, InvalidType
-from netopt.factorization.allot import Choice, allot
+from netopt.factorization.allot import OfRanks, allotted
 from netopt.factorization.ranks import (
     EVBMF,
     Allotted,
-    Budget,
     Energy,
     Rank,
     Ranks,
@@ -29,7 +28,10 @@ from netopt.factorization.ranks import (
     rank_for_fraction,
     rounded,
 )
+from netopt.transform.budget import Budget
+from netopt.transform.candidate import Candidate
 from netopt.transform.cost import Cost
+from netopt.transform.group import Group
 from netopt.transform.select import Layer
 from netopt.transform.technique import Keep, Proposal, Technique, inherit
 
@@ -143,11 +145,38 @@ class Factorization(Technique):
             return Keep(note)
         return Proposal(found.whole_cost(ranks).parameters, partial(found.build, ranks), note, found.error)
 
+    def propose(self, group: Group) -> Sequence[nn.Module | Proposal] | Keep:
+        """With a budget, a proposal for each of the layer's choices; else one, of the ranks of the rule."""
+        if not isinstance(self.rank, Budget):
+            return super().propose(group)
+        return [self._at(group.layer, choice) for choice in self.choices(group.layer)] or Keep("no rank saves anything")
+
     def prepare(self, layers: Sequence[Layer], network: Cost) -> Technique:
         if not isinstance(self.rank, Budget):
             return self
-        return replace(
-            self, rank=Allotted(allot(self.rank, [(layer, self.choices(layer)) for layer in layers], network))
+        return replace(self, rank=allotted(self.rank, map(self.candidate, layers), network))
+
+    def candidate(self, layer: Layer) -> Candidate:
+        """The layer with all that this technique proposes for it."""
+        group, before = Group((layer,)), Cost.of(layer.module, layer.input_shapes)
+        found = Candidate.of(self, group, before)
+        return Candidate(group, before) if isinstance(found, Keep) else found
+
+    def _at(self, layer: Layer, choice: Choice) -> OfRanks:
+        """A proposal of given ranks. It holds no decomposition, so that those of a whole network need no memory."""
+
+        def found() -> Decomposition:
+            answer = self.decomposition(layer)
+            assert isinstance(answer, Decomposition)
+            return answer
+
+        return OfRanks(
+            choice.cost.parameters,
+            lambda: found().build(choice.ranks),
+            error=lambda module: found().error(module),
+            multiply_adds=choice.cost.multiply_adds,
+            loss=choice.loss,
+            ranks=choice.ranks,
         )
 
     def choices(self, layer: Layer) -> list[Choice]:
@@ -175,6 +204,21 @@ class Factorization(Technique):
             assert isinstance(rule, EVBMF)
             wanted = tuple(rank_for_evbmf(matrices) for matrices in found.unfoldings())
         return _rounded(wanted, found.full, self.multiple, "EVBMF" if isinstance(rule, EVBMF) else "")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Ranks that a layer may have.
+
+    Attributes:
+        ranks: of each mode.
+        cost: what it then costs.
+        loss: share of its energy that is lost, from 0 to 1.
+    """
+
+    ranks: Ranks
+    cost: Cost
+    loss: float
 
 
 Replacement = TypeVar("Replacement", bound=nn.Module)

@@ -19,6 +19,7 @@ import torch
 
 from netopt.errors import InvalidArgument, InvalidType
 from netopt.factorization.evbmf import evbmf_rank
+from netopt.transform.budget import Budget
 
 
 @dataclass(frozen=True)
@@ -39,36 +40,6 @@ class EVBMF:
     Source: Nakajima et al., 2013, "Global analytic solution of fully-observed variational Bayesian matrix
     factorization".
     """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What the whole network may cost, as shares of what it costs: the ranks with the least sum of errors within that.
-
-    The cost of layers that are not decomposed counts, too.
-
-    Attributes:
-        multiply_adds: share of the multiply-adds of one run, above 0, below 1; needs an example. None for no bound.
-        parameters: share of the parameters of dense and convolution layers; exactly one of both is given.
-    """
-
-    multiply_adds: float | None = None
-    parameters: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.multiply_adds is None) == (self.parameters is None):
-            raise InvalidArgument(
-                "Budget", expected="multiply_adds or parameters", found="neither" if self.parameters is None else "both"
-            )
-        if not isinstance(self.share, float) or not 0 < self.share < 1:
-            raise InvalidArgument("share of Budget", expected="a number above 0, below 1", found=self.share)
-
-    @property
-    def share(self) -> float:
-        """Of what the network costs."""
-        share = self.multiply_adds if self.parameters is None else self.parameters
-        assert share is not None
-        return share
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -19,8 +19,9 @@ from netopt.program.lower import lower_as
 from netopt.program.options import Lowering
 from netopt.program.program import Program
 from netopt.timing import SelfTimed, interleaved
-from netopt.transform.apply import Verdict
+from netopt.transform.candidate import Part
 from netopt.transform.layer_report import NetworkTimes
+from netopt.transform.policy import Verdict
 from netopt.transform.select import Layer
 
 _ROUNDS, _BURST, _SECONDS = 20, 3, 1.0
@@ -68,23 +69,31 @@ class FasterBy:
 
     def __call__(self, layer: Layer, replacement: nn.Module) -> Verdict:
         """The verdict on one layer."""
-        if not layer.input_shapes:
+        return self.together([Part(layer, replacement, layer.input_shapes)])
+
+    def together(self, parts: Sequence[Part]) -> Verdict:
+        """The verdict on the layers of a group: their times are added."""
+        if not all(part.layer.input_shapes for part in parts):
             return Verdict(False, "is not called for the example with one tensor, so that its time is not known")
         before, after = 0.0, 0.0
         try:
-            for shape in layer.input_shapes:
-                times = self._times(layer.module, replacement, torch.randn(shape, generator=torch.Generator()))
-                before, after = before + times[0], after + times[1]
+            for part in parts:
+                for shapes in zip(part.layer.input_shapes, part.input_shapes, strict=True):
+                    times = self._times(part.layer.module, part.module, *shapes)
+                    before, after = before + times[0], after + times[1]
         except UnsupportedModel as error:
             return Verdict(False, f"cannot be lowered: {str(error).splitlines()[0]}")
         keeps = after <= (1 - self.margin) * before
         reason = "" if keeps else f"not faster by {self.margin:.0%}"
         return Verdict(keeps, reason, before, after)
 
-    def _times(self, old: nn.Module, new: nn.Module, x: torch.Tensor) -> tuple[float, float]:
+    def _times(
+        self, old: nn.Module, new: nn.Module, old_shape: torch.Size, new_shape: torch.Size
+    ) -> tuple[float, float]:
+        inputs = {shape: torch.randn(shape, generator=torch.Generator()) for shape in (old_shape, new_shape)}
         programs = {
-            name: StepsOf(lower_as(_in_float32(module), x, self.options), (x,))
-            for name, module in (("old", old), ("new", new))
+            name: StepsOf(lower_as(_in_float32(module), inputs[shape], self.options), (inputs[shape],))
+            for name, module, shape in (("old", old, old_shape), ("new", new, new_shape))
         }
         timings = interleaved(programs, rounds=_ROUNDS, burst=_BURST, seconds=_SECONDS)
         return timings["old"].median, timings["new"].median

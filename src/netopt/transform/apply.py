@@ -1,9 +1,8 @@
-"""How techniques are applied to a model: which layers, which replacements are kept, and the report of that."""
+"""How techniques are applied to a model: which layers, which proposals a policy keeps, and the report of that."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Literal, get_args
@@ -14,37 +13,21 @@ from torch import nn
 from netopt.console import progress
 from netopt.errors import InvalidArgument, InvalidType, name_of_layer
 from netopt.example import Example
-from netopt.transform.constraints import put
+from netopt.transform.candidate import Candidate, cost_of, title_of
 from netopt.transform.cost import Cost
+from netopt.transform.group import Group, check_groups, is_within
 from netopt.transform.layer_report import LayerReport, Report
 from netopt.transform.observe import Calibration, Observer, input_shapes
-from netopt.transform.select import WEIGHTED, Layer, layers_of, select
-from netopt.transform.technique import Keep, Proposal, Technique
+from netopt.transform.policy import Always, Decision, Faster, Judge, Policy, Smaller
+from netopt.transform.reparametrized import copied
+from netopt.transform.replace import put
+from netopt.transform.select import select
+from netopt.transform.site import Site, cost_of_network, sites_of
+from netopt.transform.technique import Keep, Technique
 
-KeepIf = Literal["faster", "smaller", "always"]
-# With "faster", a proposal of that many times the layer's parameters is not built: it is slow to make, and to run.
-_TOO_LARGE = 1.5
+KeptBy = Literal["faster", "smaller", "always"]
+KeepIf = KeptBy | Policy
 Train = Callable[[nn.Module], nn.Module | None]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a replacement is kept, by its time.
-
-    Attributes:
-        keeps: whether.
-        reason: why not; empty if it is.
-        before_ms: latency of the lowered layer; None if it could not be measured.
-        after_ms: latency of its lowered replacement; None likewise.
-    """
-
-    keeps: bool
-    reason: str
-    before_ms: float | None = None
-    after_ms: float | None = None
-
-
-Judge = Callable[[Layer, nn.Module], Verdict]
 
 
 def transform(
@@ -66,8 +49,8 @@ def transform(
         techniques: in their order.
         example: an input, for the shapes that costs are counted for.
         calibration: inputs, for techniques that use them.
-        keep_if: "smaller" keeps replacements with fewer bytes of parameters, "always" all, "faster" those that `judge`
-            keeps; it is not asked about proposals with 1.5 times the layer's parameters or more.
+        keep_if: a policy: "smaller" keeps replacements with fewer bytes of parameters, "always" all, "faster" those
+            that `judge` keeps; it is not asked about proposals with 1.5 times the layer's parameters or more.
         judge: needed for "faster".
         recover: trains the model after each replacement, in place, or returns another model.
 
@@ -80,26 +63,25 @@ def transform(
     sequence = [techniques] if isinstance(techniques, Technique) else techniques
     if not isinstance(sequence, Sequence) or not all(isinstance(technique, Technique) for technique in sequence):
         raise InvalidType("techniques", expected="a netopt.Technique or a sequence of them", found=repr(techniques))
-    check_keep_if(keep_if)
-    if keep_if == "faster" and judge is None:
-        raise InvalidArgument("judge", expected='one for keep_if="faster"', found="none", fix="use netopt.optimize")
+    policy = _policy(keep_if, judge)
     try:
-        model = copy.deepcopy(model)
+        model = copied(model)
     except Exception as error:  # whatever the model's parts raise when they are copied
         raise InvalidType("model", expected="one that copy.deepcopy can copy", found=repr(error)) from error
-    report = Report(())
+    report, earlier = Report(()), _Earlier()
     for technique in sequence:
-        application = _Application(model, technique, example, calibration, keep_if, judge)
-        rows = application.run(recover)
+        application = _Application(model, technique, policy, example, calibration)
+        rows = application.run(recover, earlier)
         model = application.model
         report += Report(rows)
     return model, report
 
 
 def check_keep_if(keep_if: object) -> None:
-    """Raise InvalidArgument unless it is one of the policies."""
-    if keep_if not in get_args(KeepIf):
-        raise InvalidArgument("keep_if", expected='"faster", "smaller" or "always"', found=repr(keep_if))
+    """Raise InvalidArgument unless it is a policy, or the name of one."""
+    if not isinstance(keep_if, Policy) and keep_if not in get_args(KeptBy):
+        expected = '"faster", "smaller" or "always"'
+        raise InvalidArgument("keep_if", expected=expected, found=repr(keep_if), fix="or give a netopt.Policy")
 
 
 def retrained(model: nn.Module, train: Train, name: str = "train") -> nn.Module:
@@ -116,6 +98,36 @@ def retrained(model: nn.Module, train: Train, name: str = "train") -> nn.Module:
     return trained
 
 
+def _policy(keep_if: KeepIf, judge: Judge | None) -> Policy:
+    check_keep_if(keep_if)
+    if isinstance(keep_if, Policy):
+        return keep_if
+    if keep_if != "faster":
+        return Smaller() if keep_if == "smaller" else Always()
+    if judge is None:
+        raise InvalidArgument("judge", expected='one for keep_if="faster"', found="none", fix="use netopt.optimize")
+    return Faster(judge)
+
+
+class _Earlier:
+    """What techniques before this one have replaced, for the rows of layers that are no longer there."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[type[nn.Module], LayerReport]] = {}
+
+    def add(self, kind: type[nn.Module], row: LayerReport) -> None:
+        """Note a layer of this type that was replaced."""
+        self._rows[row.layer] = kind, row
+
+    def rows(self, technique: Technique, present: Sequence[Site]) -> Iterator[LayerReport]:
+        """For each layer that the technique would have handled, and of which no part is left to it."""
+        for name, (kind, row) in self._rows.items():
+            is_left = any(site.layer.name == name or is_within(site.layer.name, name) for site in present)
+            if kind in technique.handles and not is_left:
+                reason = f"was replaced by {row.technique}"
+                yield LayerReport(name, row.kind, technique.name, False, reason, row.after, row.after)
+
+
 class _Application:
     """One technique on one model."""
 
@@ -123,166 +135,145 @@ class _Application:
         self,
         model: nn.Module,
         technique: Technique,
+        policy: Policy,
         example: Example | None,
         calibration: Calibration | None,
-        keep_if: KeepIf,
-        judge: Judge | None,
     ) -> None:
-        self.model, self._technique, self._keep_if, self._judge = model, technique, keep_if, judge
+        self.model, self._technique, self._policy = model, technique, policy
         self._shapes = {} if example is None else input_shapes(model, example)
         self._observer = None if calibration is None else Observer(model, calibration)
+        self._sites: dict[str, Site] = {}
+        self._rows: dict[str, LayerReport] = {}
 
-    def run(self, recover: Train | None) -> tuple[LayerReport, ...]:
+    def run(self, recover: Train | None, earlier: _Earlier) -> tuple[LayerReport, ...]:
         """Ask for each candidate, and replace what is kept in `model`."""
-        candidates = [self._handle(layer) for layer in layers_of(self.model)]
-        total = reduce(
-            Cost.__add__,
-            [Cost.of(layer.module, layer.input_shapes) for layer in candidates if isinstance(layer.module, WEIGHTED)],
-            Cost(0, 0),
-        )
-        candidates = [layer for layer in candidates if type(layer.module) in self._technique.handles]
-        chosen = select(candidates, self._technique.select)
-        obstacles = _obstacles(self.model)
-        kept = {
-            layer.name: obstacles.get(layer.module) if wanted else "filtered out"
-            for layer, wanted in zip(candidates, chosen, strict=True)
-        }
-        technique = self._technique.prepare([layer for layer in candidates if kept[layer.name] is None], total)
-        rows: list[LayerReport] = []
-        with progress(technique.name, len(candidates)) as bar:
-            for layer in candidates:
-                bar.update(TaskID(0), description=f"{technique.name} {layer.name}")
-                outer = next((row.layer for row in rows if row.replaced and _is_within(layer.name, row.layer)), None)
-                if outer is None:
-                    layer, reason = self._as_it_is(layer), kept[layer.name]
-                else:
-                    reason = f"is part of {name_of_layer(outer)}, which was replaced"
-                row = self._apply(technique, layer, None if reason is None else Keep(reason))
-                rows.append(row)
-                if row.replaced and recover is not None:
-                    self.model = retrained(self.model, recover, "recover")
+        order = [name for name, _ in self.model.named_modules()]
+        self._sites = {site.layer.name: site for site in self._candidates()}
+        for row in earlier.rows(self._technique, list(self._sites.values())):
+            self._rows[row.layer] = row
+        network = cost_of_network(self.model, self._shapes)
+        free = [site.layer for site in self._sites.values() if site.obstacle is None]
+        self._technique = self._technique.prepare(free, network)
+        groups = check_groups(self._technique.groups(free), free, self._technique.name)
+        self._policy = self._policy.prepare(self._proposed(groups), network)
+        group_of = {name: group for group in groups for name in group.names}
+        with progress(self._technique.name, len(self._sites)) as bar:
+            for name in self._sites:
+                bar.update(TaskID(0), description=f"{self._technique.name} {name}")
+                if name not in self._rows and self._visit(group_of.get(name), name):
+                    for done in group_of[name].names:
+                        earlier.add(type(self._sites[done].layer.module), self._rows[done])
+                    if recover is not None:
+                        self.model = retrained(self.model, recover, "recover")
                 bar.advance(TaskID(0))
-        return tuple(rows)
+        return tuple(self._rows[name] for name in order if name in self._rows)
 
-    def _as_it_is(self, layer: Layer) -> Layer:
-        """The layer in the model as it is now: training may have returned another one."""
-        try:
-            module = self.model.get_submodule(layer.name)
-        except AttributeError:
-            module = None
-        if type(module) is not type(layer.module):
+    def _candidates(self) -> list[Site]:
+        """All layers that the technique handles, with what it is to know of them."""
+        sites = [self._informed(site) for site in sites_of(self.model, self._technique.handles)]
+        chosen = select([site.layer for site in sites], self._technique.select)
+        return [
+            site if wanted else replace(site, obstacle="filtered out")
+            for site, wanted in zip(sites, chosen, strict=True)
+        ]
+
+    def _informed(self, site: Site) -> Site:
+        name = site.layer.name
+        calibration = None if self._observer is None else partial(self._observer.inputs, name)
+        layer = replace(site.layer, input_shapes=self._shapes.get(name, ()), calibration=calibration)
+        return replace(site, layer=layer)
+
+    def _proposed(self, groups: Sequence[Group]) -> Iterator[Candidate]:
+        """What the technique proposes for each group, for policies that ask for all of them together."""
+        for group in groups:
+            costs = [cost_of(self._technique, layer, layer.module) for layer in group.layers]
+            found = Candidate.of(self._technique, group, reduce(Cost.__add__, costs))
+            if isinstance(found, Candidate):
+                yield found
+
+    def _visit(self, group: Group | None, name: str) -> bool:
+        """Replace a layer, with all of its group, or not, and write the rows; whether they were replaced."""
+        names = (name,) if group is None else group.names
+        if (gone := self._gone(names)) is not None:
+            for part in names:
+                reason = gone.reason_for(part)
+                self._rows[part] = self._row(self._sites[part], reason)
+            return False
+        sites = [self._sites[part].in_model(self.model) for part in names]
+        self._sites.update((site.layer.name, site) for site in sites)
+        rows = [self._row(site, site.obstacle or f"is in no group of {self._technique.name}") for site in sites]
+        if group is not None:
+            trained = [(parameter, parameter.requires_grad) for site in sites for parameter in site.layer.parameters()]
+            rows = self._decide(sites, rows)
+            if not rows[0].replaced:
+                # A replacement that was made and not kept may have had the layers' own parameters.
+                for parameter, requires_grad in trained:
+                    parameter.requires_grad_(requires_grad)
+        self._rows.update((row.layer, row) for row in rows)
+        return rows[0].replaced
+
+    def _gone(self, names: Sequence[str]) -> _Gone | None:
+        """Whether one of these layers is no longer there."""
+        for name in names:
+            for row in self._rows.values():
+                if row.replaced and is_within(name, row.layer):
+                    return _Gone(name, row.layer)
+        return None
+
+    def _row(self, site: Site, reason: str) -> LayerReport:
+        """That of a layer that stays."""
+        layer = site.layer
+        cost = cost_of(self._technique, layer, layer.module)
+        return LayerReport(layer.name, type(layer.module).__name__, self._technique.name, False, reason, cost, cost)
+
+    def _decide(self, sites: Sequence[Site], rows: Sequence[LayerReport]) -> list[LayerReport]:
+        """Ask the technique and the policy, and put what is wanted in the places of the layers of a group."""
+        group, before = Group(tuple(site.layer for site in sites)), reduce(Cost.__add__, (row.before for row in rows))
+        candidate = Candidate.of(self._technique, group, before)
+        if isinstance(candidate, Keep):
+            return [replace(row, reason=candidate.reason) for row in rows]
+        decision: object = self._policy.choose(candidate)
+        chosen = decision.chosen if isinstance(decision, Decision) else self
+        if not isinstance(decision, Decision) or chosen not in (None, *candidate.options):
             raise InvalidType(
-                "recover",
-                expected=f"a model with the layers it was given, here a {type(layer.module).__name__}",
-                found="none" if module is None else f"a {type(module).__name__}",
-                layer=layer.name,
+                f"{type(self._policy).__name__}.choose",
+                expected="a Decision with one of the candidate's options, or None",
+                found=repr(decision),
+                layer=group.names[0],
             )
-        return replace(layer, module=module)
+        # The numbers of a group are in the row of its first layer; what was refused may have been built to be measured.
+        shown = decision.chosen or candidate.options[0]
+        error = shown.error if decision.chosen or shown.is_built else None
+        first = replace(rows[0], error=error, before_ms=decision.before_ms, after_ms=decision.after_ms)
+        rows = [first, *rows[1:]]
+        if decision.chosen is None:
+            return [replace(row, reason=decision.reason) for row in rows]
+        return self._replace(sites, rows, decision)
 
-    def _handle(self, layer: Layer) -> Layer:
-        calibration = None if self._observer is None else partial(self._observer.inputs, layer.name)
-        return replace(layer, input_shapes=self._shapes.get(layer.name, ()), calibration=calibration)
-
-    def _apply(self, technique: Technique, layer: Layer, keep: Keep | None) -> LayerReport:
-        """Replace one layer, or not; its row of the report."""
-        before = _cost(technique, layer, layer.module)
-        row = LayerReport(layer.name, type(layer.module).__name__, technique.name, False, "", before, before)
-        trained = {parameter: parameter.requires_grad for parameter in layer.module.parameters()}
-        row = self._decide(technique, layer, row, keep)
-        if not row.replaced:
-            # A replacement that was made and not kept may have had the layer's own parameters.
-            for parameter, requires_grad in trained.items():
-                parameter.requires_grad_(requires_grad)
-        return row
-
-    def _decide(self, technique: Technique, layer: Layer, row: LayerReport, keep: Keep | None) -> LayerReport:
-        """Ask the technique, and put what is wanted in the layer's place."""
-        before = row.before
-        answer: object = keep or technique.replace(layer)
-        if isinstance(answer, Keep):
-            return replace(row, reason=answer.reason)
-        if self._keep_if == "faster" and isinstance(answer, Proposal) and _is_too_large(answer, before):
-            size = f"{answer.parameters:,} parameters, over {_TOO_LARGE} times those of the layer"
-            return replace(row, reason=f"{answer.note} would have {size}: not tried".lstrip())
-        if isinstance(answer, nn.Module):
-            cost = _cost(technique, layer, answer)
-            answer = Proposal(cost.parameters, partial(_identity, answer), bytes=cost.bytes)
-        if not isinstance(answer, Proposal):
-            raise InvalidType(
-                f"{technique.name}.replace",
-                expected="a module, a Proposal or Keep(reason)",
-                found=type(answer).__name__,
-                layer=layer.name,
-            )
-        if self._keep_if == "smaller" and answer.size >= before.bytes:
-            return replace(row, reason=f"{answer.note} {_saves_nothing(answer, before)}".lstrip())
-        new: object = answer.build()
-        if not isinstance(new, nn.Module):
-            raise InvalidType(
-                f"Proposal.build of {technique.name}", expected="a module", found=type(new).__name__, layer=layer.name
-            )
-        row = replace(row, error=None if answer.error is None else answer.error(new))
-        note = "; ".join(filter(None, (_title(new), answer.note)))
-        if self._keep_if == "faster":
-            assert self._judge is not None
-            verdict = self._judge(layer, technique.deployed(new))
-            row = replace(row, before_ms=verdict.before_ms, after_ms=verdict.after_ms)
-            if not verdict.keeps:
-                return replace(row, reason=f"{note}: {verdict.reason}")
-        self.model = put(self.model, layer.module, new)
-        return replace(row, replaced=True, reason=note, after=_cost(technique, layer, new))
+    def _replace(self, sites: Sequence[Site], rows: Sequence[LayerReport], decision: Decision) -> list[LayerReport]:
+        """Put what was chosen in the places of the layers of a group; all is made before the model is changed."""
+        option = decision.chosen
+        assert option is not None
+        done = []
+        for site, row, module, after in zip(sites, rows, option.modules, option.costs, strict=True):
+            others = [name_of_layer(other.layer.name) for other in sites if other is not site]
+            together = f"together with {', '.join(others)}" if others else ""
+            notes = (title_of(module), option.proposal.note, decision.reason, site.note, together)
+            done.append(replace(row, replaced=True, reason="; ".join(filter(None, notes)), after=after))
+        for site, module in zip(sites, option.modules, strict=True):
+            self.model = put(self.model, site.standing, module)
+        return done
 
 
-def _saves_nothing(proposal: Proposal, before: Cost) -> str:
-    if proposal.size == 4 * proposal.parameters and before.bytes == 4 * before.parameters:
-        return f"saves nothing: {proposal.parameters:,} parameters, not fewer than {before.parameters:,}"
-    return f"saves nothing: {proposal.size:,} bytes, not fewer than {before.bytes:,}"
+@dataclass(frozen=True)
+class _Gone:
+    """A layer that is part of another one, which was replaced."""
 
+    name: str
+    outer: str
 
-def _is_too_large(proposal: Proposal, before: Cost) -> bool:
-    # A layer without parameters, such as an activation, sets no limit.
-    return proposal.parameters >= _TOO_LARGE * before.parameters > 0
-
-
-def _cost(technique: Technique, layer: Layer, module: nn.Module) -> Cost:
-    """What the layer costs, or a module in its place.
-
-    Raises:
-        InvalidArgument: it cannot be counted; names the layer.
-    """
-    try:
-        return technique.cost(module, layer.input_shapes)
-    except InvalidArgument as error:
-        if error.layer is not None:
-            raise
-        raise InvalidArgument(str(error), layer=layer.name) from error
-
-
-def _identity(module: nn.Module) -> nn.Module:
-    return module
-
-
-def _is_within(name: str, outer: str) -> bool:
-    return name != outer and (outer == "" or name.startswith(f"{outer}."))
-
-
-def _title(module: nn.Module) -> str:
-    return str(module).splitlines()[0].rstrip("(")
-
-
-def _obstacles(model: nn.Module) -> dict[nn.Module, str]:
-    """Why some layers cannot be replaced by any technique: what they do beside computing their output would be lost."""
-    owners: dict[int, set[nn.Module]] = {}
-    names: dict[int, list[str]] = {}
-    for name, module in model.named_modules():
-        for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            owners.setdefault(id(parameter), set()).add(module)
-            names.setdefault(id(parameter), []).append(f"{name}.{key}" if name else key)
-    result = {}
-    for module in model.modules():
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
-            result[module] = "has hooks, which a replacement would lose"
-        for key, parameter in module.named_parameters(recurse=False):
-            if len(owners[id(parameter)]) > 1:
-                result[module] = f"its {key} is shared: {', '.join(sorted(names[id(parameter)]))}"
-    return result
+    def reason_for(self, name: str) -> str:
+        """For the report, of a layer of its group."""
+        if name == self.name:
+            return f"is part of {name_of_layer(self.outer)}, which was replaced"
+        return f"is replaced only together with {name_of_layer(self.name)}, which is gone"

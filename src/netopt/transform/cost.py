@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 
 from netopt.errors import InvalidArgument
 from netopt.transform.constraints import Latent
+from netopt.transform.reparametrized import copied
 from netopt.transform.select import WEIGHTED
 
 
@@ -82,7 +82,7 @@ def _multiply_adds(module: nn.Module, inputs: Sequence[torch.Size]) -> int:
     """
     if isinstance(module, WEIGHTED):
         return sum(multiply_adds(module, shape) for shape in inputs)
-    shadow = copy.deepcopy(module).to("meta").eval()
+    shadow = copied(module).to("meta").eval()
     total = 0
 
     def add(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

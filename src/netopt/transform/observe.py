@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from torch import nn
 
 from netopt.errors import InvalidArgument, InvalidType
 from netopt.example import Example, call
+from netopt.transform.reparametrized import copied
 
 # Inputs for calibration: a tensor (number, ...), or batches, each an example or a pair (inputs, labels).
 Calibration = torch.Tensor | Sequence[Any]
@@ -43,7 +43,7 @@ def input_shapes(model: nn.Module, example: Example) -> dict[str, tuple[torch.Si
         else:
             others.add(name)
 
-    with watched(copy.deepcopy(model).eval(), list(shapes), note) as shadow, torch.no_grad():
+    with watched(copied(model).eval(), list(shapes), note) as shadow, torch.no_grad():
         try:
             call(shadow, example)
         except Exception as error:  # whatever the model's own code raises
@@ -82,7 +82,7 @@ class Observer:
             )
         if not self._batches:
             raise InvalidArgument("calibration", expected="at least one input", found="none")
-        self._model = copy.deepcopy(model).eval()
+        self._model = copied(model).eval()
         self._names = list(dict(model.named_modules()))
         # By batch, how often each layer is called: it may depend on the batch. Known after its first whole run.
         self._calls: dict[int, Counter[str]] = {}

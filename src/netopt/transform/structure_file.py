@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import zlib
 from abc import abstractmethod
@@ -18,7 +17,8 @@ from torch import nn
 
 from netopt.errors import FileFormatError, InvalidArgument, InvalidType
 from netopt.files import write_atomically
-from netopt.transform.constraints import put
+from netopt.transform.reparametrized import copied
+from netopt.transform.replace import put
 from netopt.transform.select import WEIGHTED
 
 _STRUCTURE, _CHECKSUM = "netopt.structure", "netopt.checksum"
@@ -183,7 +183,7 @@ def _without_values(model: nn.Module, structure: Structure) -> tuple[nn.Module, 
     """A copy of the model whose replaced layers are on the meta device, and for each of their modules its home."""
     if not isinstance(model, nn.Module):
         raise InvalidType("model", expected="a torch.nn.Module", found=type(model).__name__)
-    model = copy.deepcopy(model)
+    model = copied(model)
     homes: dict[nn.Module, _Home] = {}
     for name, description in structure.items():
         kind = description.get("kind") if isinstance(description, Mapping) else None

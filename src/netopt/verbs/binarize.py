@@ -20,6 +20,7 @@ from netopt.quantization.signs.techniques import XNOR, Binary, LowBitTechnique
 from netopt.quantization.signs.training import binarize_weights
 from netopt.transform.apply import KeepIf, Train, retrained, transform
 from netopt.transform.layer_report import Report
+from netopt.transform.reparametrized import plain_type
 from netopt.transform.select import Layer, Predicate
 from netopt.transform.technique import Keep
 from netopt.verbs.optimize import Optimized, optimize
@@ -243,7 +244,7 @@ def _of_convolutions(model: object, technique: LowBitTechnique, filter_function:
     _check(technique)
     if not isinstance(model, nn.Module):
         raise InvalidType("model", expected="a torch.nn.Module", found=type(model).__name__)
-    names = [name for name, module in model.named_modules() if type(module) in _Convolutions.handles]
+    names = [name for name, module in model.named_modules() if plain_type(module) in _Convolutions.handles]
     select = technique.select if filter_function is None else filter_function
     return _Convolutions(technique=technique, first=names[0] if names else "", select=select)
 

@@ -10,17 +10,20 @@ from torch import nn
 
 from netopt.errors import InvalidArgument, InvalidType
 from netopt.example import Example
-from netopt.factorization.allot import allot
+from netopt.factorization.allot import allotted
 from netopt.factorization.channel import ChannelSVD
 from netopt.factorization.convolution import ConvFactorization
 from netopt.factorization.decomposition import Factorization
 from netopt.factorization.dense import SVD
-from netopt.factorization.ranks import Allotted, Budget, Rank, check_rule
+from netopt.factorization.ranks import Rank, check_rule
 from netopt.factorization.tucker import Tucker
 from netopt.program.options import Precision
 from netopt.program.program import Program
 from netopt.transform.apply import KeepIf, Train
+from netopt.transform.budget import Budget
+from netopt.transform.candidate import Candidate
 from netopt.transform.cost import Cost
+from netopt.transform.group import Group
 from netopt.transform.observe import Calibration
 from netopt.transform.select import Layer, Selection
 from netopt.transform.technique import Keep, Proposal, Technique
@@ -72,13 +75,15 @@ class ByKind(Technique):
             return self
         if any(rule != budget for rule in rules):
             raise InvalidArgument("Budget", expected="one for all methods", found="different rules for rank")
-        choices = []
-        for layer in layers:
-            method = self.method_for(layer)
-            choices.append((layer, [] if isinstance(method, Keep) else method.choices(layer)))
-        allotted = Allotted(allot(budget, choices, network))
-        dense, pointwise, convolution = (method and replace(method, rank=allotted) for method in methods)
+        ranks = allotted(budget, map(self._candidate, layers), network)
+        dense, pointwise, convolution = (method and replace(method, rank=ranks) for method in methods)
         return replace(self, dense=dense, pointwise=pointwise, convolution=convolution)
+
+    def _candidate(self, layer: Layer) -> Candidate:
+        method = self.method_for(layer)
+        if isinstance(method, Keep):
+            return Candidate(Group((layer,)), Cost.of(layer.module, layer.input_shapes))
+        return method.candidate(layer)
 
 
 @overload

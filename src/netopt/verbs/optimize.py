@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar, overload
@@ -17,6 +16,7 @@ from netopt.search.measure import FasterBy, network_times
 from netopt.transform.apply import KeepIf, Train, retrained, transform
 from netopt.transform.layer_report import Report
 from netopt.transform.observe import Calibration
+from netopt.transform.reparametrized import copied
 from netopt.transform.technique import Technique
 from netopt.verbs.options import Optimization
 
@@ -139,7 +139,8 @@ def optimize(
             each layer's output, in place of that of its weights.
         keep_if: which replacements are kept: "faster", the default with an example, where the lowered layer was
             measured to take less time (all are undone, with what `recover` trained, should the whole network take
-            more); "smaller", the default without one, where its parameters take fewer bytes; or "always".
+            more); "smaller", the default without one, where its parameters take fewer bytes; "always"; or a
+            `netopt.Policy`, which chooses.
         margin: for "faster", the share of a layer's time that must be saved.
         iterative: replace one layer after another, with `recover`, or without it `train`, after each.
         recover: a short training after each replacement; implies `iterative`.
@@ -192,17 +193,18 @@ def _transformed(
 ) -> tuple[nn.Module, Report]:
     """The model with layers replaced where that is worth it, and the report."""
     example, lowering, by_time = options.example, options.lowering, options.policy == "faster"
+    judge = FasterBy(margin=options.margin, options=replace(lowering, fallback=False))
     transformed, report = transform(
         model,
         techniques,
         example=example,
         calibration=options.calibration,
         keep_if=options.policy,
-        judge=FasterBy(margin=options.margin, options=replace(lowering, fallback=False)) if by_time else None,
+        judge=judge.together if by_time else None,
         recover=options.trains_between,
     )
     if by_time and example is not None and any(row.replaced for row in report.rows):
         report = replace(report, network=network_times(model, transformed, example, lowering))
         if report.network is not None and report.network.after_ms > _NOISE * report.network.before_ms:
-            return copy.deepcopy(model), report.undone()
+            return copied(model), report.undone()
     return transformed, report

@@ -256,7 +256,9 @@ def test_a_report_has_a_row_for_each_candidate() -> None:
 
 def test_a_layer_that_was_replaced_is_no_candidate_again() -> None:
     result = netopt.optimize(network(), [Ternary(select="3"), Binary()], keep_if="always")
-    assert [row.layer for row in result.report.rows if row.technique == "Binary"] == ["0", "5", "9", "11"]
+    rows = {row.layer: row for row in result.report.rows if row.technique == "Binary"}
+    assert (rows["3"].replaced, rows.pop("3").reason) == (False, "was replaced by Ternary")
+    assert list(rows) == ["0", "5", "9", "11"]
     assert isinstance(result.model[3], LowBitConv2d)
 
 
