@@ -8,6 +8,7 @@ import torch
 from netopt.errors import InvalidArgument
 from netopt.graph import Graph, Node, verify
 from netopt.graph.graph import GraphBuilder, replace_values
+from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, FixedPoint, NumberFormat
 from netopt.ops import Arithmetic, Dense, Pointwise, TensorType
 
 RELU = Pointwise("relu")
@@ -158,3 +159,23 @@ def test_replace_values_keeps_nodes_that_are_not_dropped() -> None:
     replaced = replace_values(graph, {"relu": "dense"})
     assert [node.output for node in replaced.nodes] == ["dense", "relu", "sum"]
     assert replaced.nodes[2].inputs == ("dense", "dense")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.bfloat16, torch.float64])
+def test_the_format_of_a_constant_is_given_and_not_guessed(dtype: torch.dtype) -> None:
+    builder = GraphBuilder()
+    builder.outputs = (builder.add_constant("c", torch.ones(3, dtype=dtype)),)
+    assert builder.types["c"] == TensorType((3,), FLOAT32)
+    with pytest.raises(
+        InvalidArgument, match=f"constant 'c': expected a contiguous CPU tensor of type float32.*{dtype}"
+    ):
+        verify(builder.finish())
+
+
+@pytest.mark.parametrize("format_", [SIGN_BITS, INT32, FixedPoint(8, 2), BFLOAT16], ids=str)
+def test_a_constant_stands_for_numbers(format_: NumberFormat) -> None:
+    builder = GraphBuilder()
+    name = builder.add_constant("c", format_.encode(torch.tensor([1.0, -1.0])), format_)
+    builder.outputs = (name,)
+    numbers = builder.finish().numbers(name, torch.float64)
+    assert torch.equal(numbers, torch.tensor([1.0, -1.0], dtype=torch.float64))

@@ -21,6 +21,7 @@ from netopt.numerics import (
     SIGN_BITS,
     SIGNS,
     BFloat16,
+    FixedPoint,
     Float32,
     Int32,
     NumberFormat,
@@ -38,6 +39,9 @@ FORMATS: tuple[NumberFormat, ...] = (
     Float32(),
     BFloat16(),
     Int32(),
+    FixedPoint(8, 7),
+    FixedPoint(16, -3),
+    FixedPoint(8, 40),
     SignFormat(),
     SignFormat(1),
 )
@@ -45,7 +49,10 @@ SHAPES = st.lists(st.integers(0, 70), max_size=4).map(tuple)
 TENSOR = Structure("tensor")
 
 
-@pytest.mark.parametrize(("number_format", "bits"), [(Float32(), 32), (BFloat16(), 16), (Int32(), 32)])
+@pytest.mark.parametrize(
+    ("number_format", "bits"),
+    [(Float32(), 32), (BFloat16(), 16), (Int32(), 32), (FixedPoint(8, 3), 8), (FixedPoint(16, 3), 16)],
+)
 @given(shape=SHAPES)
 @settings(derandomize=True, deadline=None, max_examples=30)
 def test_bytes_of_a_dense_tensor(number_format: NumberFormat, bits: int, shape: tuple[int, ...]) -> None:
@@ -54,6 +61,8 @@ def test_bytes_of_a_dense_tensor(number_format: NumberFormat, bits: int, shape: 
 
 def test_formats_are_compared_by_what_they_store() -> None:
     assert len(set(FORMATS)) == len(FORMATS)
+    assert FixedPoint(8, 7) == FixedPoint(8, 7)
+    assert FixedPoint(8, 7) != FixedPoint(16, 7)
     assert Float32() == FLOAT32
 
 

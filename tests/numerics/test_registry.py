@@ -31,6 +31,12 @@ def test_json_names_the_format_and_its_fields() -> None:
         {"name": ["float32"]},
         {"bits": 8, "fraction_bits": 3},
         {"name": "float32", "bits": 32},
+        {"name": "fixed"},
+        {"name": "fixed", "bits": 8},
+        {"name": "fixed", "bits": 8, "fraction_bits": 3, "signed": 1},
+        {"name": "fixed", "bits": 8.0, "fraction_bits": 3},
+        {"name": "fixed", "bits": 8, "fraction_bits": True},
+        {"name": "fixed", "bits": 8, "fraction_bits": "3"},
         {"name": "sign"},
         {"name": "sign", "word": 1, "signed": 1},
         {"name": "sign", "word": 1.0},
@@ -41,7 +47,7 @@ def test_json_names_the_format_and_its_fields() -> None:
     ids=str,
 )
 def test_json_of_no_format_is_refused(data: dict[str, object]) -> None:
-    with pytest.raises(InvalidArgument, match="number format: expected one of float32, bfloat16, int32, sign"):
+    with pytest.raises(InvalidArgument, match="number format: expected one of float32, bfloat16, int32, fixed, sign"):
         number_format_from_json(data)
 
 

@@ -5,7 +5,7 @@ import torch
 
 import netopt
 from netopt.graph.graph import GraphBuilder, Node
-from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS, NumberFormat
+from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS, FixedPoint, NumberFormat
 from netopt.ops import BatchNorm, BinaryDense, Dense, Pointwise, Reshape, Softmax, TensorType
 from netopt.program.checks import check_kernels, has_kernel
 
@@ -57,7 +57,9 @@ def test_kernels_of_thresholds_write_signs_alone(format_: NumberFormat) -> None:
         check_kernels(builder.finish())
 
 
-@pytest.mark.parametrize(("format_", "softmax", "value"), [(BFLOAT16, True, "x"), (BFLOAT16, False, None)])
+@pytest.mark.parametrize(
+    ("format_", "softmax", "value"), [(BFLOAT16, True, "x"), (FixedPoint(8, 4), False, "x"), (BFLOAT16, False, None)]
+)
 def test_formats_that_no_kernel_reads(format_: NumberFormat, softmax: bool, value: str | None) -> None:
     builder = _builder(format_)
     builder.outputs = ("y",)

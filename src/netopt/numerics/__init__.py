@@ -1,6 +1,7 @@
 """Number formats, one a file: how the elements of a tensor are stored. `registry.py` lists them."""
 
 from netopt.numerics.bfloat16 import BFLOAT16, BFloat16
+from netopt.numerics.fixed_point import FixedPoint
 from netopt.numerics.float32 import FLOAT32, Float32
 from netopt.numerics.format import ALIGNMENT, Array, ElementFormat, NumberFormat, Part, PartedFormat, Shape
 from netopt.numerics.int32 import INT32, Int32
@@ -19,6 +20,7 @@ __all__ = [
     "Array",
     "BFloat16",
     "ElementFormat",
+    "FixedPoint",
     "Float32",
     "Int32",
     "NumberFormat",

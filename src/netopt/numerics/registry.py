@@ -9,12 +9,13 @@ from collections.abc import Mapping
 
 from netopt.errors import InvalidArgument
 from netopt.numerics.bfloat16 import BFLOAT16, BFloat16
+from netopt.numerics.fixed_point import FixedPoint
 from netopt.numerics.float32 import FLOAT32, Float32
 from netopt.numerics.format import NumberFormat
 from netopt.numerics.int32 import Int32
 from netopt.numerics.sign import SignFormat
 
-FORMATS: dict[str, type[NumberFormat]] = {f.name: f for f in (Float32, BFloat16, Int32, SignFormat)}
+FORMATS: dict[str, type[NumberFormat]] = {f.name: f for f in (Float32, BFloat16, Int32, FixedPoint, SignFormat)}
 # Floating formats: what networks take and give.
 FLOATS = (FLOAT32, BFLOAT16)
 

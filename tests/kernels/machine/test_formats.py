@@ -1,8 +1,9 @@
-"""bfloat16 in memory: rounding to the bit, and every kernel that reads or writes it."""
+"""Formats in kernels: rounding to the bit, and every kernel that reads or writes bfloat16."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import halide as hl
@@ -13,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.kernels.machine.cpu import host_cpu
-from netopt.kernels.machine.formats import stored
+from netopt.kernels.machine.formats import Array, Source, stored
 from netopt.kernels.registry import KERNELS
-from netopt.numerics import BFLOAT16, FLOAT32
+from netopt.numerics import BFLOAT16, FLOAT32, FixedPoint, NumberFormat
 from netopt.ops import (
     CHANNELS_LAST,
     ROW_MAJOR,
@@ -62,6 +63,33 @@ def test_every_bfloat16_and_what_lies_between_is_rounded_as_pytorch_rounds() -> 
     assert torch.equal(BFLOAT16.to_tensor(result, result.shape).isnan(), expected.isnan())
     numbers = ~expected.isnan()
     assert np.array_equal(result[numbers], BFLOAT16.to_array(expected)[numbers])
+    assert np.array_equal(result, BFLOAT16.to_array(BFLOAT16.encode(torch.from_numpy(values)))), "NaN, too"
+
+
+@pytest.mark.parametrize(("bits", "fraction_bits"), [(8, 3), (8, -5), (16, 15), (16, 125), (16, -112)])
+def test_fixed_point_is_rounded_and_read_as_on_tensors(bits: int, fraction_bits: int) -> None:
+    """All ties and their neighbours, what is beyond all codes, and NaN; then every code."""
+    format_, most = FixedPoint(bits, fraction_bits), 2 ** (bits - 1)
+    ties = np.ldexp(np.arange(-most - 3, most + 3) + 0.5, -fraction_bits).astype(np.float32)
+    beyond = np.array([np.inf, -np.inf, np.nan, 3e38, -3e38, 0.0, -0.0], np.float32)
+    values = np.concatenate([ties, np.nextafter(ties, -np.inf), np.nextafter(ties, np.inf), beyond])
+    codes = _run(lambda x: stored(x, format_), FLOAT32, format_, values)
+    expected = format_.encode(torch.from_numpy(values))
+    assert np.array_equal(codes, format_.to_array(expected))
+    every = np.arange(-most, most).astype(format_.dtype)
+    numbers = _run(lambda x: x, format_, FLOAT32, every)
+    assert np.array_equal(numbers, format_.decode(torch.from_numpy(every)).numpy())
+
+
+def _run(function: Callable[[hl.Expr], hl.Expr], read: NumberFormat, written: NumberFormat, values: Array) -> Array:
+    """A kernel of one input in vectors."""
+    source, i, out = Source("x", 1, read), hl.Var("i"), hl.Func("out")
+    out[i] = function(source[i])
+    out.vectorize(i, host_cpu().lanes)
+    result = np.zeros(values.size, written.dtype)
+    compiled = out.compile_to_callable([source.param], hl.Target(host_cpu().target))
+    compiled(hl.Buffer(values), hl.Buffer(result))
+    return result
 
 
 def assert_matches(

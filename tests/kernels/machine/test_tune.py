@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from netopt.kernels.machine.cpu import host_cpu
 from netopt.kernels.machine.tune import Workload, cache_file, choose_schedules, tune
 from netopt.kernels.parts.tile import TileSchedule
 from netopt.kernels.registry import KERNELS
+from netopt.numerics import BFLOAT16, FLOAT32, Array, NumberFormat
 from netopt.ops import Dense, Pointwise
 from tests.kernels.harness import problem_of
 
@@ -137,6 +139,25 @@ def test_streamed_weights_take_turns(cache_dir: Path, monkeypatch: pytest.Monkey
     assert 100_000 // (4 * 64 * 33 * 4) <= number <= 100_000 // (64 * 33 * 4)
     assert number > 1
     assert copies[False] == {1}
+
+
+def test_constants_are_filled_with_samples_of_their_formats(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Halves, in whatever format: no denormals, and nothing that another format would read as something else."""
+    seen: list[tuple[NumberFormat, Array]] = []
+    bind = tuning.bind_kernel
+
+    def watched(*arguments: Any) -> Any:
+        problem, arrays = arguments[1], arguments[4]
+        seen.extend((problem.inputs[index].format, arrays[index]) for index in (1, 2))
+        return bind(*arguments)
+
+    monkeypatch.setattr(tuning, "bind_kernel", watched)
+    tensors = [torch.empty(1, 32), torch.empty(40, 32, dtype=torch.bfloat16), torch.empty(40)]
+    tune([Workload(KERNELS[Dense], problem_of(Dense(True), tensors), (1, 2), False)], host_cpu())
+    assert {format_ for format_, _ in seen} == {BFLOAT16, FLOAT32}
+    for format_, array in seen:
+        assert (array == format_.sample(array.shape)).all()
+        assert format_.decode(format_.to_tensor(array, array.shape)).eq(0.5).all()
 
 
 def test_a_tuned_program_uses_the_winner_and_computes_the_same(cache_dir: Path) -> None:
