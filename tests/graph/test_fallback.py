@@ -74,6 +74,10 @@ def _computed_weight(m: Any, x: torch.Tensor) -> torch.Tensor:
     return F.linear(x, x[:3] * 2).relu() + 1
 
 
+def _computed_filter(m: Any, x: torch.Tensor) -> torch.Tensor:
+    return F.conv_transpose2d(m.conv(x), x[:, :1].expand(4, 1, 5, 6)[..., :2, :2]).relu()
+
+
 def _indexed(m: Any, x: torch.Tensor) -> torch.Tensor:
     return m.down(m.up(x)[:, torch.tensor([0, 2, 4, 1, 1, 1, 3, 5])])  # type: ignore[no-any-return]
 
@@ -106,7 +110,7 @@ def _twice(m: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return y, y.relu(), y
 
 
-SHAPES = {_images: (1, 3, 5, 6)}
+SHAPES = {_images: (1, 3, 5, 6), _computed_filter: (1, 3, 5, 6)}
 # function, the ATen ops of each region
 CASES: list[tuple[Callable[..., Any], list[str]]] = [
     (_gather, ["argsort gather"]),
@@ -115,6 +119,7 @@ CASES: list[tuple[Callable[..., Any], list[str]]] = [
     (_number, ["item mul"]),
     (_dynamic, ["gt index sum"]),
     (_computed_weight, ["linear"]),
+    (_computed_filter, ["conv_transpose2d"]),
     (_indexed, ["index"]),
     (_double, ["_to_copy mul"]),
     (_images, ["upsample_bicubic2d"]),

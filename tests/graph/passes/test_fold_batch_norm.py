@@ -293,3 +293,18 @@ def test_weights_folded_into_the_layer_after_are_rounded_once() -> None:
     folded_weight, folded_bias = (folded.constants[name] for name in folded.nodes[0].inputs[1:])
     assert torch.equal(folded_weight, (weight * scale).float())
     assert torch.equal(folded_bias, (weight @ (beta - mean * scale) + bias).float())
+
+
+def test_the_graph_is_built_once_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building it for each makes the time grow with the square of their number."""
+    b = Builder(3, 4)
+    y = "x"
+    for number in range(20):
+        y = b.norm(b.dense(y, f"d{number}"), f"n{number}")
+    graph = b.give(b.norm(b.add_node(RELU, (y,), "r", ""), "z"))
+    built: list[GraphBuilder] = []
+    finish = GraphBuilder.finish
+    monkeypatch.setattr(GraphBuilder, "finish", lambda builder: built.append(builder) or finish(builder))
+    folded = fold_batch_norm(graph)
+    assert _ops(folded) == ["dense"] * 20 + ["relu", "mul", "add"]
+    assert len(built) == 1

@@ -50,3 +50,9 @@ def test_a_number_goes_into_the_product(function: Callable[..., torch.Tensor]) -
 def test_what_is_read_elsewhere_or_is_no_number_stays(function: Callable[..., torch.Tensor]) -> None:
     graph = lowered(function)
     assert all(node.op.scale == 1.0 for node in graph.nodes if isinstance(node.op, Matmul))
+
+
+def test_a_number_that_another_has_hidden_from_the_product_goes_into_it_too() -> None:
+    (node,) = lowered(lambda x, y: x @ (((y * 0.5).mT * 4) / 8)).nodes
+    assert isinstance(node.op, Matmul)
+    assert node.op.scale == 0.25
