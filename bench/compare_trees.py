@@ -4,10 +4,11 @@
         [--starts N] [--rounds N] [--burst N] [--within SHARE] [--all]
 
 For each network two processes, one a tree, lower it under default schedules, and take turns in runs of a few calls,
-all on one core. Where memory and code come to lie differs from process to process, by a percent or two of a step's
-time even for the same code, so that there are several pairs of them. A row is a step: the median over all rounds of its time in the new tree over that in the old one of
-the same round, with quartiles. Prints the rows that are slower by more than `--within`, or all, and a row for the
-network. Ends with 1 if a step was slower in three quarters of its rounds, and by more than `--within` in the median.
+all on one core. Where memory and code come to lie differs from process to process, by a percent or two of a step's time
+even for the same code, so that there are several pairs of them. A row is a step: the median over all rounds of its time
+in the new tree over that in the old one of the same round, with quartiles. Prints the rows that are slower by more than
+`--within`, or all, and a row for the network. Ends with 1 if a step was slower in three quarters of its rounds, and by
+more than `--within` in the median.
 
 Only names that are public in both trees are used. Compiled code is not kept by processes that were started for it, and
 schedules that tuning found are not read: NETOPT_CACHE_DIR is an empty folder.

@@ -77,7 +77,7 @@ def product(v: Array, weight: Array, m: Array, s: TileSchedule, cpu: Cpu, thread
     return Pipeline(out, (left, right))
 
 
-def end(
+def epilogue(
     op: Winograd2d, m: Array, bias: Array | None, residual: Array | None, target: Array, cpu: Cpu, threads: int
 ) -> Pipeline:
     """y = activation(A^T M A + bias + residual) of all tiles.
@@ -97,13 +97,13 @@ def end(
     at, tile = TRANSFORMS[op.tile].at, op.tile
     across[c, x, y, n, j, i] = _row_of(at, i, [source[c, x, y, n, j, k] for k in range(op.points)])
     tiles[c, x, y, n, j, i] = _row_of(at, j, [hl.Expr(across[c, x, y, n, k, i]) for k in range(op.points)])
-    ends = {name: part_input(name, a) for name, a in (("bias", bias), ("residual", residual)) if a is not None}
+    given = {name: part_input(name, a) for name, a in (("bias", bias), ("residual", residual)) if a is not None}
     out[c, x, y, n] = finish(
         hl.Expr(tiles[c, x // tile, y // tile, n, x % tile, y % tile]),
         op.activation,
         format_of(target),
-        bias=ends["bias"][c] if "bias" in ends else None,
-        residual=ends["residual"][c, x, y, n] if "residual" in ends else None,
+        bias=given["bias"][c] if "bias" in given else None,
+        residual=given["residual"][c, x, y, n] if "residual" in given else None,
     )
     # --- schedule
     fix_part_output(out, target)
@@ -116,7 +116,7 @@ def end(
         func.compute_at(out, c_out).align_storage(c, cpu.lanes).vectorize(c, cpu.lanes, tail).unroll(i).unroll(j)
     tiles.bound_extent(j, tile).bound_extent(i, tile)
     _share_columns(out, x_out, m.shape[-2], threads)
-    return Pipeline(out, (source, *ends.values()))
+    return Pipeline(out, (source, *given.values()))
 
 
 def zeros_around(y: Array, halo: Sides, cpu: Cpu) -> Pipeline:
