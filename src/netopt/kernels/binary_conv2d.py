@@ -31,7 +31,6 @@ from netopt.kernels.parts.epilogue import Place, Result
 from netopt.kernels.parts.product import SignsAsFloats
 from netopt.kernels.parts.sign_border import SignBorder
 from netopt.kernels.parts.sign_products import SignCounts
-from netopt.kernels.parts.tile import TileSchedule
 from netopt.kernels.parts.tiled import TiledKernel
 from netopt.kernels.parts.tiled_conv2d import TiledConv2d
 from netopt.numerics import INT32, NumberFormat, Shape
@@ -49,11 +48,11 @@ class SignConv2d(TiledConv2d):
         super().__init__(problem, self.counts)
         self.border = SignBorder(problem.op, self.size)
 
-    def weight_parts(self, s: TileSchedule) -> Mapping[str, tuple[Shape, NumberFormat]]:
+    def weight_parts(self, s: Conv2dSchedule) -> Mapping[str, tuple[Shape, NumberFormat]]:
         rows, columns = self.border.classes
         return {**super().weight_parts(s), "table": ((self.groups, rows * columns, self.padded(s)), INT32)}
 
-    def pack_weight(self, s: TileSchedule, value: Array) -> Sequence[Array]:
+    def pack_weight(self, s: Conv2dSchedule, value: Array) -> Sequence[Array]:
         return [*super().pack_weight(s, value), self.border.table(self.by_group(value), self.padded(s))]
 
     def result(self, inputs: Mapping[str, Source]) -> Result:

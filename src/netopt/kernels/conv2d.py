@@ -1,4 +1,4 @@
-"""Convolutions: direct, in register tiles of pixels x output channels, with bias, residual and activation at the end.
+"""Convolutions: direct, in register tiles of pixels x output channels, with bias, residual and activation as epilogue.
 
 Activations are channels last, with the zeros of the padding in memory around them, so that no pixel is a special case.
 Weights are packed (groups, outputs / panel, kernel height, kernel width, inputs, panel).

@@ -71,7 +71,7 @@ def _order(phases: tuple[Sequence[Phase], Sequence[Phase]], kernel: Shape) -> li
     return [*read, *(element for element in range(height * width) if element not in read)]
 
 
-class TiledPhases(Tiled):
+class TiledPhases(Tiled[TileSchedule]):
     """A transposed convolution: the output has an update for each band of each phase."""
 
     def __init__(self, problem: Problem[ConvTranspose2d], cpu: Cpu) -> None:
@@ -151,16 +151,16 @@ class _Phase:
         x, y = domain.x, domain.y
         sums = self._sums(inputs, epilogue, s) if self.taps else None
         total = self._nothing(epilogue) if sums is None else sums.total
-        end = epilogue.of_band(f"_{self.number}", total, self._place, 3, has_begun=True)
+        after = epilogue.of_band(f"_{self.number}", total, self._place, 3, has_begun=True)
         column, row = self._pixel(x, y)
-        out[c, g, column + tiled.target[2], row + tiled.target[0], n] = end.value(c, x, g, y, n)
+        out[c, g, column + tiled.target[2], row + tiled.target[0], n] = after.value(c, x, g, y, n)
         # --- schedule
         c_out, c_in, tile = hl.Var("c_out"), hl.Var("c_in"), s.vectors * lanes
         x_out, x_in = hl.RVar("x_out"), hl.RVar("x_in")
         stage = out.update(self.number)
         stage.split(c, c_out, c_in, tile, hl.TailStrategy.GuardWithIf).split(x, x_out, x_in, band.block)
         stage.reorder(c_in, x_in, x_out, y, n, c_out, g)
-        end.schedule(stage, c_in, out, x_out, lanes)
+        after.schedule(stage, c_in, out, x_out, lanes)
         if sums is None:
             return
         if band.block == band.tile:

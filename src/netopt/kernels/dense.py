@@ -1,4 +1,4 @@
-"""Dense layers: a matrix product with packed weights, and bias, residual and activation at its end.
+"""Dense layers: a matrix product with packed weights, and bias, residual and activation as its epilogue.
 
 Weights are packed into panels of a few vectors of outputs: (outputs / panel, inputs, panel). A register tile of
 `rows` inputs x `vectors` vectors of outputs runs down the panels, one multiply-add an element.

@@ -1,8 +1,8 @@
 """Depthwise convolutions: one filter a channel, in register tiles of pixels x channels; see conv2d.py.
 
-Vectors lie along the channels, and a window of up to 7 x 7 is unrolled. With a window of one
-pixel (batch normalization that no layer takes) and whole vectors of channels they run at the rate of a copy: 256 x 28 x
-28 with relu in 14.7 us on an AMD EPYC (Zen 5, AVX-512), where PyTorch copies in 14.4.
+Vectors lie along the channels, and a window of up to 7 x 7 is unrolled. With a window of 1 x 1 (batch normalization
+that no layer takes) and whole vectors of channels they run at the rate of a copy: 256 x 28 x 28 with relu in 14.7 us on
+an AMD EPYC (Zen 5, AVX-512), where PyTorch copies in 14.4.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from netopt.kernels.parts.conv2d_size import Conv2dSchedule, ImageSize, source_a
 from netopt.kernels.parts.epilogue import Epilogue, Place
 from netopt.kernels.parts.product import Floats
 from netopt.kernels.parts.spatial import zero_halo
-from netopt.kernels.parts.tile import TileSchedule, bands_of, is_avx512, share_evenly
+from netopt.kernels.parts.tile import bands_of, is_avx512, share_evenly
 from netopt.kernels.parts.tiled import Tiled
 from netopt.numerics import NumberFormat, Shape
 from netopt.ops import Conv2d
@@ -34,7 +34,7 @@ def is_depthwise(problem: Problem[Conv2d]) -> bool:
     return inputs == 1 and outputs == problem.op.groups > 1
 
 
-class Depthwise(Tiled):
+class Depthwise(Tiled[Conv2dSchedule]):
     """A depthwise convolution; weights are packed (kernel height, kernel width, channels)."""
 
     def __init__(self, problem: Problem[Conv2d], cpu: Cpu) -> None:
@@ -46,13 +46,13 @@ class Depthwise(Tiled):
     def target_shape(self, outputs: int) -> Shape:
         return self.size.target_shape
 
-    def vector_shape(self, s: TileSchedule) -> Shape:
+    def vector_shape(self, s: Conv2dSchedule) -> Shape:
         return (self.outputs,)
 
-    def weight_parts(self, s: TileSchedule) -> Mapping[str, tuple[Shape, NumberFormat]]:
+    def weight_parts(self, s: Conv2dSchedule) -> Mapping[str, tuple[Shape, NumberFormat]]:
         return {"weight": ((self.size.kernel_height, self.size.kernel_width, self.outputs), self.product.weight_format)}
 
-    def pack_weight(self, s: TileSchedule, value: Array) -> Sequence[Array]:
+    def pack_weight(self, s: Conv2dSchedule, value: Array) -> Sequence[Array]:
         return [np.ascontiguousarray(value[:, 0].transpose(1, 2, 0))]
 
     def unpack_weight(self, packed: Array) -> Array:
@@ -72,7 +72,7 @@ class Depthwise(Tiled):
         return table or [Conv2dSchedule(self.size.width, vectors[0], 1)]
 
     def build(
-        self, inputs: Mapping[str, Source], epilogue: Epilogue, s: TileSchedule, cpu: Cpu, threads: int
+        self, inputs: Mapping[str, Source], epilogue: Epilogue, s: Conv2dSchedule, cpu: Cpu, threads: int
     ) -> hl.Func:
         size, c, n, out = self.size, hl.Var("c"), hl.Var("n"), hl.Func("out")
         out[c, hl.Var("x"), hl.Var("y"), n] = hl.undef(epilogue.type)
@@ -87,8 +87,8 @@ class Depthwise(Tiled):
                 tiles = hl.RDom([(start, channels), columns, rows], f"band{updates}")
                 total = self._sum(f"total_{updates}", inputs, epilogue, vectors, lanes)
                 at = [tiles[0], tiles[1] - size.target[2], tiles[2] - size.target[0], n]
-                end = epilogue.of_band(f"_{updates}", total, self._place, 3, has_begun=True)
-                out[tiles[0], tiles[1], tiles[2], n] = end.value(*at)
+                after = epilogue.of_band(f"_{updates}", total, self._place, 3, has_begun=True)
+                out[tiles[0], tiles[1], tiles[2], n] = after.value(*at)
                 # --- schedule
                 c_out, c_in, x_out, x_in = (hl.RVar(name) for name in ("c_out", "c_in", "x_out", "x_in"))
                 stage = out.update(updates)

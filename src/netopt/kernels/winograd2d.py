@@ -2,7 +2,7 @@
 
     transform   x -> V (points x points, tiles, inputs): B^T d B of each tile, vectors along the channels
     product     M = V U: points x points matrix products, in register tiles as the dense layer's
-    end         M -> y: A^T M A of each tile, with bias, residual and activation
+    epilogue    M -> y: A^T M A of each tile, with bias, residual and activation
 
 V and M of a block are the op's scratch memory; they are meant to stay in the second-level cache.
 """
@@ -21,7 +21,7 @@ from netopt.kernels.machine.kernel import Call, Kernel, Problem
 from netopt.kernels.parts.panels import pack_panels, unpack_panels
 from netopt.kernels.parts.spatial import channels_last
 from netopt.kernels.parts.tile import TileSchedule, tile_schedules
-from netopt.kernels.parts.winograd_steps import end, product, transform, zeros_around
+from netopt.kernels.parts.winograd_steps import epilogue, product, transform, zeros_around
 from netopt.numerics import Shape
 from netopt.ops import TensorType, Winograd2d
 from netopt.ops.spatial import Sides
@@ -120,12 +120,16 @@ class Winograd2dKernel(Kernel[Winograd2d, TileSchedule]):
         grid = v.reshape(points, points, *tiles, inputs)
         products = m.reshape(points, points, *tiles, outputs)
         types, format_ = (*problem.inputs, problem.output), problem.inputs[0].format
-        ends = tuple(array for array in (products, bias, residual, target) if array is not None)
+        finished = tuple(array for array in (products, bias, residual, target) if array is not None)
         key = f"of {block.images} x {target.shape[1]} rows"
         return [
             Call(f"transform {key}", partial(transform, op, source, format_, grid, cpu, threads), (source, grid)),
             Call(f"product {key}", partial(product, *matrices, schedule, cpu, threads), matrices),
-            Call(f"end {key}", partial(end, op, types, products, bias, residual, target, cpu, threads), ends),
+            Call(
+                f"epilogue {key}",
+                partial(epilogue, op, types, products, bias, residual, target, cpu, threads),
+                finished,
+            ),
         ]
 
 

@@ -9,8 +9,8 @@ import halide as hl
 import pytest
 import torch
 
+from netopt.kernels.machine.buffers import aligned_array
 from netopt.kernels.machine.cpu import host_cpu
-from netopt.kernels.machine.kernel import OnePipeline
 from netopt.kernels.registry import KERNELS
 from netopt.ops import CHANNELS_LAST, Conv2d, Op, Pool2d
 from tests.kernels.harness import problem_of, run_kernel
@@ -28,8 +28,10 @@ def tasks_of(op: Op, inputs: list[torch.Tensor], threads: int, path: Path) -> se
     """The loops that are split, as Halide names the functions made of them."""
     cpu, problem = host_cpu(), problem_of(op, inputs, threads, [CHANNELS_LAST], CHANNELS_LAST)
     kernel = KERNELS[type(op)]
-    assert isinstance(kernel, OnePipeline)
-    pipeline = kernel.build(problem, kernel.schedules(problem, cpu)[0], cpu)
+    schedule = kernel.schedules(problem, cpu)[0]
+    arrays = [aligned_array(shape) for shape in kernel.argument_shapes(problem, schedule, cpu)]
+    [call] = kernel.calls(problem, schedule, cpu, arrays, None)
+    pipeline = call.build()
     file, target = path / "code.txt", hl.Target(cpu.target)
     params = [source.param for source in pipeline.inputs]
     pipeline.output.compile_to_lowered_stmt(str(file), params, hl.StmtOutputFormat.Text, target)

@@ -96,6 +96,7 @@ def test_a_product_of_integers(rows: int, outputs: int, inputs: int, together: i
     ("cpu", "together", "types", "instruction"),
     [
         (AVX2, 2, (np.int16, np.int16), "vpmaddwd"),
+        (AVX2, 2, (np.int8, np.int16), "vpmaddwd"),
         (AVX512, 2, (np.int16, np.int16), "vpmaddwd"),
         (VNNI, 4, (np.int8, np.uint8), "vpdpbusd"),
     ],

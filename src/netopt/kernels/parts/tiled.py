@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import halide as hl
 import numpy as np
@@ -27,7 +27,7 @@ EpilogueT = TypeVar("EpilogueT", bound=EpilogueOp)
 TileS = TypeVar("TileS", bound=TileSchedule)
 
 
-class Tiled(ABC):
+class Tiled(ABC, Generic[TileS]):
     """One op as a computation in register tiles of a product.
 
     Attributes:
@@ -47,21 +47,21 @@ class Tiled(ABC):
     def target_shape(self, outputs: int) -> Shape:
         """The shape of the output in memory, with so many outputs an element."""
 
-    def padded(self, s: TileSchedule) -> int:
+    def padded(self, s: TileS) -> int:
         """Outputs of a group, with those that fill the last tile."""
         tile = s.vectors * self.product.lanes
         return -(-self.outputs // tile) * tile
 
-    def vector_shape(self, s: TileSchedule) -> Shape:
+    def vector_shape(self, s: TileS) -> Shape:
         """The shape of a packed bias, scale or threshold."""
         return (self.groups, self.padded(s))
 
     @abstractmethod
-    def weight_parts(self, s: TileSchedule) -> Mapping[str, tuple[Shape, NumberFormat]]:
+    def weight_parts(self, s: TileS) -> Mapping[str, tuple[Shape, NumberFormat]]:
         """What is packed of the weights, by the names that `build` finds it under: "weight" first."""
 
     @abstractmethod
-    def pack_weight(self, s: TileSchedule, value: Array) -> Sequence[Array]:
+    def pack_weight(self, s: TileS, value: Array) -> Sequence[Array]:
         """The weights, as in the graph, as `weight_parts`."""
 
     @abstractmethod
@@ -78,9 +78,7 @@ class Tiled(ABC):
         return None
 
     @abstractmethod
-    def build(
-        self, inputs: Mapping[str, Source], epilogue: Epilogue, s: TileSchedule, cpu: Cpu, threads: int
-    ) -> hl.Func:
+    def build(self, inputs: Mapping[str, Source], epilogue: Epilogue, s: TileS, cpu: Cpu, threads: int) -> hl.Func:
         """The pipeline."""
 
 
@@ -91,7 +89,7 @@ class TiledKernel(Kernel[EpilogueT, TileS]):
     """
 
     @abstractmethod
-    def tiled(self, problem: Problem[EpilogueT], cpu: Cpu) -> Tiled:
+    def tiled(self, problem: Problem[EpilogueT], cpu: Cpu) -> Tiled[TileS]:
         """The op as a computation in tiles."""
 
     def argument_shapes(self, problem: Problem[EpilogueT], schedule: TileS, cpu: Cpu) -> tuple[Shape, ...]:
@@ -135,7 +133,7 @@ class TiledKernel(Kernel[EpilogueT, TileS]):
         return (Call("", lambda: self._pipeline(problem, tiled, schedule, cpu, seen), seen),)
 
     def _pipeline(
-        self, problem: Problem[EpilogueT], tiled: Tiled, schedule: TileS, cpu: Cpu, arrays: Sequence[Array]
+        self, problem: Problem[EpilogueT], tiled: Tiled[TileS], schedule: TileS, cpu: Cpu, arrays: Sequence[Array]
     ) -> Pipeline:
         op, source, rest = problem.op, problem.inputs[0], problem.inputs[2:]
         types = {"x": tiled.product.source_type(source)}
@@ -171,7 +169,7 @@ def _in_bytes(problem: Problem[EpilogueOp]) -> bool:
 _Kind = tuple[Shape, np.dtype[Any]]
 
 
-def _kinds(tiled: Tiled, schedule: TileSchedule) -> list[_Kind]:
+def _kinds(tiled: Tiled[TileS], schedule: TileS) -> list[_Kind]:
     return [(shape, format_.dtype) for shape, format_ in tiled.weight_parts(schedule).values()]
 
 

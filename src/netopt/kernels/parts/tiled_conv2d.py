@@ -15,13 +15,13 @@ from netopt.kernels.parts.epilogue import Epilogue, Place
 from netopt.kernels.parts.panels import pack_panels, unpack_panels
 from netopt.kernels.parts.product import Product, Reads
 from netopt.kernels.parts.spatial import zero_halo
-from netopt.kernels.parts.tile import Band, TileSchedule, bands_of, share_evenly
+from netopt.kernels.parts.tile import Band, bands_of, share_evenly
 from netopt.kernels.parts.tiled import Tiled
 from netopt.numerics import NumberFormat, Shape
 from netopt.ops.conv2d import Convolution
 
 
-class TiledConv2d(Tiled):
+class TiledConv2d(Tiled[Conv2dSchedule]):
     """A convolution; weights are packed (groups, outputs / panel, kernel height, kernel width, steps, panel).
 
     With several neighbours in a step these come last; where they go along the rows of the window, a row is one run of
@@ -41,7 +41,7 @@ class TiledConv2d(Tiled):
     def target_shape(self, outputs: int) -> Shape:
         return self.size.image(self.size.target_shape, outputs)
 
-    def weight_parts(self, s: TileSchedule) -> Mapping[str, tuple[Shape, NumberFormat]]:
+    def weight_parts(self, s: Conv2dSchedule) -> Mapping[str, tuple[Shape, NumberFormat]]:
         product, panel = self.product, s.panel * self.product.lanes
         neighbours = [product.neighbours] if product.neighbours > 1 else []
         terms = (product.steps(self.size.run), panel, *neighbours)
@@ -51,7 +51,7 @@ class TiledConv2d(Tiled):
         """Weights as in the graph as (groups, outputs, kernel height, kernel width, inputs)."""
         return value.reshape(self.groups, self.outputs, *value.shape[1:]).transpose(0, 1, 3, 4, 2)
 
-    def pack_weight(self, s: TileSchedule, value: Array) -> Sequence[Array]:
+    def pack_weight(self, s: Conv2dSchedule, value: Array) -> Sequence[Array]:
         runs = self.by_group(value).reshape(self.groups, self.outputs, *self.kernel, self.size.run)
         panel = s.panel * self.product.lanes
         return [pack_panels(self.product.encoded(runs), panel, self.padded(s), self.product.neighbours)]
@@ -64,9 +64,8 @@ class TiledConv2d(Tiled):
         return terms.transpose(0, 1, 4, 2, 3)
 
     def build(
-        self, inputs: Mapping[str, Source], epilogue: Epilogue, s: TileSchedule, cpu: Cpu, threads: int
+        self, inputs: Mapping[str, Source], epilogue: Epilogue, s: Conv2dSchedule, cpu: Cpu, threads: int
     ) -> hl.Func:
-        assert isinstance(s, Conv2dSchedule)
         size, c, g, n, out = self.size, hl.Var("c"), hl.Var("g"), hl.Var("n"), hl.Func("out")
         out[c, g, hl.Var("x"), hl.Var("y"), n] = hl.undef(epilogue.type)
 
@@ -83,8 +82,8 @@ class TiledConv2d(Tiled):
             reads = Reads(inputs["weight"], s.panel * self.product.lanes, inputs["x"], partial(self._term, strip), 1)
             sums = self.product.sums(f"_{number}", others, size.run, window, s, start, reads)
             has_begun = self.product.begins_with_bias
-            end = epilogue.of_band(f"_{number}", sums.total, partial(self._place, strip), 3, has_begun=has_begun)
-            out[c, g, column + size.target[2], line + size.target[0], n] = end.value(c, x, g, y, n)
+            after = epilogue.of_band(f"_{number}", sums.total, partial(self._place, strip), 3, has_begun=has_begun)
+            out[c, g, column + size.target[2], line + size.target[0], n] = after.value(c, x, g, y, n)
             # --- schedule
             tile = s.vectors * self.product.lanes
             c_out, c_in = hl.Var("c_out"), hl.Var("c_in")
@@ -102,7 +101,7 @@ class TiledConv2d(Tiled):
             sums.schedule(out, loops[0], band)
             if s.ahead:
                 sums.prefetch(inputs["weight"].param, s.ahead)
-            end.schedule(stage, c_in, out, loops[0], cpu.lanes)
+            after.schedule(stage, c_in, out, loops[0], cpu.lanes)
         shape = self.target_shape(epilogue.outputs)
         zero_halo(out, [c, g], n, size.target, shape, len(parts), cpu.lanes)
         return out

@@ -19,7 +19,7 @@ from netopt.numerics import NumberFormat, Shape
 from netopt.ops import BinaryDense, Dense
 
 
-class TiledDense(Tiled):
+class TiledDense(Tiled[TileSchedule]):
     """The matrix product (rows, inputs) by (inputs, outputs).
 
     Weights are packed (outputs / panel, steps, panel), and neighbours if the product has several.
@@ -75,8 +75,8 @@ class TiledDense(Tiled):
             # --- algorithm
             m = hl.RDom([(band.start, band.rows)], f"band{number}").x
             sums = product.sums(f"_{number}", [], self.inputs, [], s, lambda n: self.start(epilogue, [n]), reads)
-            end = epilogue.of_band(f"_{number}", sums.total, _place, 0, has_begun=product.begins_with_bias)
-            out[n, m] = end.value(n, m)
+            after = epilogue.of_band(f"_{number}", sums.total, _place, 0, has_begun=product.begins_with_bias)
+            out[n, m] = after.value(n, m)
             # --- schedule
             n_out, n_in = hl.Var("n_out"), hl.Var("n_in")
             m_out, m_in = hl.RVar("m_out"), hl.RVar("m_in")
@@ -88,7 +88,7 @@ class TiledDense(Tiled):
             work = band.rows * self.inputs * self.outputs // product.per_multiply_add
             share_tiles(stage, n_out, -(-self.outputs // tile), work, threads)
             sums.schedule(out, m_out, band)
-            end.schedule(stage, n_in, out, m_out, cpu.lanes)
+            after.schedule(stage, n_in, out, m_out, cpu.lanes)
         return out
 
 

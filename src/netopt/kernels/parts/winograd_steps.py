@@ -79,7 +79,7 @@ def product(v: Array, weight: Array, m: Array, s: TileSchedule, cpu: Cpu, thread
     return Pipeline(out, (left, right))
 
 
-def end(
+def epilogue(
     op: Winograd2d,
     types: Sequence[TensorType],
     m: Array,
@@ -107,14 +107,14 @@ def end(
     at, tile = TRANSFORMS[op.tile].at, op.tile
     across[c, x, y, n, j, i] = _row_of(at, i, [source[c, x, y, n, j, k] for k in range(op.points)])
     tiles[c, x, y, n, j, i] = _row_of(at, j, [hl.Expr(across[c, x, y, n, k, i]) for k in range(op.points)])
-    given = (("bias", bias, op.bias_index), ("residual", residual, op.residual_index))
-    ends = {name: part_input(name, a, types[index].format) for name, a, index in given if a is not None}
+    operands = (("bias", bias, op.bias_index), ("residual", residual, op.residual_index))
+    given = {name: part_input(name, a, types[index].format) for name, a, index in operands if a is not None}
     out[c, x, y, n] = finish(
         hl.Expr(tiles[c, x // tile, y // tile, n, x % tile, y % tile]),
         op.activation,
         types[-1].format,
-        bias=ends["bias"][c] if "bias" in ends else None,
-        residual=ends["residual"][c, x, y, n] if "residual" in ends else None,
+        bias=given["bias"][c] if "bias" in given else None,
+        residual=given["residual"][c, x, y, n] if "residual" in given else None,
     )
     # --- schedule
     fix_part_output(out, target)
@@ -127,7 +127,7 @@ def end(
         func.compute_at(out, c_out).align_storage(c, cpu.lanes).vectorize(c, cpu.lanes, tail).unroll(i).unroll(j)
     tiles.bound_extent(j, tile).bound_extent(i, tile)
     _share_columns(out, x_out, m.shape[-2], threads)
-    return Pipeline(out, (source, *ends.values()))
+    return Pipeline(out, (source, *given.values()))
 
 
 def zeros_around(y: Array, format_: NumberFormat, halo: Sides, cpu: Cpu) -> Pipeline:
