@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -120,3 +121,30 @@ def test_the_cost_of_other_layers_counts() -> None:
     assert allot(Budget(parameters=0.9), layers_for(rows), Cost(120, 120)) == {"0": (2,)}
     with pytest.raises(InvalidArgument, match="Budget: expected a share of at least 0.867 with these layers"):
         allot(Budget(parameters=0.8), layers_for(rows), Cost(120, 120))
+
+
+def test_what_is_not_called_has_nothing_to_save() -> None:
+    """The second layer would lose nothing, and may not be cut all the same."""
+    rows = [[(100, 0.0), (40, 0.5)], [(100, 0.0), (10, 0.0)]]
+    called, idle = layers_for(rows)
+    shapes = (torch.Size((1, 100)),)
+    called = replace(called, group=Group((replace(called.group.layer, input_shapes=shapes),)))
+    assert allot(Budget(multiply_adds=0.75), [called, idle], Cost(200, 200)) == {"0": (1,), "1": None}
+
+
+def test_a_budget_asks_for_what_proposals_cost_and_lose() -> None:
+    (candidate,) = layers_for([[(20, 0.0), (12, 0.1)]])
+    for fields, message in (({"loss": None}, "loss"), ({"multiply_adds": None}, "multiply-adds")):
+        (option,) = candidate.options
+        layer = replace(candidate.group.layer, input_shapes=(torch.Size((1, 20)),))
+        option.proposal = replace(option.proposal, **fields)
+        given = Candidate(Group((layer,)), candidate.before, (option,))
+        with pytest.raises(InvalidArgument, match=f"Budget: expected proposals that say their {message}, found one"):
+            Budget(multiply_adds=0.5).prepare([given], Cost(20, 20))
+        option.proposal = replace(option.proposal, loss=0.1, multiply_adds=12)
+
+
+def test_a_budget_is_of_a_whole_network() -> None:
+    (candidate,) = layers_for([[(20, 0.0), (12, 0.1)]])
+    with pytest.raises(InvalidArgument, match="Budget: expected a whole network, in `prepare`, found '0' alone"):
+        Budget(parameters=0.5).choose(candidate)

@@ -89,6 +89,20 @@ def test_faster_does_not_build_what_is_far_larger() -> None:
     assert note(asked(Faster(lambda parts: Verdict(True, "")), 53, before=0)[0]) == "53 left"
 
 
+def test_faster_measures_a_module_that_is_there_whatever_its_size() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Large(Technique):
+        handles: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
+
+        def replace(self, layer: Layer) -> nn.Module:
+            return nn.Linear(60, 50)
+
+    group = Group((Layer("fc", nn.Linear(6, 5), False, False),))
+    found = Candidate.of(Large(), group, Cost(35, 30))
+    assert isinstance(found, Candidate)
+    assert Faster(lambda parts: Verdict(True, "")).choose(found).chosen is found.options[0]
+
+
 def test_a_policy_of_its_own_need_not_look_at_all_of_them() -> None:
     policy = Always()
 

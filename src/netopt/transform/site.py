@@ -80,7 +80,7 @@ def _obstacles(model: nn.Module) -> dict[nn.Module, str]:
     layer_of = _layers_of_parametrizations(model)
     for name, module in model.named_modules():
         for key, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
-            owners.setdefault(id(parameter), set()).add(layer_of.get(module, module))
+            owners.setdefault(id(parameter), set()).add(module)
             names.setdefault(id(parameter), []).append(f"{name}.{key}" if name else key)
     result = {}
     for module in model.modules():
