@@ -14,7 +14,8 @@ from torch import nn
 import netopt
 from netopt import zoo
 from netopt.datasets import cifar10, mnist
-from netopt.graph import capture, run_passes
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from netopt.kernels.machine.cpu import host_cpu
 from tests.test_zoo import randomized
 from tests.tolerance import assert_within, judge

@@ -10,7 +10,8 @@ from torch import nn
 
 import netopt
 from netopt import InvalidArgument, zoo
-from netopt.graph import capture, run_passes
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from netopt.ops import Concat, Relayout
 from netopt.program.lower import prepare
 from netopt.zoo import mlp

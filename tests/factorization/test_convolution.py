@@ -22,7 +22,8 @@ from torch import nn
 import netopt
 from netopt import Cost, InvalidArgument, NetoptError, optimize
 from netopt.factorization import CP, ChannelSVD, Energy, FactoredConv, SpatialSVD, Tucker, cp, cp_als
-from netopt.graph import capture, run_passes
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from tests.factorization.methods import (
     CONV1D,
     LAYERS,

@@ -14,7 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import netopt
-from netopt.graph import capture, interpret, run_passes
+from netopt.graph import interpret
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from netopt.ops import Dense, TorchRegion
 
 

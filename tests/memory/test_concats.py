@@ -5,7 +5,9 @@ from torch import nn
 
 import netopt
 from netopt import zoo
-from netopt.graph import Graph, capture, run_passes
+from netopt.graph import Graph
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from netopt.memory import concats_for_memory, order_for_memory, plan_memory
 from netopt.ops import Concat
 from netopt.program.lower import prepare

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from netopt.graph import Graph, capture, run_passes
+from netopt.graph import Graph
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
+from netopt.graph.passes import run_passes
 from netopt.memory import MemoryPlan, check_plan, plan_memory
 from netopt.memory.lifetimes import Block, blocks_of
 from netopt.memory.plan import first_fit, lower_bound, place

@@ -25,8 +25,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netopt.errors import FileFormatError
-from netopt.graph import Signature, Structure, capture, run_passes
+from netopt.graph import Signature, Structure
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
+from netopt.graph.passes import run_passes
 from netopt.memory import plan_memory
 from netopt.numerics import SIGNS
 from netopt.ops import (

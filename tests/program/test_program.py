@@ -17,7 +17,9 @@ from torch import nn
 
 import netopt
 from netopt import zoo
-from netopt.graph import capture, interpret, run_passes
+from netopt.graph import interpret
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from netopt.memory import check_plan
 from tests.networks import NETWORKS, Nested, TwoInputs
 from tests.tolerance import assert_within, judge

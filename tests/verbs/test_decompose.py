@@ -23,7 +23,8 @@ from netopt.factorization import (
     Tucker,
     decompose,
 )
-from netopt.graph import capture, run_passes
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from tests.tolerance import assert_within, judge
 
 X = torch.randn(1, 3, 10, 10, generator=torch.Generator().manual_seed(0))

@@ -8,8 +8,9 @@ from torch import nn
 
 from netopt.errors import InvalidArgument
 from netopt.example import Example
-from netopt.graph import Graph, capture, run_passes, verify
-from netopt.graph.passes import Pass
+from netopt.graph import Graph, verify
+from netopt.graph.capture import capture
+from netopt.graph.passes import Pass, run_passes
 from netopt.graph.passes.use_bfloat16 import use_bfloat16
 from netopt.graph.passes.use_winograd import Chooser, use_winograd
 from netopt.kernels.choose_convolution import choose_convolution

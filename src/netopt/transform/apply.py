@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Literal
 
-from rich.progress import TaskID
 from torch import nn
 
 from netopt.console import progress
@@ -146,7 +145,7 @@ class _Application:
         rows: list[LayerReport] = []
         with progress(technique.name, len(candidates)) as bar:
             for layer in candidates:
-                bar.update(TaskID(0), description=f"{technique.name} {layer.name}")
+                bar.update(description=f"{technique.name} {layer.name}")
                 outer = next((row.layer for row in rows if row.replaced and _is_within(layer.name, row.layer)), None)
                 if outer is None:
                     layer, reason = self._as_it_is(layer), kept[layer.name]
@@ -156,7 +155,7 @@ class _Application:
                 rows.append(row)
                 if row.replaced and recover is not None:
                     self.model = retrained(self.model, recover, "recover")
-                bar.advance(TaskID(0))
+                bar.advance()
         return tuple(rows)
 
     def _as_it_is(self, layer: Layer) -> Layer:

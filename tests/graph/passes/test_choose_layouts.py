@@ -6,7 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from netopt.graph import Graph, capture, interpret, run_passes, verify
+from netopt.graph import Graph, interpret, verify
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from netopt.graph.passes.choose_layouts import choose_layouts
 from netopt.ops import ROW_MAJOR, Conv2d, Layout, Op, Relayout
 

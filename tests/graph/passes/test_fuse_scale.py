@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from netopt.graph import Graph, capture, interpret, run_passes
+from netopt.graph import Graph, interpret
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from netopt.ops import Matmul
 from tests.graph.test_aten import Model
 

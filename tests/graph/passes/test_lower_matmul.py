@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from netopt.graph import Graph, capture, interpret, run_passes
+from netopt.graph import Graph, interpret
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from netopt.ops import Arithmetic, Dense, Matmul, Pointwise, Reshape
 
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netopt.errors import InvalidArgument
-from netopt.graph import Graph, capture, interpret, passes, run_passes, verify
+from netopt.graph import Graph, interpret, passes, verify
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
-from netopt.graph.passes import PASSES
+from netopt.graph.passes import PASSES, run_passes
 from netopt.ops import (
     Arithmetic,
     BatchNorm,

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import netopt
-from netopt.graph import Graph, capture, interpret, run_passes
+from netopt.graph import Graph, interpret
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from netopt.ops import Matmul, Permute, View
 from tests.graph.test_aten import Model
 

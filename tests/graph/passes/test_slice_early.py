@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from netopt.graph import capture, interpret, run_passes
+from netopt.graph import interpret
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
+from netopt.graph.passes import run_passes
 from netopt.graph.passes.slice_early import slice_early
 from netopt.ops import Arithmetic, Pointwise, Slice, Softmax, TensorType
 from netopt.zoo.vit import Block

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from netopt import zoo
-from netopt.graph import Graph, capture, interpret, run_passes, verify
+from netopt.graph import Graph, interpret, verify
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
+from netopt.graph.passes import run_passes
 from netopt.graph.passes.use_bfloat16 import use_bfloat16
 from netopt.numerics import BFLOAT16, FLOAT32
 from netopt.ops import Conv2d, Dense, Pointwise, Softmax, TensorType

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 import netopt
-from netopt.graph import capture, run_passes
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from netopt.kernels.machine.denormals import denormals_flushed, flush_denormals, keep_denormals, run_of_kernels
 from tests.tolerance import assert_within, judge
 
