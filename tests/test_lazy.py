@@ -21,21 +21,18 @@ TECHNIQUES = ("netopt.transform", "netopt.training", "netopt.factorization", "ne
 VERBS = ("netopt.verbs", "netopt.search", "netopt.report")
 
 
-def _loaded_by(code: str, before: str = "import torch") -> set[str]:
-    """The modules that `code` adds to those of `before`, in a process of its own."""
-    text = f"import sys\n{before}\nbefore = set(sys.modules)\n{code}\nimport json\n"
-    text += "print(json.dumps(sorted(set(sys.modules) - before)))"
-    result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
-    return set(json.loads(result.stdout.splitlines()[-1]))
+def _loaded_by(steps: list[str]) -> list[set[str]]:
+    """The modules that each step adds to those before it, in one process that has torch already."""
+    lines = ["import json, sys, torch", "seen, added = set(sys.modules), []"]
+    for step in steps:
+        lines += [step, "added.append(sorted(set(sys.modules) - seen))", "seen = set(sys.modules)"]
+    lines.append("print(json.dumps(added))")
+    result = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    return [set(modules) for modules in json.loads(result.stdout.splitlines()[-1])]
 
 
 def _under(modules: set[str], packages: tuple[str, ...]) -> list[str]:
     return sorted(m for m in modules if any(m == package or m.startswith(f"{package}.") for package in packages))
-
-
-def test_importing_netopt_loads_nothing() -> None:
-    loaded = _loaded_by("import netopt")
-    assert {module for module in loaded if not _is_of_python(module)} == {"netopt", "netopt.lazy"}
 
 
 def _is_of_python(module: str) -> bool:
@@ -50,30 +47,33 @@ def small_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_loading_a_program_loads_no_tracer_no_tables_and_no_techniques(small_file: Path) -> None:
-    code = (
-        f"import netopt\nprogram = netopt.load({str(small_file)!r})\nassert program(torch.zeros(1, 4)).shape == (1, 2)"
+def test_importing_netopt_loads_nothing_and_loading_a_program_no_tracer(small_file: Path) -> None:
+    run = f"program = netopt.load({str(small_file)!r})\nassert program(torch.zeros(1, 4)).shape == (1, 2)"
+    netopt_alone, data, _, program, lower = _loaded_by(
+        ["import netopt", "netopt.datasets, netopt.InvalidType", "import halide", run, "netopt.lower"]
     )
-    loaded = _loaded_by(code, before="import torch, halide")
-    assert "netopt.program.program" in loaded
-    assert not _under(loaded, (*TRACING, "rich", *CAPTURE, *TECHNIQUES, *VERBS))
+    assert {module for module in netopt_alone if not _is_of_python(module)} == {"netopt", "netopt.lazy"}
+    assert not _under(data, (*LOWERED, *TECHNIQUES, *VERBS, "rich", "sklearn"))
+    assert "netopt.program.program" in program
+    assert not _under(program, (*TRACING, *CAPTURE, *TECHNIQUES, *VERBS, "rich"))
+    assert "netopt.graph.capture" in lower
+    assert not _under(lower, (*TRACING, *TECHNIQUES, *VERBS, "rich"))
 
 
-@pytest.mark.parametrize(
-    ("names", "needless"),
-    [
-        ("netopt.lower", (*TRACING, "rich", *TECHNIQUES, *VERBS)),
-        ("netopt.optimize", (*TRACING, "rich", "netopt.training", "netopt.report")),
-        ("netopt.retrain, netopt.Distillation", (*LOWERED, "rich", *VERBS)),
-        ("netopt.Technique, netopt.Report, netopt.structure_of", (*LOWERED, "rich", "netopt.training", *VERBS)),
-        ("netopt.factorization.SVD, netopt.quantization.XNOR", (*LOWERED, "rich", "scipy", "tensorly", *VERBS)),
-        ("netopt.datasets, netopt.InvalidType", (*LOWERED, *TECHNIQUES, "rich", "sklearn", *VERBS)),
-        ("netopt.zoo", (*LOWERED, "netopt.training", "rich", *VERBS)),
-    ],
-)
-def test_a_name_loads_only_what_it_needs(names: str, needless: tuple[str, ...]) -> None:
-    before = "import torch" if "halide" in needless else "import torch, halide"
-    assert not _under(_loaded_by(f"import netopt\n{names}", before), needless)
+def test_techniques_and_training_load_no_kernels() -> None:
+    steps = ["import netopt", "netopt.Technique, netopt.Report, netopt.structure_of", "netopt.factorization.SVD"]
+    steps += ["netopt.quantization.XNOR", "netopt.zoo", "netopt.retrain, netopt.Distillation"]
+    *techniques, training = _loaded_by(steps)
+    for loaded in techniques:
+        assert not _under(loaded, (*LOWERED, *VERBS, "netopt.training", "rich", "scipy", "tensorly"))
+    assert "netopt.training.retrain" in training
+    assert not _under(training, (*LOWERED, *VERBS, "rich"))
+
+
+def test_optimize_loads_no_training_and_no_tables() -> None:
+    _, optimize = _loaded_by(["import netopt, halide", "netopt.optimize"])
+    assert "netopt.verbs.optimize" in optimize
+    assert not _under(optimize, (*TRACING, "rich", "netopt.training", "netopt.report"))
 
 
 def test_a_name_that_is_not_there() -> None:
