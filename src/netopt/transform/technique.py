@@ -59,7 +59,7 @@ class Technique(ABC):
     with it.
 
     Attributes:
-        select: which layers; None for all of the types handled. See `netopt.select`.
+        select: which layers; None for all of the types handled. See `netopt.transform.select`.
     """
 
     select: Selection | None = None

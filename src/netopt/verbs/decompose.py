@@ -31,7 +31,7 @@ class ByKind(Technique):
 
     Attributes:
         dense: for dense layers; None leaves them whole.
-        pointwise: for convolutions with kernels of one place; None likewise.
+        pointwise: for 1 x 1 (pointwise) convolutions; None likewise.
         convolution: for the others; None likewise.
         first: whether the first layer of the network is decomposed, too.
     """
@@ -102,7 +102,7 @@ def decompose(
         rank: the rule for all layers; see `netopt.factorization.ranks`.
         convolution: method for convolutions with kernels of more than one place: a class, which gets `rank`, or a
             technique with a rank of its own; None leaves them whole.
-        pointwise: method for those with kernels of one place; likewise.
+        pointwise: method for 1 x 1 convolutions; likewise.
         dense: method for dense layers; likewise.
         first: decompose the network's first layer, too: it has few inputs, and its error goes through the whole
             network.

@@ -1,4 +1,4 @@
-"""The end of ops with weights in kernels: scale, bias, residual, activation, rounding to the stored format."""
+"""The epilogue of ops with weights, in kernels: scale, bias, residual, activation, rounding to the stored format."""
 
 from __future__ import annotations
 
