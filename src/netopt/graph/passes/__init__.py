@@ -59,8 +59,8 @@ def run_passes(graph: Graph, wanted: Mapping[str, Pass] | None = None) -> Graph:
     Args:
         graph: what was captured.
         wanted: further passes by name, which the caller wants. One with the name of a pass of `PASSES` takes its place;
-            the others run in their order just before `choose_layouts`, when convolutions have their epilogues, and no value
-            has a layout yet.
+            the others run in their order just before `choose_layouts`, when convolutions have their epilogues, and no
+            value has a layout yet.
     """
     folder = os.environ.get("NETOPT_DUMP")
     _dump(graph, folder, "00_captured")
