@@ -96,6 +96,15 @@ def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFix
     assert capsys.readouterr() == ("", "")
 
 
+def test_progress_can_be_set() -> None:
+    with progress("retrain", total=3) as bar:
+        bar.update(completed=2, description="epoch 2")
+        assert (bar.completed, bar.description) == (2, "epoch 2")
+        bar.update(description="epoch 3")
+        bar.advance()
+        assert (bar.completed, bar.description) == (3, "epoch 3")
+
+
 def test_progress_lets_errors_through() -> None:
     with pytest.raises(ZeroDivisionError), progress("tuning", total=3):
         raise ZeroDivisionError
