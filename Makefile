@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PEERS := .venv-deepsparse
 LARQ := .venv-larq
+# Tests run in as many processes as there are cores, each with one thread; more than eight want much memory.
+SIDE_BY_SIDE := -n logical --maxprocesses 8 --dist worksteal
 EXTRAS := demo,test,check
 CROSS_PACKAGES := gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 # Compilers of C for here and for Arm, each with the headers of its library, and an Arm to run on.
@@ -14,7 +16,7 @@ HAS_CROSS := for compiler in gcc aarch64-linux-gnu-gcc; do \
 # The benchmarks are meant for one core: a shared machine's other cores are busy anyhow.
 PIN := $(shell command -v taskset >/dev/null 2>&1 && echo taskset -c 0)
 
-.PHONY: setup demo test cross check format bench bench-peers results docs clean
+.PHONY: setup demo test quick cross check format bench bench-peers results docs clean
 
 setup: $(STAMP)
 
@@ -33,7 +35,11 @@ demo: $(STAMP)
 	$(BIN)/python examples/digits.py
 
 test: $(STAMP) cross
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+# The tests of what differs from main, and a few that see most of netopt.
+quick: $(STAMP)
+	$(BIN)/python -m tests.quick $(SIDE_BY_SIDE)
 
 # What tests/cross needs beside Python: root on Debian or Ubuntu installs it; where it stays absent, tests are skipped.
 cross:

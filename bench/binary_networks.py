@@ -1,4 +1,4 @@
-"""Networks of few bits trained on the real CIFAR-10 and MNIST: `binary_networks.py DATA OUT [NAMES]`.
+"""Low-bit networks trained on the real CIFAR-10 and MNIST: `binary_networks.py DATA OUT [NAMES]`.
 
 DATA holds cifar-10-batches-bin and MNIST/raw; OUT gets checkpoints, logs, NAME.safetensors and NAME.PRECISION.nopt. A
 killed training goes on where it was. Then all are measured as they run: accuracy of the lowered programs on all test
@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results" / "binary_networks.json"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network of few bits comes to be.
+    """How a low-bit network comes to be.
 
     Attributes:
         start: the network that is transformed, trained or not.

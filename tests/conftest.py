@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let each process of pytest-xdist compute with one thread, as what it starts: there is one a core.
+
+    Of tests, all that processes share is the user's folder for temporary files, and there each has a folder of its own.
+    """
+    if config.getoption("numprocesses", None):
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from netopt.graph import Graph
-from netopt.graph import run_passes as run
+from netopt.graph.passes import run_passes as run
 from netopt.graph.passes.write_concat_in_place import write_concat_in_place
 from netopt.program.options import Lowering
 from netopt.program.pipeline import pipeline

@@ -1,4 +1,4 @@
-"""Whole networks of few bits: module, interpreter, program and file agree, for every technique."""
+"""Whole low-bit networks: module, interpreter, program and file agree, for every technique."""
 
 from __future__ import annotations
 

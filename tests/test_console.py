@@ -1,7 +1,6 @@
 import builtins
 
 import pytest
-from rich.progress import TaskID
 
 from netopt.console import count, progress, render_table
 
@@ -90,11 +89,20 @@ def test_a_notebook_gets_the_text_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with progress("tuning", total=3) as bar:
         for _ in range(3):
-            bar.update(TaskID(0), advance=1, description="fc1")
-        assert bar.tasks[0].total == 3
-        assert bar.tasks[0].completed == 3
-        assert bar.tasks[0].description == "fc1"
+            bar.advance(description="fc1")
+        assert bar.total == 3
+        assert bar.completed == 3
+        assert bar.description == "fc1"
     assert capsys.readouterr() == ("", "")
+
+
+def test_progress_can_be_set() -> None:
+    with progress("retrain", total=3) as bar:
+        bar.update(completed=2, description="epoch 2")
+        assert (bar.completed, bar.description) == (2, "epoch 2")
+        bar.update(description="epoch 3")
+        bar.advance()
+        assert (bar.completed, bar.description) == (3, "epoch 3")
 
 
 def test_progress_lets_errors_through() -> None:

@@ -11,7 +11,7 @@ from netopt.ops import OPS
 from netopt.ops.pointwise import FUNCTIONS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -38,6 +38,26 @@ def test_the_technique_of_the_documentation_has_fewer_than_40_lines() -> None:
     (first, *_) = BLOCK.findall((ROOT / "docs" / "writing_a_technique.md").read_text())
     assert "(netopt.Technique)" in first
     assert len([line for line in first.splitlines() if line.strip()]) < 40
+
+
+def test_the_glossary_leads_to_files() -> None:
+    rows = re.findall(
+        r"^\| ([^|]+) \| ([^|]+) \| `([^`]+)` \|$", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE
+    )
+    words = [word for word, _, _ in rows if word != "word"]
+    assert words == sorted(set(words), key=str.lower)
+    assert len(words) > 50
+    for word, sentence, place in rows:
+        # A module by its dotted name, which tests/test_paths.py looks for, or a file.
+        assert place.startswith("netopt.") or any(
+            (folder / place).exists() for folder in (ROOT, ROOT / "src" / "netopt")
+        ), word
+        assert sentence.endswith("."), word
+
+
+def test_decisions_are_numbered_once() -> None:
+    numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").iterdir()]
+    assert len(set(numbers)) == len(numbers)
 
 
 def test_links_between_pages_lead_somewhere() -> None:

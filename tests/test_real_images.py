@@ -14,7 +14,7 @@ from torch import nn
 import netopt
 from netopt import zoo
 from netopt.datasets import cifar10, mnist
-from netopt.graph import capture
+from netopt.graph.capture import capture
 from netopt.kernels.machine.cpu import host_cpu
 from tests.pipelines import run_passes
 from tests.test_zoo import randomized

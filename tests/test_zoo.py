@@ -10,7 +10,7 @@ from torch import nn
 
 import netopt
 from netopt import InvalidArgument, zoo
-from netopt.graph import capture
+from netopt.graph.capture import capture
 from netopt.ops import Concat, Relayout
 from netopt.program.lower import prepare
 from netopt.program.options import Lowering

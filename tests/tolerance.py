@@ -4,7 +4,7 @@
  - adds a sum of n terms in any order: at most gamma(n) x the sum of the terms' magnitudes
    (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., 3.1 and 4.2),
  - rounds each elementary operation, at most u = 2^-24 relative, and
- - evaluates the functions of kernels/math.py to `FUNCTION_UNITS` units of 2^-24 relative, and
+ - evaluates the functions of kernels/parts/math.py to `FUNCTION_UNITS` units of 2^-24 relative, and
  - takes denormals for zero: an operand or a result below 2^-126 may be off by as much as that.
 Errors of inputs are carried through by the derivative's bound of each op.
 """
@@ -51,7 +51,7 @@ from netopt.ops import (
 from netopt.ops.winograd2d import TRANSFORMS, Transform
 
 U = 2.0**-24
-# exp, tanh, erf ...: at most 8, measured in tests/kernels/test_math.py; a few sums and products on top.
+# exp, tanh, erf ...: at most 8, measured in tests/kernels/parts/test_math.py; a few sums and products on top.
 FUNCTION_UNITS = 12.0
 SMALLEST_NORMAL = 2.0**-126
 TINY = 1e-37  # below the smallest normal number relative errors mean nothing: exponentials may flush to zero

@@ -1,22 +1,25 @@
-"""Tables and progress bars, made with rich."""
+"""Tables and progress bars, made with rich, which is loaded with the first of them: no other file imports it."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 def render_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", text_columns: int = 1
 ) -> str:
     """A table as plain text; the first `text_columns` columns are set left, the others right."""
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415  # see the first line of this file
+    from rich.cells import cell_len  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
     cells = [[str(cell) for cell in row] for row in rows]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
@@ -34,23 +37,53 @@ def render_table(
     return "\n".join([title, *lines] if title else lines)
 
 
-@contextmanager
-def progress(description: str, total: int) -> Iterator[Progress]:
-    """A progress bar on standard error, gone when done and silent where that is no terminal.
+class Bar:
+    """A progress bar with one task."""
 
-    Its one task has id 0: `bar.update(TaskID(0), advance=1, description=...)`.
-    """
+    def __init__(self, bars: Progress, task: TaskID) -> None:
+        self._bars = bars
+        self._task = task
+
+    def update(self, *, completed: int | None = None, description: str | None = None) -> None:
+        """Say how many steps are done, or what is being done."""
+        self._bars.update(self._task, completed=completed, description=description)
+
+    def advance(self, *, description: str | None = None) -> None:
+        """One step more is done."""
+        self._bars.update(self._task, advance=1, description=description)
+
+    @property
+    def completed(self) -> int:
+        """Steps that are done."""
+        return int(self._bars.tasks[self._task].completed)
+
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        return int(self._bars.tasks[self._task].total or 0)
+
+    @property
+    def description(self) -> str:
+        """What is being done."""
+        return self._bars.tasks[self._task].description
+
+
+@contextmanager
+def progress(description: str, total: int) -> Iterator[Bar]:
+    """A progress bar on standard error, gone when done and silent where that is no terminal."""
+    from rich import progress as rich  # noqa: PLC0415  # see the first line of this file
+    from rich.console import Console  # noqa: PLC0415
+
     console = Console(stderr=True)
     columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        rich.SpinnerColumn(),
+        rich.TextColumn("{task.description}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        bar.add_task(description, total=total)
-        yield bar
+    with rich.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        yield Bar(bars, bars.add_task(description, total=total))
 
 
 def count(number: int) -> str:

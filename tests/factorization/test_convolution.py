@@ -22,7 +22,7 @@ from torch import nn
 import netopt
 from netopt import Cost, InvalidArgument, NetoptError, optimize
 from netopt.factorization import CP, ChannelSVD, Energy, FactoredConv, SpatialSVD, Tucker, cp, cp_als
-from netopt.graph import capture
+from netopt.graph.capture import capture
 from tests.factorization.methods import (
     CONV1D,
     LAYERS,

@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument, UnsupportedModel
-from netopt.graph import capture, interpret, verify
+from netopt.graph import interpret, verify
 from netopt.graph.aten import IMPORTERS, Context, Imported, Importer
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
 from netopt.ops import TensorType
 from netopt.ops.sign import sign

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument, InvalidType, UnsupportedModel
 from netopt.example import split_example
-from netopt.graph import Graph, Structure, capture, interpret
+from netopt.graph import Graph, Structure, interpret
+from netopt.graph.capture import capture
 from netopt.numerics import FLOAT32
 from netopt.ops import Dense, TensorType
 

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import netopt
-from netopt.graph import capture, interpret
+from netopt.graph import interpret
+from netopt.graph.capture import capture
 from netopt.ops import Dense, TorchRegion
 from tests.pipelines import run_passes
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from netopt.graph import Graph, capture, interpret
+from netopt.graph import Graph, interpret
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
 from netopt.ops import Arithmetic, Pointwise, TensorType
 

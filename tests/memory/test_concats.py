@@ -5,8 +5,9 @@ from torch import nn
 
 import netopt
 from netopt import zoo
-from netopt.graph import Graph, capture
-from netopt.graph import run_passes as run
+from netopt.graph import Graph
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes as run
 from netopt.graph.passes.write_concat_in_place import write_concat_in_place
 from netopt.memory import copies_for_memory, order_for_memory, plan_memory
 from netopt.ops import Concat

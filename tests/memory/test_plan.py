@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from netopt.graph import Graph, capture
+from netopt.graph import Graph
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
 from netopt.memory import MemoryPlan, check_plan, plan_memory
 from netopt.memory.lifetimes import Block, blocks_of

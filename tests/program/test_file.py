@@ -25,7 +25,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netopt.errors import FileFormatError
-from netopt.graph import Signature, Structure, capture
+from netopt.graph import Signature, Structure
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
 from netopt.memory import plan_memory
 from netopt.numerics import INT32, SIGN_BITS, SIGNS

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from netopt.graph import Graph, capture, run_passes
-from netopt.graph.passes import Pass, pass_name
+from netopt.graph import Graph
+from netopt.graph.capture import capture
+from netopt.graph.passes import Pass, pass_name, run_passes
 from netopt.kernels.machine.cpu import host_cpu
 from netopt.program.options import Lowering
 from netopt.program.pipeline import pipeline

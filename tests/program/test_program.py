@@ -17,7 +17,8 @@ from torch import nn
 
 import netopt
 from netopt import zoo
-from netopt.graph import capture, interpret
+from netopt.graph import interpret
+from netopt.graph.capture import capture
 from netopt.memory import check_plan
 from tests.networks import NETWORKS, Nested, TwoInputs
 from tests.pipelines import run_passes

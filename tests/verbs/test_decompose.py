@@ -23,7 +23,7 @@ from netopt.factorization import (
     Tucker,
     decompose,
 )
-from netopt.graph import capture
+from netopt.graph.capture import capture
 from tests.pipelines import run_passes
 from tests.tolerance import assert_within, judge
 

@@ -69,7 +69,7 @@ class Decomposition(ABC):
 
     @abstractmethod
     def error(self, module: nn.Module) -> float:
-        """Of a replacement: what `netopt.technique.Proposal.error` asks for."""
+        """Of a replacement: what `netopt.transform.technique.Proposal.error` asks for."""
 
     def whole_cost(self, ranks: Ranks) -> Cost:
         """`cost` with the bias."""

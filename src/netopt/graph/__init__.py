@@ -1,10 +1,8 @@
-"""The typed graph, its capture from PyTorch, its passes and its interpreter."""
+"""The typed graph and what it means; `capture` and `passes`, which need far more, are imported from their files."""
 
-from netopt.graph.capture import Signature, capture
 from netopt.graph.graph import Graph, Node
 from netopt.graph.interpret import interpret
-from netopt.graph.passes import run_passes
-from netopt.graph.signature import Structure
+from netopt.graph.signature import Signature, Structure
 from netopt.graph.verify import verify
 
-__all__ = ["Graph", "Node", "Signature", "Structure", "capture", "interpret", "run_passes", "verify"]
+__all__ = ["Graph", "Node", "Signature", "Structure", "interpret", "verify"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,24 +20,9 @@ from netopt.graph.fallback import Region, can_leave, import_region, plan_fallbac
 from netopt.graph.graph import Graph, GraphBuilder
 from netopt.graph.import_call import FALLBACK, import_call, layer_of
 from netopt.graph.side_effects import unchanged_attributes
-from netopt.graph.signature import Structure
+from netopt.graph.signature import Signature, Structure
 from netopt.graph.verify import verify
 from netopt.ops import TensorType
-
-
-@dataclass(frozen=True)
-class Signature:
-    """How a network is called.
-
-    Attributes:
-        positional: structure of the positional arguments (a tuple).
-        keyword: structure of the keyword arguments (a dict).
-        output: structure of the result.
-    """
-
-    positional: Structure
-    keyword: Structure
-    output: Structure
 
 
 def capture(model: nn.Module, example: Example, *, fallback: bool = False) -> tuple[Graph, Signature]:

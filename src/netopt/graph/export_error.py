@@ -16,7 +16,6 @@ from types import FrameType, TracebackType
 
 import torch
 from torch import nn
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from netopt.errors import UnsupportedModel
 
@@ -31,6 +30,9 @@ _LONGEST = 160  # characters of a reason or of a line of code
 
 def explain(error: Exception, model: nn.Module) -> UnsupportedModel:
     """The error to raise in place of what torch.export has raised while it traced `model`."""
+    # Half a second of sympy, which torch.export has loaded by now.
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode  # noqa: PLC0415
+
     layer, place = _where(error, model)
     code = place.partition("`")[2]
     if isinstance(error, GuardOnDataDependentSymNode):

@@ -123,6 +123,21 @@ class Structure:
         return f"a {self.kind} of {len(self.parts)} ({', '.join(map(str, self.parts))})"
 
 
+@dataclass(frozen=True)
+class Signature:
+    """How a network is called.
+
+    Attributes:
+        positional: structure of the positional arguments (a tuple).
+        keyword: structure of the keyword arguments (a dict).
+        output: structure of the result.
+    """
+
+    positional: Structure
+    keyword: Structure
+    output: Structure
+
+
 def _describe(value: object) -> str:
     if isinstance(value, Mapping):
         return f"a dict with keys {list(value)}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from netopt.example import Example
-from netopt.graph import capture, run_passes, verify
+from netopt.graph import verify
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes
 from netopt.memory import check_plan, order_for_memory, plan_memory
 from netopt.program.checks import check_kernels
 from netopt.program.file import Network

@@ -1,4 +1,4 @@
-"""Networks of few bits: binary, ternary and multi-bit weights and inputs, trained, and lowered to kernels on bits."""
+"""Low-bit networks: binary, ternary and multi-bit weights and inputs, trained, and lowered to kernels on bits."""
 
 from typing import TYPE_CHECKING
 

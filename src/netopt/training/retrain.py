@@ -38,7 +38,7 @@ def retrain(
 
     The learning rate rises linearly, then falls to zero along a cosine (Loshchilov and Hutter, 1608.03983). Vectors,
     such as biases and the parameters of normalization, have no weight decay, nor have latent weights, which are
-    constrained after each step (`netopt.modules.Latent`). The device is the model's.
+    constrained after each step (`netopt.transform.constraints.Latent`). The device is the model's.
 
     Args:
         model: its output are logits (batch, classes). Modules in eval mode stay so, unless the whole model is in it.

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from rich.progress import Progress, TaskID
 from torch import nn
 from torch.nn import functional as F
 
-from netopt.console import progress
+from netopt.console import Bar, progress
 from netopt.errors import InvalidArgument, InvalidType, NetoptError
 from netopt.training.batches import Data, check_labels, check_lengths, class_range, unpack
 from netopt.training.checkpoint import Checkpoint
@@ -65,7 +64,7 @@ def train(
     modes = {module: module.training for module in student.modules()}
     all_training = not student.training
     with _own_generators(trainer.device), progress("retrain", epochs * len(data)) as bar:
-        bar.update(TaskID(0), completed=done * len(data))
+        bar.update(completed=done * len(data))
         for number in range(done, epochs):
             # Seeded for each epoch, so that a resumed training draws what an uninterrupted one would.
             _seed_generators(trainer.device, (seed << 20) + number)
@@ -109,7 +108,7 @@ class Trainer:
         self._taught = Outputs(student, names)
         self._teaching = Outputs(student if self._teacher is None else self._teacher, names)
 
-    def epoch(self, data: Data, number: int, bar: Progress) -> tuple[float, float]:
+    def epoch(self, data: Data, number: int, bar: Bar) -> tuple[float, float]:
         """Mean loss and accuracy of one pass through the data."""
         total, right, seen, steps = 0.0, 0, 0, 0
         for batch in islice(data, len(data) + 1):
@@ -123,7 +122,7 @@ class Trainer:
             if not math.isfinite(loss):
                 raise self._diverged(f"loss in {where}", loss)
             total, right, seen = total + loss, right + hits, seen + len(labels)
-            bar.update(TaskID(0), advance=1, description=f"epoch {number + 1}, loss {total / steps:.3f}")
+            bar.advance(description=f"epoch {number + 1}, loss {total / steps:.3f}")
         if steps != len(data):
             raise InvalidArgument(
                 f"data in epoch {number + 1}",

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Literal, get_args
 
-from rich.progress import TaskID
 from torch import nn
 
 from netopt.console import progress
@@ -159,13 +158,13 @@ class _Application:
         group_of = {name: group for group in groups for name in group.names}
         with progress(self._technique.name, len(self._sites)) as bar:
             for name in self._sites:
-                bar.update(TaskID(0), description=f"{self._technique.name} {name}")
+                bar.update(description=f"{self._technique.name} {name}")
                 if name not in self._rows and self._visit(group_of.get(name), name):
                     for done in group_of[name].names:
                         earlier.add(type(self._sites[done].layer.module), self._rows[done])
                     if recover is not None:
                         self.model = retrained(self.model, recover, "recover")
-                bar.advance(TaskID(0))
+                bar.advance()
         return tuple(self._rows[name] for name in order if name in self._rows)
 
     def _candidates(self) -> list[Site]:

@@ -66,7 +66,7 @@ class Technique(ABC):
     lowering come with it. One that replaces several layers together overrides `groups` and `propose` in its place.
 
     Attributes:
-        select: which layers; None for all of the types handled. See `netopt.select`.
+        select: which layers; None for all of the types handled. See `netopt.transform.select`.
     """
 
     select: Selection | None = None

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from netopt.graph import Graph, capture, interpret, verify
+from netopt.graph import Graph, interpret, verify
+from netopt.graph.capture import capture
 from netopt.graph.passes.choose_layouts import choose_layouts
 from netopt.ops import ROW_MAJOR, Conv2d, Layout, Op, Relayout
 from tests.pipelines import run_passes

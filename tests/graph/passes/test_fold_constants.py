@@ -3,7 +3,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from netopt.graph import Graph, capture, interpret, verify
+from netopt.graph import Graph, interpret, verify
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
 from netopt.graph.passes.fold_constants import fold_constants
 from netopt.ops import Arithmetic, Concat, Dense, Pointwise, Reshape, TensorType

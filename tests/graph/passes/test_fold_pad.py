@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from netopt.graph import Graph, capture, interpret, verify
+from netopt.graph import Graph, interpret, verify
+from netopt.graph.capture import capture
 from netopt.graph.passes.drop_dead_code import drop_dead_code
 from netopt.graph.passes.drop_identities import drop_identities
 from netopt.graph.passes.fold_pad import fold_pad

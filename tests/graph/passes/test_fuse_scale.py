@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from netopt.graph import Graph, capture, interpret
+from netopt.graph import Graph, interpret
+from netopt.graph.capture import capture
 from netopt.ops import Matmul
 from tests.graph.test_aten import Model
 from tests.pipelines import run_passes

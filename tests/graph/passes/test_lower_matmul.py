@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from netopt.graph import Graph, capture, interpret
+from netopt.graph import Graph, interpret
+from netopt.graph.capture import capture
 from netopt.ops import Arithmetic, Dense, Matmul, Pointwise, Reshape
 from tests.pipelines import run_passes
 

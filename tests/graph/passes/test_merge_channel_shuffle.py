@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from netopt.graph import Graph, capture, interpret, verify
+from netopt.graph import Graph, interpret, verify
+from netopt.graph.capture import capture
 from netopt.graph.passes.drop_dead_code import drop_dead_code
 from netopt.graph.passes.merge_channel_shuffle import merge_channel_shuffle
 from netopt.ops import ChannelShuffle, Relayout

@@ -11,9 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument, UnsupportedModel
-from netopt.graph import Graph, interpret, run_passes
+from netopt.graph import Graph, interpret
 from netopt.graph.check_layouts import check_layouts
 from netopt.graph.graph import GraphBuilder
+from netopt.graph.passes import run_passes
 from netopt.graph.passes.use_bfloat16 import use_bfloat16
 from netopt.kernels.registry import KERNELS
 from netopt.numerics import BFLOAT16, FLOAT32, FLOATS

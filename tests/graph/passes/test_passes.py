@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netopt.errors import InvalidArgument
-from netopt.graph import Graph, capture, interpret, verify
-from netopt.graph import run_passes as run
+from netopt.graph import Graph, interpret, verify
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
 from netopt.graph.passes import pass_name
+from netopt.graph.passes import run_passes as run
 from netopt.ops import (
     Arithmetic,
     BatchNorm,

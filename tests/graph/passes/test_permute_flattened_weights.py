@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from netopt.graph import Graph, capture, interpret
+from netopt.graph import Graph, interpret
+from netopt.graph.capture import capture
 from netopt.graph.passes.permute_flattened_weights import permute_flattened_weights
 from netopt.ops import Dense, Permute, Reshape
 

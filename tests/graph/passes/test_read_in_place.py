@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import netopt
-from netopt.graph import Graph, capture, interpret
+from netopt.graph import Graph, interpret
+from netopt.graph.capture import capture
 from netopt.ops import Matmul, Permute, View
 from tests.graph.test_aten import Model
 from tests.pipelines import run_passes

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from netopt.graph import capture, interpret
+from netopt.graph import interpret
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
 from netopt.graph.passes.slice_early import slice_early
 from netopt.ops import Arithmetic, Pointwise, Slice, Softmax, TensorType

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from netopt import zoo
-from netopt.graph import Graph, capture, interpret, verify
+from netopt.graph import Graph, interpret, verify
+from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
 from netopt.graph.passes.use_bfloat16 import use_bfloat16
 from netopt.numerics import BFLOAT16, FLOAT32

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 import netopt
 from netopt import zoo
-from netopt.graph import Graph, capture, interpret, verify
-from netopt.graph import run_passes as run
+from netopt.graph import Graph, interpret, verify
+from netopt.graph.capture import capture
+from netopt.graph.passes import run_passes as run
 from netopt.graph.passes.write_concat_in_place import write_concat_in_place
 from netopt.kernels.machine import tune as tuning
 from netopt.ops import Concat, Layout, Op, Relayout, Slice

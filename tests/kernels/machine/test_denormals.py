@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import netopt
-from netopt.graph import capture
+from netopt.graph.capture import capture
 from netopt.kernels.machine.denormals import denormals_flushed, flush_denormals, keep_denormals, run_of_kernels
 from tests.pipelines import run_passes
 from tests.tolerance import assert_within, judge

@@ -1,4 +1,4 @@
-"""The functions of kernels/math.py against float64, over the whole range where they vary, and NaN."""
+"""The functions of kernels/parts/math.py against float64, over the whole range where they vary, and NaN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network with layers of all kinds, and all techniques of few bits, which tests share."""
+"""A network with layers of all kinds, and all low-bit techniques, which tests share."""
 
 from __future__ import annotations
 

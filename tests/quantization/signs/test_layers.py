@@ -1,4 +1,4 @@
-"""Layers of few bits against sums in integers, written as loops in NumPy. Sums of signs are exact in float32."""
+"""Low-bit layers against sums in integers, written as loops in NumPy. Sums of signs are exact in float32."""
 
 from __future__ import annotations
 

@@ -20,12 +20,11 @@ from typing import Any
 
 import halide as hl
 import numpy as np
-from rich.progress import TaskID
 
 from netopt.console import progress
 from netopt.errors import NetoptError
 from netopt.files import write_atomically
-from netopt.graph import Graph
+from netopt.graph.graph import Graph
 from netopt.kernels.machine.buffers import aligned_array, aligned_bytes, array_at, strides_of
 from netopt.kernels.machine.compile import bind_kernel
 from netopt.kernels.machine.cpu import Cpu
@@ -106,11 +105,11 @@ def tune(workloads: Iterable[Workload], cpu: Cpu) -> None:
     with progress("tuning", len(pending)) as bar:
         for key, workload in pending.items():
             shapes = " x ".join(str(list(t.shape)) for t in workload.problem.inputs[:2])
-            bar.update(TaskID(0), description=f"tuning {workload.problem.op.label} {shapes}")
+            bar.update(description=f"tuning {workload.problem.op.label} {shapes}")
             with denormals_flushed():
                 winner = _measure(workload, cpu)
             _remember(key, winner)
-            bar.advance(TaskID(0))
+            bar.advance()
 
 
 def fastest(workloads: Sequence[Workload], cpu: Cpu, measure: bool) -> int | None:

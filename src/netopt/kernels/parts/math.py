@@ -1,6 +1,6 @@
 """Functions of float32 vectors that Halide lacks or calls from libm one number at a time.
 
-Each is accurate to a few units in the last place, which tests/kernels/test_math.py measures, and passes NaN on.
+Each is accurate to a few units in the last place, which tests/kernels/parts/test_math.py measures, and passes NaN on.
 Halide compiles with fast-math flags, so what relies on NaN or on the order of additions says so with `strict_float`.
 """
 

@@ -158,5 +158,5 @@ def _ends(layer: nn.Module) -> tuple[int, int]:
 
 
 def low_bit_layers(model: nn.Module) -> list[LowBit]:
-    """The layers of few bits in a model."""
+    """The low-bit layers in a model."""
     return [module for module in model.modules() if isinstance(module, LowBit)]

@@ -1,4 +1,4 @@
-"""How few bits hold weights, and how few the inputs: as sums of signs with scales.
+"""How low-bit weights and inputs are written: as sums of signs with scales.
 
 A form turns a tensor into terms, pairs of a scale and a tensor of signs (or of -1, 0 and 1), with
 tensor ~ sum of scale * signs. A layer computes one product of signs for each pair of terms, and multiplies by both
@@ -24,7 +24,7 @@ Term = tuple[torch.Tensor | None, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Form(ABC):
-    """A way to write a tensor in few bits. `Form.kinds` has all by name."""
+    """A low-bit form of a tensor. `Form.kinds` has all by name."""
 
     name: ClassVar[str]
     kinds: ClassVar[dict[str, type[Form]]] = {}

@@ -1,4 +1,4 @@
-"""Dense layers and convolutions with few bits: the layers that are trained, and that are lowered to kernels on bits.
+"""Low-bit dense layers and convolutions: the layers that are trained, and that are lowered to kernels on bits.
 
 They are `nn.Linear`, `nn.Conv1d` and `nn.Conv2d` with the same parameters: `weight` is the latent weight, in float32,
 whose signs are the weights of the layer. So a trained network's weights are where they were.
@@ -95,7 +95,7 @@ class LowBit(Latent):
 
 
 class LowBitLinear(LowBit, nn.Linear, Structured):  # type: ignore[misc]  # torch annotates bias as never None
-    """A dense layer with few bits, for x of shape (..., in)."""
+    """A low-bit dense layer, for x of shape (..., in)."""
 
     kind: ClassVar[str] = "dense layer of few bits"
 
@@ -252,7 +252,7 @@ class _LowBitConv(LowBit):
 
 
 class LowBitConv1d(_LowBitConv, nn.Conv1d, Structured):  # type: ignore[misc]  # as LowBitLinear
-    """A convolution (batch, in, length) -> (batch, out, length) with few bits."""
+    """A low-bit convolution (batch, in, length) -> (batch, out, length)."""
 
     kind: ClassVar[str] = "convolution of few bits, one axis"
     axes: ClassVar[int] = 1
@@ -262,7 +262,7 @@ class LowBitConv1d(_LowBitConv, nn.Conv1d, Structured):  # type: ignore[misc]  #
 
 
 class LowBitConv2d(_LowBitConv, nn.Conv2d, Structured):  # type: ignore[misc]  # as LowBitLinear
-    """A convolution (batch, in, height, width) -> (batch, out, height, width) with few bits."""
+    """A low-bit convolution (batch, in, height, width) -> (batch, out, height, width)."""
 
     kind: ClassVar[str] = "convolution of few bits"
     axes: ClassVar[int] = 2

@@ -1,4 +1,4 @@
-"""Techniques that put layers of few bits in the place of dense layers and convolutions, with their trained weights."""
+"""Techniques that put low-bit layers in the place of dense layers and convolutions, with their trained weights."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LowBitTechnique(Technique):
         return self.around(self.layer(layer.module), layer)
 
     def layer(self, original: nn.Module, final_form: WeightForm | None = None) -> nn.Module:
-        """The layer of few bits, with the original's weights."""
+        """The low-bit layer, with the original's weights."""
         form = self.weight_form if final_form is None else FloatWeights()
         new: nn.Module
         if isinstance(original, nn.Linear):

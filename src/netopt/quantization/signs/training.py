@@ -1,4 +1,4 @@
-"""What training in few bits takes beside gradients: stages, clipping, a pull to +-1, an optimizer of flips."""
+"""What low-bit training takes beside gradients: stages, clipping, a pull to +-1, an optimizer of flips."""
 
 from __future__ import annotations
 

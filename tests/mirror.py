@@ -1,0 +1,70 @@
+"""Which tests a source file has: its mirror, or those that TESTED_BY names."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+
+TESTS = Path(__file__).parent
+SOURCES = TESTS.parent / "src" / "netopt"
+
+# Files without a mirror, or patterns of them, and what tests them; all paths as in SOURCES and in TESTS. What several
+# files have in common is tested once, over a table of all of them, and what is a part of others through those.
+TESTED_BY: dict[str, tuple[str, ...]] = {
+    "__init__.py": ("test_public.py", "test_lazy.py"),
+    "*/__init__.py": ("test_public.py",),
+    "example.py": ("graph/test_capture.py", "program/test_program.py", "verbs/test_optimize.py"),
+    "factorization/tensorly_calls.py": ("factorization/test_tucker.py", "factorization/test_cp_als.py"),
+    "graph/aten/*.py": ("graph/test_aten.py",),
+    "graph/check_layouts.py": ("program/test_file_of_images.py",),
+    "graph/import_call.py": ("graph/test_capture.py", "graph/test_aten.py"),
+    "graph/passes/__init__.py": ("graph/passes/test_passes.py",),
+    "kernels/arithmetic.py": ("kernels/test_kernels.py",),
+    "kernels/copies.py": ("kernels/test_kernels.py", "kernels/test_images.py"),
+    "kernels/depthwise.py": ("kernels/test_conv2d.py",),
+    "kernels/layer_norm.py": ("kernels/test_kernels.py",),
+    "kernels/machine/cpu.py": ("kernels/machine/test_formats.py", "kernels/test_binary_conv2d.py"),
+    "kernels/machine/kernel.py": ("kernels/machine/test_compile.py", "kernels/machine/test_tune.py"),
+    "kernels/parts/binary_conv2d_size.py": ("kernels/test_binary_conv2d.py",),
+    "kernels/parts/conv2d_size.py": ("kernels/test_conv2d.py", "kernels/test_binary_conv2d.py"),
+    "kernels/parts/elementwise.py": ("kernels/test_kernels.py", "kernels/test_images.py"),
+    "kernels/parts/epilogue.py": ("kernels/test_dense.py", "kernels/test_conv2d.py", "kernels/test_binary_dense.py"),
+    "kernels/parts/pairs.py": ("kernels/machine/test_formats.py",),
+    "kernels/parts/rows.py": ("kernels/test_kernels.py", "kernels/test_reduce.py"),
+    "kernels/parts/spatial.py": ("kernels/test_conv2d.py", "kernels/test_images.py", "kernels/test_pad.py"),
+    "kernels/parts/tile.py": ("kernels/test_dense.py", "kernels/test_conv2d.py", "kernels/test_matmul.py"),
+    "kernels/parts/winograd_steps.py": ("kernels/test_winograd2d.py",),
+    "kernels/pointwise.py": ("kernels/test_kernels.py",),
+    "kernels/pool2d.py": ("kernels/test_images.py",),
+    "kernels/registry.py": ("kernels/test_kernels.py",),
+    "kernels/relayout.py": ("kernels/test_images.py",),
+    "kernels/softmax.py": ("kernels/test_kernels.py",),
+    "kernels/torch_region.py": ("graph/test_fallback.py", "program/test_binding.py"),
+    "ops/*.py": ("ops/test_ops.py", "ops/test_serialize.py"),
+    "zoo/bireal.py": ("test_binary_networks.py",),
+    "zoo/vgg_small.py": ("test_binary_networks.py",),
+    "zoo/*.py": ("test_zoo.py",),
+}
+
+
+def mirror_of(source: str) -> str:
+    """The test file of the same path and name, there or not: `ops/dense.py` has `ops/test_dense.py`."""
+    path = PurePosixPath(source)
+    return str(path.with_name(f"test_{path.name}"))
+
+
+def rows_of(source: str) -> list[str]:
+    """The rows of TESTED_BY for a file: the one of its own name, or else the patterns that it fits."""
+    return [source] if source in TESTED_BY else [row for row in TESTED_BY if fnmatchcase(source, row)]
+
+
+def where_tested(source: str) -> list[str]:
+    """The test files of a source file, both as in SOURCES and TESTS; empty where there is none."""
+    if (TESTS / mirror_of(source)).exists():
+        return [mirror_of(source)]
+    return list(dict.fromkeys(test for row in rows_of(source) for test in TESTED_BY[row]))
+
+
+def sources() -> list[str]:
+    """Every Python file of netopt."""
+    return sorted(path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py"))
