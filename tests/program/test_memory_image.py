@@ -10,7 +10,6 @@ from netopt.kernels.machine.cpu import host_cpu
 from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.registry import KERNELS
 from netopt.memory import plan_memory
-from netopt.numerics import BFLOAT16, FLOAT32, FixedPoint, NumberFormat
 from netopt.ops import Conv2d, Layout, Relayout, TensorType
 from netopt.program.memory_image import MemoryImage
 
@@ -91,21 +90,3 @@ def test_ops_without_scratch_memory_get_none(name: str) -> None:
     graph = _graph()
     node = next(node for node in graph.nodes if node.output == name)
     assert _image(graph).scratch(graph, node) is None
-
-
-@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 5)])
-@pytest.mark.parametrize("format_", [FLOAT32, BFLOAT16, FixedPoint(8, 2)], ids=str)
-def test_an_input_is_rounded_by_its_format(shape: tuple[int, ...], format_: NumberFormat) -> None:
-    """In float32 PyTorch's copy is exact; another format has its own lines for it, of any shape."""
-    builder = GraphBuilder()
-    builder.inputs, builder.outputs, builder.types["x"] = ("x",), ("x",), TensorType(shape, format_)
-    image = _image(builder.finish())
-    load, x = image.loader("x"), torch.randn(shape) * 40
-    if format_ == FLOAT32:
-        assert load is None
-        return
-    assert load is not None
-    for tensor in (x, x.clone().requires_grad_(), x.expand(2, *shape)[1]):
-        image.arena[...] = 7
-        load(tensor)
-        assert torch.equal(image.place("x"), format_.encode(x))

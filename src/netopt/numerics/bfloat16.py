@@ -14,6 +14,9 @@ import torch
 from netopt.numerics.format import Array, ElementFormat, Shape
 from netopt.numerics.operations import TORCH, Operations, is_nan
 
+# Numbers that are rounded at once: what is computed on the way stays in the cache.
+_PIECE = 2**15
+
 
 @dataclass(frozen=True)
 class BFloat16(ElementFormat):
@@ -46,8 +49,11 @@ class BFloat16(ElementFormat):
         return on.of_bits(on.cast(stored, np.uint32) << 16)
 
     def encode(self, numbers: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.to_stored(numbers, TORCH)
-        return result.view(torch.bfloat16)
+        flat = numbers.reshape(-1)
+        bits = torch.empty(flat.shape, dtype=torch.int16, device=flat.device)
+        for start in range(0, flat.numel(), _PIECE):
+            bits[start : start + _PIECE] = self.to_stored(flat[start : start + _PIECE], TORCH)
+        return bits.view(torch.bfloat16).reshape(numbers.shape)
 
     def to_array(self, tensor: torch.Tensor) -> Array:
         return tensor.view(torch.int16).numpy().view(np.uint16)

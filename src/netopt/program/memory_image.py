@@ -110,10 +110,10 @@ class MemoryImage:
         return self._physical(name, type_) if any(type_.layout.halo) else None
 
     def loader(self, name: str) -> Callable[[torch.Tensor], None] | None:
-        """What writes a tensor into an input, halo included; None where PyTorch's copy is as fast, and exact."""
+        """What writes a tensor into an image, halo included; None where PyTorch's copy is as fast, and the same."""
         type_ = self._types[name]
-        is_same = not type_.layout.channels_last or type_.shape[1:2] == (1,) or type_.elements < _SMALLEST_LOAD
-        if (type_.format == FLOAT32 and is_same) or not type_.elements:
+        is_same = type_.format == FLOAT32 and type_.shape[1:2] == (1,)
+        if not type_.layout.channels_last or is_same or type_.elements < _SMALLEST_LOAD:
             return None
         return loader_of(type_, self._array(name, type_.layout.physical(type_.shape)), self._cpu)
 
