@@ -17,6 +17,9 @@ from netopt.ops.pointwise import Pointwise
 class Epilogue(Op):
     """An op with inputs x, weight, bias if any, residual if any, in this order.
 
+    Its kernel packs weight and bias, and reads each element of the residual before it writes the output's, so that the
+    output may take over the residual's memory.
+
     Subclasses have the attributes, so that each keeps its own order of them.
     """
 

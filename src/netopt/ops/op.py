@@ -76,7 +76,7 @@ class Op(ABC):
     """
 
     name: ClassVar[str]
-    layouts = Layouts.ROW_MAJOR
+    layouts: ClassVar[Layouts] = Layouts.ROW_MAJOR
     formats: ClassVar[tuple[NumberFormat, ...]] = (FLOAT32,)
     keeps_format: ClassVar[bool] = False
     elementwise: ClassVar[bool] = False

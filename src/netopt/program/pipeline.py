@@ -58,8 +58,8 @@ def pipeline(options: Lowering) -> tuple[Pass, ...]:
         fold_batch_norm,  # leaves none: into a layer beside it, or a convolution of its own, or mul and add
         fold_constants,  # what the folding computed
         fuse_residual,  # before the activation, which comes after the sum in the fused op
-        fuse_activation,
-        fuse_scale,
+        fuse_activation,  # what is between a layer and its activation is never written to memory
+        fuse_scale,  # no pass over the scores of an attention for a number that the product can multiply by
         read_in_place,  # after the scale, which may stand between a product and a permutation
         slice_early,  # past all that was fused
         permute_flattened_weights,  # before layouts: leaves a view where there would be a copy
