@@ -197,9 +197,9 @@ def measure(name: str, data: Path, out: Path) -> list[dict[str, object]]:
     images, start = test.images, recipe.start().eval()
     template = recipe.start()
     trained = netopt.load_weights(template, out / f"{name}.safetensors").eval()
-    versions = {"float": (start, "float32"), "few bits": (trained, "float32"), "few bits, bf16": (trained, "bf16")}
+    versions = {"float": (start, "float32"), "low-bit": (trained, "float32"), "low-bit, bf16": (trained, "bf16")}
     if not host_cpu().has_bfloat16:
-        del versions["few bits, bf16"]
+        del versions["low-bit, bf16"]
     programs, rows = {}, []
     for version, (model, precision) in versions.items():
         program = netopt.lower(model, images[:1], precision=precision)

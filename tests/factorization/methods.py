@@ -59,7 +59,7 @@ CONV1D: dict[str, Callable[[], nn.Module]] = {
     "1d, circular": lambda: nn.Conv1d(5, 7, 3, padding=2, padding_mode="circular"),
     "1d, same": lambda: nn.Conv1d(5, 7, 4, padding="same"),
     "1d, groups": lambda: nn.Conv1d(6, 8, 3, groups=2),
-    "1d, one place": lambda: nn.Conv1d(5, 7, 1, stride=2),
+    "1d, 1 x 1": lambda: nn.Conv1d(5, 7, 1, stride=2),
 }
 TRANSPOSED: dict[str, Callable[[], nn.Module]] = {
     "transposed": lambda: nn.ConvTranspose2d(5, 7, 3),

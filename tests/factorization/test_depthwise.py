@@ -51,8 +51,8 @@ def test_ranks_are_not_rounded() -> None:
 @pytest.mark.parametrize(
     ("layer", "reason"),
     [
-        (nn.Conv2d(4, 6, 1), "a kernel of one place has nothing to separate"),
-        (nn.Conv1d(4, 6, 1), "a kernel of one place has nothing to separate"),
+        (nn.Conv2d(4, 6, 1), "a 1 x 1 kernel has nothing to separate"),
+        (nn.Conv1d(4, 6, 1), "a 1 x 1 kernel has nothing to separate"),
         (nn.Conv2d(4, 8, 3, groups=4), "is depthwise already"),
     ],
 )

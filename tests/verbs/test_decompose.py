@@ -75,7 +75,7 @@ def test_kinds_without_a_method_are_left_whole() -> None:
         "3": none,
         "5": none,
     }
-    assert reasons(network(), 1, pointwise=DepthwiseSVD)["3"] == "a kernel of one place has nothing to separate"
+    assert reasons(network(), 1, pointwise=DepthwiseSVD)["3"] == "a 1 x 1 kernel has nothing to separate"
     transposed = nn.Sequential(nn.Linear(4, 4), nn.ConvTranspose2d(4, 6, 3), nn.Conv1d(4, 6, 3))
     assert reasons(transposed, 1, convolution=DepthwiseSVD)["1"] == none
     assert reasons(transposed, 1, convolution=SpatialSVD)["2"] == none

@@ -42,7 +42,7 @@ class DepthwiseSVD(ConvFactorization):
         found = DepthwiseDecomposition(layer)
         if found.ins == 1:
             return Keep("is depthwise already")
-        return found if found.geometry.area > 1 else Keep("a kernel of one place has nothing to separate")
+        return found if found.geometry.area > 1 else Keep("a 1 x 1 kernel has nothing to separate")
 
 
 class DepthwiseDecomposition(ConvDecomposition):

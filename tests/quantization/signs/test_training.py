@@ -131,7 +131,7 @@ def test_the_pull_in_a_training_brings_weights_nearer_to_one() -> None:
 
 
 def test_no_latent_weights_to_pull() -> None:
-    with pytest.raises(InvalidArgument, match="^model: expected layers of few bits, found none; leave penalty out"):
+    with pytest.raises(InvalidArgument, match="^model: expected low-bit layers, found none; leave penalty out"):
         pull_to_signs()(network())
     # In the first of two stages weights are whole, and one training function serves both.
     assert pull_to_signs()(apply(Binary(two_stages=True)).model).item() == 0

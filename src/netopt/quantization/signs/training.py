@@ -59,7 +59,7 @@ def pull_to_signs(strength: float = 5e-6) -> Callable[[nn.Module], torch.Tensor]
     def penalty(model: nn.Module) -> torch.Tensor:
         latent = [w for layer in low_bit_layers(model) for w in layer.latent_weights()]
         if not low_bit_layers(model):
-            raise InvalidArgument("model", expected="layers of few bits", found="none", fix="leave penalty out")
+            raise InvalidArgument("model", expected="low-bit layers", found="none", fix="leave penalty out")
         if not latent:  # in the first of two stages
             return next(model.parameters()).new_zeros(())
         return strength * torch.stack([(1 - w.square()).abs().sum() for w in latent]).sum()
