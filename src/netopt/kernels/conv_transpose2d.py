@@ -28,7 +28,7 @@ from netopt.kernels.machine.formats import Array, Source
 from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.epilogue import Epilogue, Place
 from netopt.kernels.parts.panels import pack_panels, unpack_panels
-from netopt.kernels.parts.product import Floats, Reads
+from netopt.kernels.parts.product import Floats, Summation
 from netopt.kernels.parts.spatial import channels_last, zero_halo
 from netopt.kernels.parts.tile import Band, TileSchedule, bands_of, share_tiles, tile_schedules
 from netopt.kernels.parts.tile_sum import Sum
@@ -182,15 +182,21 @@ class _Phase:
         def taps(window: Sequence[hl.Expr]) -> list[hl.Expr]:
             return [self.first_tap + window[1] * len(columns.taps) + window[0]]
 
-        return tiled.product.sums(
-            f"_{self.number}",
-            [hl.Var("g"), hl.Var("y"), hl.Var("image")],
-            tiled.inputs,
-            [len(columns.taps), len(self.rows.taps)],
-            s,
-            lambda c, g, y, n: tiled.start(epilogue, [c, g]),
-            Reads(inputs["weight"], s.panel * tiled.product.lanes, inputs["x"], place, 1, taps),
+        summation = Summation(
+            suffix=f"_{self.number}",
+            others=[hl.Var("g"), hl.Var("y"), hl.Var("image")],
+            terms=tiled.inputs,
+            window=[len(columns.taps), len(self.rows.taps)],
+            schedule=s,
+            start=lambda c, g, y, n: tiled.start(epilogue, [c, g]),
+            weight=inputs["weight"],
+            panel=s.panel * tiled.product.lanes,
+            source=inputs["x"],
+            place=place,
+            groups=1,
+            taps=taps,
         )
+        return tiled.product.sums(summation)
 
     def _nothing(self, epilogue: Epilogue) -> hl.Func:
         """The sum of no term."""

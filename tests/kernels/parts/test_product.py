@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from netopt.kernels.machine.cpu import Cpu, host_cpu
 from netopt.kernels.machine.formats import Array, Source
 from netopt.kernels.parts.panels import pack_panels
-from netopt.kernels.parts.product import Floats, PairsOfBFloat16, Product, Reads, SignsAsFloats, TermByTerm
+from netopt.kernels.parts.product import Floats, PairsOfBFloat16, Product, SignsAsFloats, Summation, TermByTerm
 from netopt.kernels.parts.sign_products import SignCounts, SignFlips
 from netopt.kernels.parts.tile import TileSchedule, bands_of
 from netopt.numerics import NumberFormat
@@ -57,10 +57,19 @@ def pipeline(product: Product, weight: Array, x: Array, s: TileSchedule = TILE) 
     ]
     n, out = hl.Var("n"), hl.Func("out")
     out[n, hl.Var("m")] = hl.undef(product.zero.type())
-    reads = Reads(params[0], s.panel * lanes, params[1], lambda m, others, term, window: [term, m])  # type: ignore[arg-type]
     for number, band in enumerate(bands_of(rows, s)):
         m = hl.RDom([(band.start, band.rows)], f"band{number}").x
-        sums = product.sums(f"_{number}", [], inputs, [], s, lambda n: product.zero, reads)
+        summation = Summation(
+            suffix=f"_{number}",
+            terms=inputs,
+            schedule=s,
+            start=lambda n: product.zero,
+            weight=params[0],  # type: ignore[arg-type]
+            panel=s.panel * lanes,
+            source=params[1],  # type: ignore[arg-type]
+            place=lambda m, others, term, window: [term, m],
+        )
+        sums = product.sums(summation)
         out[n, m] = hl.Expr(sums.total[n, m])
         m_out, m_in = hl.RVar("m_out"), hl.RVar("m_in")
         n_out, n_in = hl.Var("n_out"), hl.Var("n_in")

@@ -25,19 +25,31 @@ from netopt.numerics import BFLOAT16, FLOAT32, NumberFormat
 from netopt.ops import Op, TensorType
 
 
-@dataclass(frozen=True)
-class Reads:
-    """Where the terms of a sum are read.
+@dataclass(frozen=True, kw_only=True)
+class Summation:
+    """What the sums of a register tile are of, and where their terms are read.
 
     Attributes:
+        suffix: makes the functions' names unique within a pipeline.
+        others: coordinates of the sums besides output and position, fixed within a tile.
+        terms: how many lie side by side.
+        window: extents of further indices of the summation; each element has as many terms.
+        schedule: the register tile.
+        start: start(n, *others), the value that a sum begins with.
         weight: panels (*groups, outputs / panel, *taps, steps, panel), and neighbours if there are several.
         panel: outputs in a panel.
         source: what is multiplied by the weights.
         place: place(m, others, term, window): where in `source` a term of position m is.
-        groups: how many of the sum's other coordinates are groups of the weights.
+        groups: how many of `others` are groups of the weights.
         taps: the indices of the weights' taps for those of the window; the same if not given.
     """
 
+    suffix: str
+    others: Sequence[hl.Var] = ()
+    terms: int
+    window: Sequence[int] = ()
+    schedule: TileSchedule
+    start: Callable[..., hl.Expr]
     weight: Source
     panel: int
     source: Source
@@ -113,17 +125,8 @@ class Product(ABC):
         return source
 
     @abstractmethod
-    def sums(
-        self,
-        suffix: str,
-        others: Sequence[hl.Var],
-        terms: int,
-        window: Sequence[int],
-        s: TileSchedule,
-        start: Callable[..., hl.Expr],
-        reads: Reads,
-    ) -> Sum:
-        """The sums of a register tile, each of `terms` terms for each element of `window`; see `TileSum`."""
+    def sums(self, summation: Summation) -> Sum:
+        """The sums of a register tile, to be scheduled."""
 
 
 @dataclass(frozen=True)
@@ -134,23 +137,13 @@ class TermByTerm(Product):
     def multiply(self, weight: Source, where: Sequence[hl.Expr], source: Source, there: Sequence[hl.Expr]) -> hl.Expr:
         """A term: an element of each, multiplied, in the type that is summed in."""
 
-    def sums(
-        self,
-        suffix: str,
-        others: Sequence[hl.Var],
-        terms: int,
-        window: Sequence[int],
-        s: TileSchedule,
-        start: Callable[..., hl.Expr],
-        reads: Reads,
-    ) -> Sum:
-        extents = [self.steps(terms), *window]
-        return TileSum(suffix, others, extents, s, self, start, partial(self.term, reads, terms))
+    def sums(self, summation: Summation) -> Sum:
+        of, extents = summation, [self.steps(summation.terms), *summation.window]
+        return TileSum(of.suffix, of.others, extents, of.schedule, self, of.start, partial(self.term, of))
 
     def term(
         self,
-        reads: Reads,
-        terms: int,
+        summation: Summation,
         n: hl.Var,
         m: hl.Var,
         others: Sequence[hl.Var],
@@ -159,9 +152,10 @@ class TermByTerm(Product):
         """A term of a sum, for the indices of the summation."""
         neighbour = list(indices[: self.neighbours > 1])
         step, *window = indices[len(neighbour) :]
-        at = term_at(step, neighbour[0], self.elements(terms), self.neighbours) if neighbour else step
-        where = reads.weight_place(n, others, step, window, neighbour)
-        return self.multiply(reads.weight, where, reads.source, reads.place(m, others, at, window))
+        elements = self.elements(summation.terms)
+        at = term_at(step, neighbour[0], elements, self.neighbours) if neighbour else step
+        where = summation.weight_place(n, others, step, window, neighbour)
+        return self.multiply(summation.weight, where, summation.source, summation.place(m, others, at, window))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -14,7 +14,7 @@ import numpy as np
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array, Source
 from netopt.kernels.parts.binary_tile import Unit
-from netopt.kernels.parts.product import Product, Reads, TermByTerm
+from netopt.kernels.parts.product import Product, Summation, TermByTerm
 from netopt.kernels.parts.tile import Band, TileSchedule
 from netopt.kernels.parts.tile_sum import Sum, Term
 from netopt.numerics import SIGNS, NumberFormat, pack_signs, unpack_signs
@@ -72,20 +72,11 @@ class SignCounts(TermByTerm):
     def multiply(self, weight: Source, where: Sequence[hl.Expr], source: Source, there: Sequence[hl.Expr]) -> hl.Expr:
         return hl.popcount(weight[where] ^ source[there])
 
-    def sums(
-        self,
-        suffix: str,
-        others: Sequence[hl.Var],
-        terms: int,
-        window: Sequence[int],
-        s: TileSchedule,
-        start: Callable[..., hl.Expr],
-        reads: Reads,
-    ) -> Sum:
+    def sums(self, summation: Summation) -> Sum:
         if self.unit.bits == 8:
-            extents = [self.steps(terms), *window]
-            return ByteSum(suffix, others, extents, s, self.lanes, partial(self.term, reads, terms))
-        return super().sums(suffix, others, terms, window, s, start, reads)
+            of, extents = summation, [self.steps(summation.terms), *summation.window]
+            return ByteSum(of.suffix, of.others, extents, of.schedule, self.lanes, partial(self.term, of))
+        return super().sums(summation)
 
     def sum_of(self, count: hl.Expr, most: hl.Expr | int) -> hl.Expr:
         """The sum of the products of signs: what it is if none differs, less 2 for each that does."""
@@ -115,18 +106,9 @@ class SignFlips(Product):
     def decoded(self, elements: Array, terms: int) -> Array:
         return unpack_signs(np.ascontiguousarray(elements).view(np.uint8), terms)
 
-    def sums(
-        self,
-        suffix: str,
-        others: Sequence[hl.Var],
-        terms: int,
-        window: Sequence[int],
-        s: TileSchedule,
-        start: Callable[..., hl.Expr],
-        reads: Reads,
-    ) -> Sum:
-        assert not others and not window, "of dense layers"
-        return FlipSum(suffix, terms, s, self.lanes, reads)
+    def sums(self, summation: Summation) -> Sum:
+        assert not summation.others and not summation.window, "of dense layers"
+        return FlipSum(summation, self.lanes)
 
 
 class ByteSum(Sum):
@@ -186,15 +168,15 @@ def _run(steps: int) -> int:
 class FlipSum(Sum):
     """total[n, m]: the sum of all inputs, each with its sign flipped where the weight's bit is set."""
 
-    def __init__(self, suffix: str, terms: int, s: TileSchedule, lanes: int, reads: Reads) -> None:
+    def __init__(self, summation: Summation, lanes: int) -> None:
         """Define the sum."""
         # --- algorithm
-        self.s, self.lanes = s, lanes
+        self.s, self.lanes, suffix = summation.schedule, lanes, summation.suffix
         n, m = self.n, self.m = hl.Var("n"), hl.Var("m")
         self.total = hl.Func(f"total{suffix}")
         self.total[n, m] = hl.f32(0.0)
         self.parts: list[tuple[hl.Func, hl.RVar, hl.RVar]] = []
-        whole, rest = divmod(terms, 32)
+        whole, rest = divmod(summation.terms, 32)
         for start, words, bits in ((0, whole, 32), (whole, 1, rest)):
             if not words or not bits:
                 continue
@@ -203,8 +185,9 @@ class FlipSum(Sum):
                 hl.RDom([(0, bits)], f"bit{suffix}_{start}").x,
                 hl.RDom([(start, words)], f"word{suffix}_{start}").x,
             )
-            part[n, m, k] = (hl.f32(0.0), reads.weight[reads.weight_place(n, [], k)] << hl.u32(32 - bits))
-            number = hl.reinterpret(hl.UInt(32), reads.source[reads.place(m, [], k * 32 + (bits - 1 - bit), [])])
+            part[n, m, k] = (hl.f32(0.0), summation.weight[summation.weight_place(n, [], k)] << hl.u32(32 - bits))
+            place = summation.place(m, [], k * 32 + (bits - 1 - bit), [])
+            number = hl.reinterpret(hl.UInt(32), summation.source[place])
             acc, state = part[n, m, k][0], part[n, m, k][1]
             flipped = hl.reinterpret(hl.Float(32), number ^ (state & hl.u32(0x80000000)))
             part[n, m, k] = (acc + flipped, state + state)

@@ -13,7 +13,7 @@ from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.conv2d_size import Conv2dSchedule, ImageSize, Strip, source_at, strips_of
 from netopt.kernels.parts.epilogue import Epilogue, Place
 from netopt.kernels.parts.panels import pack_panels, unpack_panels
-from netopt.kernels.parts.product import Product, Reads
+from netopt.kernels.parts.product import Product, Summation
 from netopt.kernels.parts.spatial import zero_halo
 from netopt.kernels.parts.tile import Band, bands_of, share_evenly
 from netopt.kernels.parts.tiled import Tiled
@@ -68,19 +68,13 @@ class TiledConv2d(Tiled[Conv2dSchedule]):
     ) -> hl.Func:
         size, c, g, n, out = self.size, hl.Var("c"), hl.Var("g"), hl.Var("n"), hl.Func("out")
         out[c, g, hl.Var("x"), hl.Var("y"), n] = hl.undef(epilogue.type)
-
-        def start(c: hl.Expr, g: hl.Expr, *_: hl.Expr) -> hl.Expr:
-            return self.start(epilogue, [c, g])
-
         parts = [(strip, b) for strip in strips_of(size, s.rows) for b in bands_of(strip.lines * size.width, s)]
         for number, (strip, band) in enumerate(parts):
             # --- algorithm
             domain = hl.RDom([(band.start, band.rows), (0, strip.count)], f"band{number}")
             x, y = domain.x, domain.y
             column, line = strip.pixel(x, y)
-            others, window = [hl.Var("g"), hl.Var("y"), hl.Var("image")], [size.columns, size.kernel_height]
-            reads = Reads(inputs["weight"], s.panel * self.product.lanes, inputs["x"], partial(self._term, strip), 1)
-            sums = self.product.sums(f"_{number}", others, size.run, window, s, start, reads)
+            sums = self.product.sums(self._summation(number, strip, inputs, epilogue, s))
             has_begun = self.product.begins_with_bias
             after = epilogue.of_band(f"_{number}", sums.total, partial(self._place, strip), 3, has_begun=has_begun)
             out[c, g, column + size.target[2], line + size.target[0], n] = after.value(c, x, g, y, n)
@@ -105,6 +99,24 @@ class TiledConv2d(Tiled[Conv2dSchedule]):
         shape = self.target_shape(epilogue.outputs)
         zero_halo(out, [c, g], n, size.target, shape, len(parts), cpu.lanes)
         return out
+
+    def _summation(
+        self, number: int, strip: Strip, inputs: Mapping[str, Source], epilogue: Epilogue, s: Conv2dSchedule
+    ) -> Summation:
+        size = self.size
+        return Summation(
+            suffix=f"_{number}",
+            others=[hl.Var("g"), hl.Var("y"), hl.Var("image")],
+            terms=size.run,
+            window=[size.columns, size.kernel_height],
+            schedule=s,
+            start=lambda c, g, y, n: self.start(epilogue, [c, g]),
+            weight=inputs["weight"],
+            panel=s.panel * self.product.lanes,
+            source=inputs["x"],
+            place=partial(self._term, strip),
+            groups=1,
+        )
 
     def _work(self, strip: Strip, band: Band) -> int:
         """About what a band takes, in multiply-adds of floats."""

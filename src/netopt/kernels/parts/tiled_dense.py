@@ -11,7 +11,7 @@ from netopt.kernels.machine.formats import Array, Source
 from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.epilogue import Epilogue, Place, Result
 from netopt.kernels.parts.panels import pack_panels, unpack_panels
-from netopt.kernels.parts.product import Product, Reads
+from netopt.kernels.parts.product import Product, Summation
 from netopt.kernels.parts.sign_products import SignCounts
 from netopt.kernels.parts.tile import TileSchedule, bands_of, share_tiles
 from netopt.kernels.parts.tiled import Tiled
@@ -67,14 +67,23 @@ class TiledDense(Tiled[TileSchedule]):
     def build(
         self, inputs: Mapping[str, Source], epilogue: Epilogue, s: TileSchedule, cpu: Cpu, threads: int
     ) -> hl.Func:
-        product, panel, tile = self.product, s.panel * self.product.lanes, s.vectors * self.product.lanes
+        product, tile = self.product, s.vectors * self.product.lanes
         n, out = hl.Var("n"), hl.Func("out")
         out[n, hl.Var("m")] = hl.undef(epilogue.type)
-        reads = Reads(inputs["weight"], panel, inputs["x"], lambda m, others, term, window: [term, m])
         for number, band in enumerate(bands_of(self.rows, s)):
             # --- algorithm
             m = hl.RDom([(band.start, band.rows)], f"band{number}").x
-            sums = product.sums(f"_{number}", [], self.inputs, [], s, lambda n: self.start(epilogue, [n]), reads)
+            summation = Summation(
+                suffix=f"_{number}",
+                terms=self.inputs,
+                schedule=s,
+                start=lambda n: self.start(epilogue, [n]),
+                weight=inputs["weight"],
+                panel=s.panel * product.lanes,
+                source=inputs["x"],
+                place=lambda m, others, term, window: [term, m],
+            )
+            sums = product.sums(summation)
             after = epilogue.of_band(f"_{number}", sums.total, _place, 0, has_begun=product.begins_with_bias)
             out[n, m] = after.value(n, m)
             # --- schedule

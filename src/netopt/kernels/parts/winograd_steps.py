@@ -10,7 +10,7 @@ from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array, storage_type
 from netopt.kernels.machine.kernel import Pipeline, fix_part_output, part_input
 from netopt.kernels.parts.epilogue import finish
-from netopt.kernels.parts.product import Floats, Reads
+from netopt.kernels.parts.product import Floats, Summation
 from netopt.kernels.parts.spatial import zero_halo
 from netopt.kernels.parts.tile import TileSchedule, bands_of, share_tiles
 from netopt.numerics import FLOAT32, NumberFormat
@@ -57,15 +57,26 @@ def product(v: Array, weight: Array, m: Array, s: TileSchedule, cpu: Cpu, thread
         threads: the most threads.
     """
     points, tiles, inputs = v.shape
-    outputs, panel, floats = m.shape[-1], s.panel * cpu.lanes, Floats(cpu.lanes)
+    outputs, floats = m.shape[-1], Floats(cpu.lanes)
     left, right = part_input("v", v, FLOAT32), part_input("weight", weight, FLOAT32)
     n, p, out = hl.Var("n"), hl.Var("p"), hl.Func("m")
     out[n, hl.Var("t"), p] = hl.undef(hl.Float(32))
     for number, band in enumerate(bands_of(tiles, s)):
         # --- algorithm
         t = hl.RDom([(band.start, band.rows)], f"band{number}").x
-        reads = Reads(right, panel, left, lambda t, others, term, window: [term, t, others[0]], 1)
-        total = floats.sums(f"_{number}", [hl.Var("p")], inputs, [], s, lambda n, p: floats.zero, reads)
+        summation = Summation(
+            suffix=f"_{number}",
+            others=[hl.Var("p")],
+            terms=inputs,
+            schedule=s,
+            start=lambda n, p: floats.zero,
+            weight=right,
+            panel=s.panel * cpu.lanes,
+            source=left,
+            place=lambda t, others, term, window: [term, t, others[0]],
+            groups=1,
+        )
+        total = floats.sums(summation)
         out[n, t, p] = total.total[n, t, p]
         # --- schedule
         n_out, n_in, t_out, t_in = hl.Var("n_out"), hl.Var("n_in"), hl.RVar("t_out"), hl.RVar("t_in")
