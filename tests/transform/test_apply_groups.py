@@ -250,6 +250,32 @@ def test_a_policy_may_see_all_candidates_before_the_first_is_replaced() -> None:
     assert policy.seen[1][2:] == (Cost(42, 36), Cost(42 + 28 + 10, 36 + 24 + 8))
 
 
+def test_looking_at_candidates_changes_no_layer() -> None:
+    """A replacement that is made to be looked at may have the layer's own bias."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Borrow(Technique):
+        handles: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
+
+        def replace(self, layer: Layer) -> nn.Module:
+            replacement = nn.Linear(layer.in_features, layer.out_features)
+            replacement.bias = layer.bias
+            return inherit(replacement, layer.module)
+
+    class Refusing(Watching):
+        def prepare(self, candidates: Iterable[Candidate], network: Cost) -> Policy:
+            super().prepare(candidates, network)
+            return self
+
+        def choose(self, candidate: Candidate) -> Decision:
+            return Decision(chosen=None, reason="no")
+
+    model = network()
+    model[3].bias.requires_grad_(False)
+    new, _ = transform(model, Borrow(), keep_if=Refusing([]))
+    assert [layer.bias.requires_grad for layer in new if isinstance(layer, nn.Linear)] == [True, True, False]
+
+
 @pytest.mark.parametrize(("share", "units"), [(0.95, [6, 4, 2]), (0.7, [4, 4, 2])])
 def test_a_budget_is_a_policy_for_any_technique(share: float, units: list[int]) -> None:
     """Of 102 parameters, 6 units leave 82 and 4 leave 58."""

@@ -20,7 +20,7 @@ from netopt.transform.observe import Calibration, Observer, input_shapes
 from netopt.transform.policy import Always, Decision, Faster, Judge, Policy, Smaller
 from netopt.transform.reparametrized import copied
 from netopt.transform.replace import put
-from netopt.transform.select import select
+from netopt.transform.select import Layer, select
 from netopt.transform.site import Site, cost_of_network, sites_of
 from netopt.transform.technique import Keep, Technique
 
@@ -108,6 +108,17 @@ def _policy(keep_if: KeepIf, judge: Judge | None) -> Policy:
     return Faster(judge)
 
 
+def _trained(layers: Sequence[Layer]) -> list[tuple[nn.Parameter, bool]]:
+    """Which parameters of layers are trained."""
+    return [(parameter, parameter.requires_grad) for layer in layers for parameter in layer.module.parameters()]
+
+
+def _train_again(trained: Sequence[tuple[nn.Parameter, bool]]) -> None:
+    """What a replacement that was made and not kept may have changed: it may have had the layers' own parameters."""
+    for parameter, requires_grad in trained:
+        parameter.requires_grad_(requires_grad)
+
+
 class _Earlier:
     """What techniques before this one have replaced, for the rows of layers that are no longer there."""
 
@@ -186,9 +197,11 @@ class _Application:
         """What the technique proposes for each group, for policies that ask for all of them together."""
         for group in groups:
             costs = [cost_of(self._technique, layer, layer.module) for layer in group.layers]
+            trained = _trained(group.layers)
             found = Candidate.of(self._technique, group, reduce(Cost.__add__, costs))
             if isinstance(found, Candidate):
                 yield found
+            _train_again(trained)
 
     def _visit(self, group: Group | None, name: str) -> bool:
         """Replace a layer, with all of its group, or not, and write the rows; whether they were replaced."""
@@ -202,12 +215,10 @@ class _Application:
         self._sites.update((site.layer.name, site) for site in sites)
         rows = [self._row(site, site.obstacle or f"is in no group of {self._technique.name}") for site in sites]
         if group is not None:
-            trained = [(parameter, parameter.requires_grad) for site in sites for parameter in site.layer.parameters()]
+            trained = _trained([site.layer for site in sites])
             rows = self._decide(sites, rows)
             if not rows[0].replaced:
-                # A replacement that was made and not kept may have had the layers' own parameters.
-                for parameter, requires_grad in trained:
-                    parameter.requires_grad_(requires_grad)
+                _train_again(trained)
         self._rows.update((row.layer, row) for row in rows)
         return rows[0].replaced
 
