@@ -26,7 +26,7 @@ from netopt.ops import (
     TensorType,
     View,
 )
-from netopt.ops.epilogue import Epilogue
+from netopt.ops.epilogue import EpilogueOp
 
 CUT = range(1, 4, 2)
 
@@ -90,7 +90,7 @@ def test_a_part_is_computed_from_parts(
     torch.testing.assert_close(result, part_of(op.reference(*inputs), axis))
 
 
-LAYERS: list[tuple[Epilogue, tuple[int, ...], tuple[int, ...]]] = [
+LAYERS: list[tuple[EpilogueOp, tuple[int, ...], tuple[int, ...]]] = [
     (Dense(True), (3, 4), (6, 4)),
     (Conv2d(has_bias=True), (2, 4, 5, 5), (6, 4, 3, 3)),
     (Conv2d(padding=(1, 1, 1, 1), groups=2, has_bias=True), (2, 4, 5, 5), (6, 2, 3, 3)),
@@ -99,7 +99,7 @@ LAYERS: list[tuple[Epilogue, tuple[int, ...], tuple[int, ...]]] = [
 
 
 @pytest.mark.parametrize(("op", "x", "weight"), LAYERS, ids=[f"{op.name}" for op, *_ in LAYERS])
-def test_scales_and_shifts_fold_into_weights(op: Epilogue, x: tuple[int, ...], weight: tuple[int, ...]) -> None:
+def test_scales_and_shifts_fold_into_weights(op: EpilogueOp, x: tuple[int, ...], weight: tuple[int, ...]) -> None:
     """Before a layer, those that can take it: without padding and groups."""
     value, w, bias = inputs = tensors(x, weight, (6,))
     along = (-1, *[1] * (len(x) - 2))
@@ -118,7 +118,7 @@ def test_scales_and_shifts_fold_into_weights(op: Epilogue, x: tuple[int, ...], w
 
 @pytest.mark.parametrize(("op", "x", "weight"), LAYERS, ids=[f"{op.name}" for op, *_ in LAYERS])
 def test_nothing_folds_past_what_a_layer_does_after_its_sum(
-    op: Epilogue, x: tuple[int, ...], weight: tuple[int, ...]
+    op: EpilogueOp, x: tuple[int, ...], weight: tuple[int, ...]
 ) -> None:
     inputs = tensors(x, weight, (6,))
     affine = Affine(*tensors((6,), (6,)))

@@ -10,7 +10,7 @@ import torch
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import FLOATS
-from netopt.ops.binary_epilogue import BinaryEpilogue
+from netopt.ops.binary_epilogue import BinaryEpilogueOp
 from netopt.ops.conv2d import Convolution
 from netopt.ops.op import Layouts, TensorType
 from netopt.ops.pointwise import Pointwise
@@ -18,7 +18,7 @@ from netopt.ops.spatial import Pair, Sides
 
 
 @dataclass(frozen=True)
-class BinaryConv2d(BinaryEpilogue, Convolution):
+class BinaryConv2d(BinaryEpilogueOp, Convolution):
     """y = activation(scale (x * W) + bias + residual); with `has_threshold` y = +1 where x * W >= t, else -1.
 
     Inputs, in order: x (batch, in, height, width) and W (out, in / groups, kernel height, kernel width), of +1 and -1;

@@ -10,13 +10,13 @@ import torch
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import FLOATS
-from netopt.ops.binary_epilogue import BinaryEpilogue
+from netopt.ops.binary_epilogue import BinaryEpilogueOp
 from netopt.ops.op import TensorType
 from netopt.ops.pointwise import Pointwise
 
 
 @dataclass(frozen=True)
-class BinaryDense(BinaryEpilogue):
+class BinaryDense(BinaryEpilogueOp):
     """y = activation(scale (x W^T) + bias + residual); with `has_threshold` y = +1 where x W^T >= t, else -1.
 
     Inputs, in order: x (..., in) and W (out, in), of +1 and -1; then t (out,), whole numbers; or scale (out,),

@@ -8,11 +8,11 @@ import torch
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import FLOATS, INT32, SIGNS, NumberFormat, Shape, SignFormat
-from netopt.ops.epilogue import Epilogue
+from netopt.ops.epilogue import EpilogueOp
 from netopt.ops.op import Op, TensorType, expect_number
 
 
-class BinaryEpilogue(Epilogue):
+class BinaryEpilogueOp(EpilogueOp):
     """An op with inputs x, weight, then a threshold, or scale, bias and residual, each if any, in this order."""
 
     has_threshold: bool

@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import FLOATS, Shape
-from netopt.ops.epilogue import Epilogue, scale_columns, scale_rows
+from netopt.ops.epilogue import EpilogueOp, scale_columns, scale_rows
 from netopt.ops.op import Affine, Layouts, TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.spatial import Pair, Sides, Window, sum_of_sides
 
 
-class Convolution(Epilogue):
+class Convolution(EpilogueOp):
     """What convolutions share; subclasses have the attributes.
 
     Inputs begin with x (batch, in, height, width) and W (out, in / groups, kernel height, kernel width).

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import Shape
-from netopt.ops.epilogue import Epilogue
+from netopt.ops.epilogue import EpilogueOp
 from netopt.ops.op import Affine, Layouts, TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.spatial import Pair, Sides, Window
@@ -34,7 +34,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class ConvTranspose2d(Epilogue):
+class ConvTranspose2d(EpilogueOp):
     """y = activation(x *^T W + bias + residual): what PyTorch's conv_transpose2d computes.
 
     Input pixel (i, j) adds x[i, j] W to the output from (i * stride - top, j * stride - left) on.

@@ -10,13 +10,13 @@ import torch
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import FLOATS
-from netopt.ops.epilogue import Epilogue, scale_columns, scale_rows
+from netopt.ops.epilogue import EpilogueOp, scale_columns, scale_rows
 from netopt.ops.op import Affine, TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 
 
 @dataclass(frozen=True)
-class Dense(Epilogue):
+class Dense(EpilogueOp):
     """y = activation(x W^T + bias + residual).
 
     Inputs, in order: x (..., in), W (out, in), bias (out,) if any, residual (..., out) if any.

@@ -14,7 +14,7 @@ from netopt.ops.op import Affine, Op, TensorType
 from netopt.ops.pointwise import Pointwise
 
 
-class Epilogue(Op):
+class EpilogueOp(Op):
     """An op with inputs x, weight, bias if any, residual if any, in this order.
 
     Its kernel packs weight and bias, and reads each element of the residual before it writes the output's, so that the

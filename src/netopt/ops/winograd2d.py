@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import FLOATS, Shape
-from netopt.ops.epilogue import Epilogue
+from netopt.ops.epilogue import EpilogueOp
 from netopt.ops.op import Layouts, TensorType, expect_inputs
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.spatial import Sides, Window
@@ -87,7 +87,7 @@ _BLOCK_BYTES = 768 * 1024
 
 
 @dataclass(frozen=True)
-class Winograd2d(Epilogue):
+class Winograd2d(EpilogueOp):
     """y = activation(x * W + bias + residual) for W of 3 x 3, stride 1, with zero padding.
 
     Inputs, in order: x (batch, in, height, width), U (out, in, tile + 2, tile + 2) = G W G^T as `transform_weight`

@@ -34,7 +34,7 @@ from netopt.ops import (
     Softmax,
     TensorType,
 )
-from netopt.ops.epilogue import Epilogue, scale_rows
+from netopt.ops.epilogue import EpilogueOp, scale_rows
 from netopt.ops.op import expect_inputs
 from netopt.ops.spatial import Sides
 from netopt.program.checks import check_kernels
@@ -58,7 +58,7 @@ class Halve(Op):
 
 
 @dataclass(frozen=True)
-class Blur(Epilogue):
+class Blur(EpilogueOp):
     """y = activation(x * W + bias + residual): a kernel (height, 1) for each channel, and zeros around x."""
 
     has_bias: bool = False

@@ -21,7 +21,7 @@ from netopt.errors import UnsupportedModel
 from netopt.graph.edit import GraphEditor
 from netopt.graph.graph import Graph, Node
 from netopt.ops import Affine, Arithmetic, BatchNorm, Conv2d
-from netopt.ops.epilogue import Epilogue
+from netopt.ops.epilogue import EpilogueOp
 
 Folded = tuple[torch.Tensor, torch.Tensor]  # weight and bias, in float64
 
@@ -84,7 +84,7 @@ def _fold_into_next(editor: GraphEditor, node: Node, affine: Affine) -> bool:
 def _folded(editor: GraphEditor, layer: Node, affine: Affine, *, after: bool) -> Folded | None:
     """The layer's weight and bias with what comes after it, or before it; None where it cannot take that."""
     op = layer.op
-    if not isinstance(op, Epilogue):
+    if not isinstance(op, EpilogueOp):
         return None
     names = (layer.inputs[1], *layer.inputs[op.bias_index : op.residual_index])
     if not all(name in editor.constants for name in names):
@@ -96,7 +96,7 @@ def _folded(editor: GraphEditor, layer: Node, affine: Affine, *, after: bool) ->
 
 
 def _with_weights(editor: GraphEditor, layer: Node, x: str, folded: Folded) -> Node:
-    assert isinstance(layer.op, Epilogue)
+    assert isinstance(layer.op, EpilogueOp)
     weight, bias = folded
     weight_name = editor.add_constant(f"{layer.inputs[1]}_folded", weight.float())
     bias_name = editor.add_constant(f"{layer.output}_bias_folded", bias.float())

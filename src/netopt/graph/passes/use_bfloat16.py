@@ -7,7 +7,7 @@ import dataclasses
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.graph.spread import spread
 from netopt.numerics import BFLOAT16, FLOAT32, SignFormat
-from netopt.ops.epilogue import Epilogue
+from netopt.ops.epilogue import EpilogueOp
 
 
 def use_bfloat16(graph: Graph) -> Graph:
@@ -46,7 +46,7 @@ def _multiplies_narrow(node: Node, graph: Graph) -> bool:
 
 def _has_weight_of_bits(node: Node, graph: Graph) -> bool:
     """Whether it is a layer with weights of one bit whose sums stay numbers."""
-    if not isinstance(node.op, Epilogue) or node.op.gives_signs:
+    if not isinstance(node.op, EpilogueOp) or node.op.gives_signs:
         return False
     return isinstance(graph.types[node.inputs[1]].format, SignFormat)
 

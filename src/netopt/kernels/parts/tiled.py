@@ -20,8 +20,8 @@ from netopt.kernels.parts.product import Product
 from netopt.kernels.parts.tile import TileSchedule
 from netopt.numerics import SIGN_BITS, NumberFormat, Shape
 from netopt.ops import TensorType
-from netopt.ops.binary_epilogue import BinaryEpilogue
-from netopt.ops.epilogue import Epilogue as EpilogueOp
+from netopt.ops.binary_epilogue import BinaryEpilogueOp
+from netopt.ops.epilogue import EpilogueOp
 
 EpilogueT = TypeVar("EpilogueT", bound=EpilogueOp)
 TileS = TypeVar("TileS", bound=TileSchedule)
@@ -153,13 +153,13 @@ class TiledKernel(Kernel[EpilogueT, TileS]):
 def operand_names(op: EpilogueOp) -> list[str]:
     """The inputs of an op with weights and an epilogue, in order."""
     names = ["x", "weight"]
-    if isinstance(op, BinaryEpilogue):
+    if isinstance(op, BinaryEpilogueOp):
         names += ["threshold"] * op.has_threshold + ["scale"] * op.has_scale
     return names + ["bias"] * op.has_bias + ["residual"] * op.has_residual
 
 
 def _to_signs(op: EpilogueOp) -> bool:
-    return isinstance(op, BinaryEpilogue) and op.has_threshold
+    return isinstance(op, BinaryEpilogueOp) and op.has_threshold
 
 
 def _in_bytes(problem: Problem[EpilogueOp]) -> bool:
