@@ -31,7 +31,7 @@ from worker import Worker
 from netopt.console import render_table
 
 # Steps that are shorter are compared in the sum over the network only: the clock takes a share of them.
-SHORTEST_MS = 0.003
+SHORTEST_MS = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
