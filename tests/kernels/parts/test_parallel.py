@@ -48,6 +48,7 @@ def conv(groups: int = 1) -> Conv2d:
 CASES = {
     "output channels": (conv(), (1, 16, 9, 9), 768, (3, 3), r"c_c_out_chunk"),
     "lines": (conv(), (1, 32, 32, 33), 16, (3, 3), r"band\d_y_chunk"),
+    "several lines at once": (conv(), (1, 64, 30, 9), 32, (3, 3), r"band\d_y_chunk"),
     "tiles of pixels": (conv(), (2, 64, 34, 32), 16, (1, 1), r"band\d_x_x_out_chunk"),
     "lines, depthwise": (conv(groups=16), (1, 16, 64, 66), 16, (5, 5), r"band\d_z_chunk"),
     "lines, pooling": (Pool2d("max", (3, 3), (2, 2)), (1, 64, 65, 65), 0, (0, 0), r"interior\d_y_chunk"),

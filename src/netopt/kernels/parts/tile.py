@@ -146,4 +146,5 @@ def share_evenly(
     if threads > 1 and count > 1 and work >= _SMALLEST_SHARE * threads:
         chunk = hl.RVar("chunk") if isinstance(tile, hl.RVar) else hl.Var("chunk")
         stage.split(tile, chunk, tile, -(-count // threads), hl.TailStrategy.GuardWithIf)
-        stage.reorder(*order, chunk).parallel(chunk)
+        # Every element is written once; of tiles of several lines Halide does not see that.
+        stage.reorder(*order, chunk).allow_race_conditions().parallel(chunk)
