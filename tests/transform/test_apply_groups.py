@@ -13,6 +13,7 @@ from torch import nn
 
 from netopt import Cost, Decision, Group, InvalidArgument, InvalidType, Keep, Layer, Policy, Proposal, Technique
 from netopt.factorization import SVD, Budget
+from netopt.program.options import Lowering
 from netopt.search.measure import FasterBy
 from netopt.transform.apply import transform
 from netopt.transform.candidate import Candidate, Part
@@ -132,7 +133,7 @@ def test_the_times_of_a_group_are_added() -> None:
 def test_a_group_is_measured_on_the_kernels_that_ship() -> None:
     """Of 8 million multiply-adds 6 % are left."""
     model = nn.Sequential(nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 2048))
-    judge = FasterBy(margin=0.05, options={"threads": 1, "tune": False, "exact": True, "precision": "float32"}).together
+    judge = FasterBy(margin=0.05, options=Lowering()).together
     technique = CutWidth(shares=(0.0625,), built=[])
     new, report = transform(model, technique, example=torch.zeros(1, 2048), keep_if="faster", judge=judge)
     assert widths(new) == [128, 2048]

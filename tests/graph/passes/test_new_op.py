@@ -38,6 +38,7 @@ from netopt.ops.epilogue import EpilogueOp, scale_rows
 from netopt.ops.op import expect_inputs
 from netopt.ops.spatial import Sides
 from netopt.program.checks import check_kernels
+from tests.pipelines import PASSES
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Builder(GraphBuilder):
         """The graph after the passes, which computes the same and can be run."""
         self.outputs = outputs
         before = self.finish()
-        graph = run_passes(before, {"use_bfloat16": use_bfloat16} if narrow else None)
+        graph = run_passes(before, (*PASSES[:-2], *[use_bfloat16] * narrow, *PASSES[-2:]))
         x = torch.randn(self.types["x"].shape, generator=self.generator)
         if not narrow:
             for right, result in zip(interpret(before, [x]), interpret(graph, [x]), strict=True):
