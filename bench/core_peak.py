@@ -23,7 +23,7 @@ from netopt.console import render_table
 from netopt.files import write_atomically
 from netopt.kernels.machine.cpu import Cpu, host_cpu
 from netopt.kernels.machine.formats import Array
-from netopt.kernels.parts.binary_tile import Unit
+from netopt.kernels.parts.sign_tile import Unit
 
 STEPS = 400_000
 PAIRS_OF_BFLOAT16 = ("avx512_zen4", "avx512_sapphirerapids")

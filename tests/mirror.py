@@ -36,6 +36,7 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
     "kernels/parts/tile_sum.py": ("kernels/test_dense.py", "kernels/test_conv2d.py", "kernels/test_winograd2d.py"),
     "kernels/parts/tiled*.py": ("kernels/test_dense.py", "kernels/test_conv2d.py", "kernels/test_binary_dense.py"),
     "kernels/parts/winograd_steps.py": ("kernels/test_winograd2d.py",),
+    "kernels/parts/word.py": ("kernels/test_sign.py", "kernels/test_binary_conv2d.py", "kernels/test_binary_dense.py"),
     "kernels/pointwise.py": ("kernels/test_kernels.py",),
     "kernels/pool2d.py": ("kernels/test_images.py",),
     "kernels/registry.py": ("kernels/test_kernels.py",),

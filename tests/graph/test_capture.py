@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument, InvalidType, UnsupportedModel
 from netopt.example import split_example
-from netopt.graph import Graph, Structure, interpret
+from netopt.graph import Graph, Nesting, interpret
 from netopt.graph.capture import capture
 from netopt.numerics import FLOAT32
 from netopt.ops import Dense, TensorType
 
-TENSOR = Structure("tensor")
+TENSOR = Nesting("tensor")
 
 
 class Model(nn.Module):
@@ -99,13 +99,13 @@ def test_no_example_of_another_type(example: Any) -> None:
 @pytest.mark.parametrize(
     ("example", "positional", "keyword"),
     [
-        (_normal(2), Structure("tuple", (), (TENSOR,)), Structure("dict")),
-        ((_normal(2), _normal(2)), Structure("tuple", (), (TENSOR, TENSOR)), Structure("dict")),
-        ({"b": _normal(2), "a": _normal(2)}, Structure("tuple"), Structure("dict", ("b", "a"), (TENSOR, TENSOR))),
+        (_normal(2), Nesting("tuple", (), (TENSOR,)), Nesting("dict")),
+        ((_normal(2), _normal(2)), Nesting("tuple", (), (TENSOR, TENSOR)), Nesting("dict")),
+        ({"b": _normal(2), "a": _normal(2)}, Nesting("tuple"), Nesting("dict", ("b", "a"), (TENSOR, TENSOR))),
     ],
     ids=["tensor", "tuple", "dict"],
 )
-def test_signature(example: Any, positional: Structure, keyword: Structure) -> None:
+def test_signature(example: Any, positional: Nesting, keyword: Nesting) -> None:
     def forward(self: nn.Module, a: torch.Tensor, b: torch.Tensor | None = None) -> torch.Tensor:
         return a.relu() if b is None else a - 2 * b
 
@@ -161,18 +161,18 @@ def test_a_model_without_inputs() -> None:
     ("forward", "structure"),
     [
         (lambda self, x: x.relu(), TENSOR),
-        (lambda self, x: (x.relu(),), Structure("tuple", (), (TENSOR,))),
-        (lambda self, x: [x.relu(), x.tanh()], Structure("list", (), (TENSOR, TENSOR))),
-        (lambda self, x: {"z": x.relu(), "a": x.tanh()}, Structure("dict", ("z", "a"), (TENSOR, TENSOR))),
+        (lambda self, x: (x.relu(),), Nesting("tuple", (), (TENSOR,))),
+        (lambda self, x: [x.relu(), x.tanh()], Nesting("list", (), (TENSOR, TENSOR))),
+        (lambda self, x: {"z": x.relu(), "a": x.tanh()}, Nesting("dict", ("z", "a"), (TENSOR, TENSOR))),
         (
             lambda self, x: ({"z": [x.relu()]}, x.tanh()),
-            Structure("tuple", (), (Structure("dict", ("z",), (Structure("list", (), (TENSOR,)),)), TENSOR)),
+            Nesting("tuple", (), (Nesting("dict", ("z",), (Nesting("list", (), (TENSOR,)),)), TENSOR)),
         ),
-        (lambda self, x: OrderedDict(z=x.relu(), a=x.tanh()), Structure("dict", ("z", "a"), (TENSOR, TENSOR))),
+        (lambda self, x: OrderedDict(z=x.relu(), a=x.tanh()), Nesting("dict", ("z", "a"), (TENSOR, TENSOR))),
     ],
     ids=["tensor", "tuple", "list", "dict", "nested", "ordered dict"],
 )
-def test_outputs(forward: Callable[..., Any], structure: Structure) -> None:
+def test_outputs(forward: Callable[..., Any], structure: Nesting) -> None:
     _, signature = capture(Model(forward), _normal(2, 3))
     assert signature.output == structure
     _assert_captured(Model(forward), _normal(2, 3))

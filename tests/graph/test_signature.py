@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.errors import FileFormatError, InvalidArgument, InvalidType
-from netopt.graph import Structure
+from netopt.graph import Nesting
 
-TENSOR = Structure("tensor")
+TENSOR = Nesting("tensor")
 EXAMPLE = {"left": torch.tensor(0.0), "rest": [torch.tensor(1.0), (torch.tensor(2.0), {}, torch.tensor(3.0))]}
-STRUCTURE = Structure(
+STRUCTURE = Nesting(
     "dict",
     ("left", "rest"),
-    (TENSOR, Structure("list", (), (TENSOR, Structure("tuple", (), (TENSOR, Structure("dict"), TENSOR))))),
+    (TENSOR, Nesting("list", (), (TENSOR, Nesting("tuple", (), (TENSOR, Nesting("dict"), TENSOR))))),
 )
 NESTINGS = st.recursive(
     st.just(0.0),
@@ -40,9 +40,9 @@ def _numbered(nesting: Any, number: list[int]) -> Any:
 
 
 def test_structure_of_a_nesting() -> None:
-    assert Structure.of(EXAMPLE, "example") == STRUCTURE
-    assert Structure.of(torch.ones(2), "example") == TENSOR
-    assert Structure.of((), "example") == Structure("tuple")
+    assert Nesting.of(EXAMPLE, "example") == STRUCTURE
+    assert Nesting.of(torch.ones(2), "example") == TENSOR
+    assert Nesting.of((), "example") == Nesting("tuple")
 
 
 def test_tensors_are_flattened_in_order() -> None:
@@ -55,7 +55,7 @@ def test_a_dict_may_come_in_another_order() -> None:
 
 
 def test_a_list_may_stand_for_a_tuple() -> None:
-    pair = Structure.of((torch.tensor(1.0), torch.tensor(2.0)), "input")
+    pair = Nesting.of((torch.tensor(1.0), torch.tensor(2.0)), "input")
     assert [t.item() for t in pair.flatten([torch.tensor(1.0), torch.tensor(2.0)], "input")] == [1.0, 2.0]
 
 
@@ -68,7 +68,7 @@ def test_names_say_where_a_tensor_is() -> None:
 @settings(derandomize=True, deadline=None, max_examples=100)
 def test_round_trips(nesting: object) -> None:
     value = _numbered(nesting, [0])
-    structure = Structure.of(value, "input")
+    structure = Nesting.of(value, "input")
     tensors = structure.flatten(value, "input")
     assert [t.item() for t in tensors] == list(range(structure.count()))
     assert len(list(structure.names("x"))) == structure.count()
@@ -78,7 +78,7 @@ def test_round_trips(nesting: object) -> None:
     assert rebuilt == value  # the same tensor objects, so == compares by identity
     assert json.dumps(rebuilt, default=float) == json.dumps(value, default=float), "and the same order of keys"
     assert _types(rebuilt) == _types(value)
-    assert Structure.from_json(json.loads(json.dumps(structure.to_json()))) == structure
+    assert Nesting.from_json(json.loads(json.dumps(structure.to_json()))) == structure
 
 
 def _types(value: Any) -> object:
@@ -101,7 +101,7 @@ def _types(value: Any) -> object:
 def test_anything_else_is_refused(value: object, where: str, found: str) -> None:
     expected = "a tensor, or a tuple, list or dict"
     with pytest.raises(InvalidType, match=rf"^{where}: expected {expected}.*, found {found}$"):
-        Structure.of(value, "example")
+        Nesting.of(value, "example")
 
 
 @pytest.mark.parametrize(
@@ -160,11 +160,11 @@ def test_text() -> None:
 )
 def test_json_of_no_structure_is_refused(data: object) -> None:
     with pytest.raises(FileFormatError, match="structure of inputs or outputs"):
-        Structure.from_json(data)
+        Nesting.from_json(data)
 
 
 def test_a_dict_has_each_key_once() -> None:
     """Two tensors under one key: one of them would be lost."""
     data = {"kind": "dict", "keys": ["a", "a"], "parts": [TENSOR.to_json()] * 2}
     with pytest.raises(FileFormatError, match="structure of inputs or outputs"):
-        Structure.from_json(data)
+        Nesting.from_json(data)

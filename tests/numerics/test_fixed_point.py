@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.errors import InvalidArgument, UnsupportedModel
-from netopt.graph import Graph, Signature, Structure, interpret, verify
+from netopt.graph import Graph, Nesting, Signature, interpret, verify
 from netopt.graph.graph import GraphBuilder
 from netopt.kernels.machine.buffers import aligned_array
 from netopt.memory import check_plan, plan_memory
@@ -153,7 +153,7 @@ def test_samples_are_small_codes() -> None:
 # --- in a network
 
 VALUES, WEIGHTS = FixedPoint(8, 4), FixedPoint(16, (12, -1))
-TENSOR = Structure("tensor")
+TENSOR = Nesting("tensor")
 
 
 def _network() -> Network:
@@ -167,7 +167,7 @@ def _network() -> Network:
     builder.outputs = (builder.add_node(Dense(), (relu, name), "y", "fc"),)
     graph = builder.finish()
     verify(graph)
-    signature = Signature(Structure("tuple", (), (TENSOR,)), Structure("dict"), TENSOR)
+    signature = Signature(Nesting("tuple", (), (TENSOR,)), Nesting("dict"), TENSOR)
     return Network(graph, plan_memory(graph), signature)
 
 

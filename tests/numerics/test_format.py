@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.errors import InvalidArgument, UnsupportedModel
-from netopt.graph import Signature, Structure, interpret, verify
+from netopt.graph import Nesting, Signature, interpret, verify
 from netopt.graph.graph import GraphBuilder
 from netopt.memory import plan_memory
 from netopt.numerics import (
@@ -46,7 +46,7 @@ FORMATS: tuple[NumberFormat, ...] = (
     SignFormat(1),
 )
 SHAPES = st.lists(st.integers(0, 70), max_size=4).map(tuple)
-TENSOR = Structure("tensor")
+TENSOR = Nesting("tensor")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def _network(codebook: Codebook) -> Network:
     builder.outputs = (builder.add_node(Dense(), ("x", weight), "y", "fc"),)
     graph = builder.finish()
     verify(graph)
-    signature = Signature(Structure("tuple", (), (TENSOR,)), Structure("dict"), TENSOR)
+    signature = Signature(Nesting("tuple", (), (TENSOR,)), Nesting("dict"), TENSOR)
     return Network(graph, plan_memory(graph), signature)
 
 

@@ -281,7 +281,7 @@ def test_formats_that_a_binary_layer_reads(formats: tuple[NumberFormat, ...]) ->
 @pytest.mark.parametrize("other", ["has_scale", "has_bias", "has_residual"])
 @pytest.mark.parametrize("kind", [BinaryConv2d, BinaryDense])
 def test_a_threshold_stands_alone(kind: Any, other: str) -> None:
-    with pytest.raises(InvalidArgument, match=r"end of binary_\w+: expected a threshold alone"):
+    with pytest.raises(InvalidArgument, match=r"epilogue of binary_\w+: expected a threshold alone"):
         kind(has_threshold=True, **{other: True})
     with pytest.raises(InvalidArgument, match="a threshold alone"):
         kind(has_threshold=True, activation=RELU)

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from netopt.errors import FileFormatError
-from netopt.graph import Signature, Structure
+from netopt.graph import Nesting, Signature
 from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
 from netopt.memory import plan_memory
@@ -71,8 +71,8 @@ from tests.pipelines import run_passes
 
 Change = Callable[[Any], object]
 
-TENSOR = Structure("tensor")
-ONE_TO_ONE = Signature(Structure("tuple", (), (TENSOR,)), Structure("dict"), TENSOR)
+TENSOR = Nesting("tensor")
+ONE_TO_ONE = Signature(Nesting("tuple", (), (TENSOR,)), Nesting("dict"), TENSOR)
 # A property of bytes needs a file to read, and the folder of the test is as good for one example as for all.
 PROPERTY = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -127,9 +127,9 @@ def _of_all_ops() -> Network:
     flat = b.add_node(SpatialMean(), (image,), "mean", "")
     b.outputs = (b.add_node(Arithmetic("div"), (flat, flat), "y", ""), "n", "x", matrix, "n")
     signature = Signature(
-        Structure("tuple", (), (TENSOR,)),
-        Structure("dict", ("r",), (TENSOR,)),
-        Structure("dict", ("", "b"), (Structure("list", (), (TENSOR,) * 4), Structure("tuple", (), (TENSOR,)))),
+        Nesting("tuple", (), (TENSOR,)),
+        Nesting("dict", ("r",), (TENSOR,)),
+        Nesting("dict", ("", "b"), (Nesting("list", (), (TENSOR,) * 4), Nesting("tuple", (), (TENSOR,)))),
     )
     return _network(b, signature)
 
@@ -293,7 +293,7 @@ def test_constants_of_any_shape(shape: tuple[int, ...], tmp_path: Path) -> None:
     values = torch.arange(float(torch.Size(shape).numel())).reshape(shape)
     first = builder.add_constant("c", values)
     builder.outputs = ("x", first, builder.add_constant("d", torch.tensor([7.0])))
-    signature = dataclasses.replace(ONE_TO_ONE, output=Structure("tuple", (), (TENSOR,) * 3))
+    signature = dataclasses.replace(ONE_TO_ONE, output=Nesting("tuple", (), (TENSOR,) * 3))
     network = _network(builder, signature)
     write_network(tmp_path / "net.nopt", network)
     _assert_equal(network, read_network(tmp_path / "net.nopt"))

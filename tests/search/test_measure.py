@@ -14,6 +14,8 @@ from netopt.program.options import Lowering
 from netopt.search import measure
 from netopt.search.measure import FasterBy, StepsOf, network_times
 from netopt.timing import Timing
+from netopt.transform.candidate import Replacement
+from netopt.transform.policy import Verdict
 from netopt.transform.select import Layer, layers_of
 
 OPTIONS = Lowering()
@@ -21,6 +23,11 @@ OPTIONS = Lowering()
 
 def handle(module: nn.Module, *shapes: tuple[int, ...]) -> Layer:
     return Layer("layer", module, False, False, tuple(torch.Size(shape) for shape in shapes))
+
+
+def judged(judge: FasterBy, layer: Layer, new: nn.Module) -> Verdict:
+    """The verdict on one layer, whose replacement is given what it is given."""
+    return judge([Replacement(layer, new, layer.input_shapes)])
 
 
 def thin(size: int, rank: int) -> nn.Module:
@@ -42,7 +49,7 @@ def one_and_two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_thin_replacement_of_a_large_layer_is_faster() -> None:
     """Of 4 million multiply-adds 1.6 % are left."""
-    verdict = FasterBy(margin=0.05, options=OPTIONS)(handle(nn.Linear(2048, 2048), (1, 2048)), thin(2048, 16))
+    verdict = judged(FasterBy(margin=0.05, options=OPTIONS), handle(nn.Linear(2048, 2048), (1, 2048)), thin(2048, 16))
     assert verdict.keeps
     assert verdict.reason == ""
     assert verdict.before_ms is not None
@@ -53,7 +60,7 @@ def test_a_thin_replacement_of_a_large_layer_is_faster() -> None:
 def test_a_replacement_that_does_everything_twice_is_not() -> None:
     layer = nn.Linear(1024, 1024)
     twice = nn.Sequential(layer, copy.deepcopy(layer))
-    verdict = FasterBy(margin=0.05, options=OPTIONS)(handle(layer, (1, 1024)), twice)
+    verdict = judged(FasterBy(margin=0.05, options=OPTIONS), handle(layer, (1, 1024)), twice)
     assert not verdict.keeps
     assert verdict.reason == "not faster by 5%"
     assert verdict.before_ms is not None
@@ -63,19 +70,20 @@ def test_a_replacement_that_does_everything_twice_is_not() -> None:
 
 @pytest.mark.parametrize(("margin", "keeps"), [(0.0, True), (0.25, True), (0.26, False), (0.5, False)])
 def test_margin(one_and_two: None, margin: float, keeps: bool) -> None:
-    verdict = FasterBy(margin=margin, options=OPTIONS)(handle(nn.Linear(4, 4), (1, 4)), thin(4, 1))
+    verdict = judged(FasterBy(margin=margin, options=OPTIONS), handle(nn.Linear(4, 4), (1, 4)), thin(4, 1))
     assert (verdict.before_ms, verdict.after_ms) == (4.0, 3.0)
     assert verdict.keeps is keeps
     assert verdict.reason == ("" if keeps else f"not faster by {margin:.0%}")
 
 
 def test_calls_of_a_layer_add_up(one_and_two: None) -> None:
-    verdict = FasterBy(margin=0.05, options=OPTIONS)(handle(nn.Linear(4, 4), (1, 4), (3, 4), (1, 4)), thin(4, 1))
+    layer = handle(nn.Linear(4, 4), (1, 4), (3, 4), (1, 4))
+    verdict = judged(FasterBy(margin=0.05, options=OPTIONS), layer, thin(4, 1))
     assert (verdict.before_ms, verdict.after_ms) == (12.0, 9.0)
 
 
 def test_a_layer_that_is_not_called() -> None:
-    verdict = FasterBy(margin=0.05, options=OPTIONS)(handle(nn.Linear(4, 4)), thin(4, 1))
+    verdict = judged(FasterBy(margin=0.05, options=OPTIONS), handle(nn.Linear(4, 4)), thin(4, 1))
     assert (verdict.keeps, verdict.before_ms, verdict.after_ms) == (False, None, None)
     assert verdict.reason == "is not called for the example with one tensor, so that its time is not known"
 
@@ -90,7 +98,7 @@ class Sorted(nn.Module):
 
 
 def test_a_replacement_that_cannot_be_lowered() -> None:
-    verdict = FasterBy(margin=0.05, options=OPTIONS)(handle(nn.Linear(4, 4), (1, 4)), Sorted())
+    verdict = judged(FasterBy(margin=0.05, options=OPTIONS), handle(nn.Linear(4, 4), (1, 4)), Sorted())
     assert (verdict.keeps, verdict.before_ms, verdict.after_ms) == (False, None, None)
     assert verdict.reason.startswith("cannot be lowered: ")
     assert "sort" in verdict.reason
@@ -99,24 +107,26 @@ def test_a_replacement_that_cannot_be_lowered() -> None:
 
 def test_wrong_options_are_errors_and_no_reasons() -> None:
     with pytest.raises(netopt.InvalidArgument, match="precision"):
-        FasterBy(margin=0.05, options=Lowering(precision="fp8"))(  # type: ignore[arg-type]
-            handle(nn.Linear(4, 4), (1, 4)), thin(4, 1)
+        judged(
+            FasterBy(margin=0.05, options=Lowering(precision="fp8")),  # type: ignore[arg-type]
+            handle(nn.Linear(4, 4), (1, 4)),
+            thin(4, 1),
         )
 
 
 def test_layers_of_other_types_are_measured_as_they_will_be_lowered(one_and_two: None) -> None:
     layer = nn.Linear(4, 4).double()
-    assert FasterBy(margin=0.05, options=OPTIONS)(handle(layer, (1, 4)), thin(4, 1).bfloat16()).keeps
+    assert judged(FasterBy(margin=0.05, options=OPTIONS), handle(layer, (1, 4)), thin(4, 1).bfloat16()).keeps
     assert layer.weight.dtype is torch.float64
 
 
 def test_a_replacement_without_parameters(one_and_two: None) -> None:
-    assert FasterBy(margin=0.05, options=OPTIONS)(handle(nn.Linear(4, 4), (1, 4)), nn.ReLU()).keeps
+    assert judged(FasterBy(margin=0.05, options=OPTIONS), handle(nn.Linear(4, 4), (1, 4)), nn.ReLU()).keeps
 
 
 def test_measuring_draws_no_random_numbers(one_and_two: None) -> None:
     layer, state = nn.Linear(4, 4), torch.get_rng_state()
-    FasterBy(margin=0.05, options=OPTIONS)(handle(layer, (1, 4)), nn.ReLU())
+    judged(FasterBy(margin=0.05, options=OPTIONS), handle(layer, (1, 4)), nn.ReLU())
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from netopt import Cost, InvalidArgument, InvalidType, Keep, Layer, Proposal, Technique
 from netopt.transform.apply import transform
-from netopt.transform.candidate import Part
+from netopt.transform.candidate import Replacement
 from netopt.transform.layer_report import LayerReport
 from netopt.transform.policy import Judge, Verdict
 from netopt.transform.technique import inherit
@@ -51,7 +51,7 @@ class Tied(nn.Module):
 def alone(judge: Callable[[Layer, nn.Module], Verdict]) -> Judge:
     """A judge of groups of one."""
 
-    def of_parts(parts: Sequence[Part]) -> Verdict:
+    def of_parts(parts: Sequence[Replacement]) -> Verdict:
         (part,) = parts
         return judge(part.layer, part.module)
 

@@ -16,7 +16,7 @@ from netopt.factorization import SVD, Budget
 from netopt.program.options import Lowering
 from netopt.search.measure import FasterBy
 from netopt.transform.apply import transform
-from netopt.transform.candidate import Candidate, Part
+from netopt.transform.candidate import Candidate, Replacement
 from netopt.transform.policy import Verdict
 from netopt.transform.technique import inherit
 
@@ -118,7 +118,7 @@ def test_nothing_is_replaced_if_one_module_cannot_be_made() -> None:
 def test_the_times_of_a_group_are_added() -> None:
     seen: list[list[tuple[str, tuple[torch.Size, ...], int]]] = []
 
-    def judge(parts: Sequence[Part]) -> Verdict:
+    def judge(parts: Sequence[Replacement]) -> Verdict:
         seen.append([(part.layer.name, part.input_shapes, part.module.in_features) for part in parts])  # type: ignore[misc]
         return Verdict(len(seen) > 1, "slow", 3.0, 2.0)
 
@@ -133,7 +133,7 @@ def test_the_times_of_a_group_are_added() -> None:
 def test_a_group_is_measured_on_the_kernels_that_ship() -> None:
     """Of 8 million multiply-adds 6 % are left."""
     model = nn.Sequential(nn.Linear(2048, 2048), nn.ReLU(), nn.Linear(2048, 2048))
-    judge = FasterBy(margin=0.05, options=Lowering()).together
+    judge = FasterBy(margin=0.05, options=Lowering())
     technique = CutWidth(shares=(0.0625,), built=[])
     new, report = transform(model, technique, example=torch.zeros(1, 2048), keep_if="faster", judge=judge)
     assert widths(new) == [128, 2048]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -157,7 +156,7 @@ def test_replacements_are_undone_where_the_whole_network_is_slower(
 ) -> None:
     """`netopt.optimize` names both the function and the module."""
     module = sys.modules["netopt.verbs.optimize"]
-    monkeypatch.setattr(module, "FasterBy", lambda **_: SimpleNamespace(together=lambda _: Verdict(True, "", 1.0, 0.5)))
+    monkeypatch.setattr(module, "FasterBy", lambda **_: lambda _: Verdict(True, "", 1.0, 0.5))
     monkeypatch.setattr(module, "network_times", lambda *_: NetworkTimes(2.0, after))
     model, x = network(), torch.randn(3, 20)
     result = netopt.optimize(model, SVD(rank=2, select="0"), example=x)
@@ -284,3 +283,9 @@ def test_lowering_takes_its_options() -> None:
     assert "winograd2d + relu" in result.program.summary()
     with pytest.raises(netopt.InvalidArgument, match="precision"):
         netopt.optimize(model, [], lower=True, example=torch.randn(1, 32, 24, 24), precision="fp8")
+
+
+@pytest.mark.parametrize("name", ["lower", "iterative"])
+def test_flags_are_true_or_false(name: str) -> None:
+    with pytest.raises(netopt.InvalidType, match=f"{name}: expected True or False, found 'yes'"):
+        netopt.optimize(network(), SVD(rank=1), **{name: "yes"})  # type: ignore[call-overload]

@@ -2,7 +2,7 @@
 
 from netopt.graph.graph import Graph, Node
 from netopt.graph.interpret import interpret
-from netopt.graph.signature import Signature, Structure
+from netopt.graph.signature import Nesting, Signature
 from netopt.graph.verify import verify
 
-__all__ = ["Graph", "Node", "Signature", "Structure", "interpret", "verify"]
+__all__ = ["Graph", "Nesting", "Node", "Signature", "interpret", "verify"]

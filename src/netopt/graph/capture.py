@@ -20,7 +20,7 @@ from netopt.graph.fallback import Region, can_leave, import_region, plan_fallbac
 from netopt.graph.graph import Graph, GraphBuilder
 from netopt.graph.import_call import FALLBACK, import_call, layer_of
 from netopt.graph.side_effects import unchanged_attributes
-from netopt.graph.signature import Signature, Structure
+from netopt.graph.signature import Nesting, Signature
 from netopt.graph.verify import verify
 from netopt.ops import TensorType
 
@@ -40,8 +40,8 @@ def capture(model: nn.Module, example: Example, *, fallback: bool = False) -> tu
     if not isinstance(model, nn.Module):
         raise InvalidType("model", expected="a torch.nn.Module", found=repr(model))
     args, kwargs = split_example(example)
-    positional = Structure.of(args, "example")
-    keyword = Structure.of(kwargs, "example")
+    positional = Nesting.of(args, "example")
+    keyword = Nesting.of(kwargs, "example")
     _check_tensors(model, [*positional.flatten(args, "example"), *keyword.flatten(kwargs, "example")])
     # Copies: torch.export takes one tensor given twice, or a parameter of the model given as input, for one value.
     args = positional.unflatten(t.detach().clone() for t in positional.flatten(args, "example"))
@@ -95,7 +95,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _import(
-    exported: ExportedProgram, positional: Structure, keyword: Structure, fallback: bool
+    exported: ExportedProgram, positional: Nesting, keyword: Nesting, fallback: bool
 ) -> tuple[Graph, Signature]:
     _check_writes(exported)
     builder = GraphBuilder()
@@ -112,7 +112,7 @@ def _import(
     _check_constants(graph)
     verify(graph)
     tree = torch.utils._pytree.tree_unflatten([torch.empty(0)] * len(graph.outputs), exported.call_spec.out_spec)
-    return graph, Signature(positional, keyword, Structure.of(tree, "output of the model"))
+    return graph, Signature(positional, keyword, Nesting.of(tree, "output of the model"))
 
 
 def _parts(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from netopt.errors import InvalidArgument
 from netopt.graph.graph import Graph, Node
-from netopt.numerics import SIGNS
 from netopt.ops import ROW_MAJOR, Layouts, TensorType
 
 
@@ -43,8 +42,8 @@ def _check_halo(node: Node, graph: Graph) -> None:
 
 
 def _check_output(node: Node, type_: TensorType) -> None:
-    if type_.format == SIGNS and (type_.layout.pitch or type_.layout.channels_last != (len(type_.shape) == 4)):
-        raise InvalidArgument(f"graph: layout of the signs '{node.output}'", found=type_.layout, layer=node.layer)
+    if type_.format.packs_channels and (type_.layout.pitch or type_.layout.channels_last != (len(type_.shape) == 4)):
+        raise InvalidArgument(f"graph: layout of the packed '{node.output}'", found=type_.layout, layer=node.layer)
     missed = node.op.layout_missed(type_)
     if missed is not None:
         found = f"{len(type_.shape)} axes, {type_.layout}"

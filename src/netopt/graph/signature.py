@@ -1,6 +1,6 @@
 """How a user nests tensors: flat lists to and from tuples, lists and dicts.
 
-A `Structure` is plain data: None for a tensor, or ("tuple" | "list", parts) or ("dict", {key: part}).
+A `Nesting` is plain data: None for a tensor, or ("tuple" | "list", parts) or ("dict", {key: part}).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from netopt.errors import FileFormatError, InvalidArgument, InvalidType
 
 
 @dataclass(frozen=True)
-class Structure:
+class Nesting:
     """A nesting of tensors.
 
     Attributes:
@@ -26,11 +26,11 @@ class Structure:
 
     kind: str
     keys: tuple[str, ...] = ()
-    parts: tuple[Structure, ...] = ()
+    parts: tuple[Nesting, ...] = ()
 
     @classmethod
-    def of(cls, value: object, where: str) -> Structure:
-        """The structure of `value`.
+    def of(cls, value: object, where: str) -> Nesting:
+        """The nesting of `value`.
 
         Raises:
             InvalidType: it holds something other than tensors, tuples, lists and dicts with string keys.
@@ -62,7 +62,7 @@ class Structure:
         """The tensors of `value`, in order.
 
         Raises:
-            InvalidArgument: `value` does not have this structure.
+            InvalidArgument: `value` is not nested so.
         """
         if self.kind == "tensor":
             if isinstance(value, torch.Tensor):
@@ -94,11 +94,11 @@ class Structure:
         return 1 if self.kind == "tensor" else sum(part.count() for part in self.parts)
 
     def to_json(self) -> dict[str, object]:
-        """The structure as plain data."""
+        """The nesting as plain data."""
         return {"kind": self.kind, "keys": list(self.keys), "parts": [part.to_json() for part in self.parts]}
 
     @classmethod
-    def from_json(cls, data: object) -> Structure:
+    def from_json(cls, data: object) -> Nesting:
         """The inverse of `to_json`; raises FileFormatError on anything else."""
         match data:
             case {"kind": ("tensor" | "tuple" | "list" | "dict") as kind, "keys": list(keys), "parts": list(parts)}:
@@ -128,14 +128,14 @@ class Signature:
     """How a network is called.
 
     Attributes:
-        positional: structure of the positional arguments (a tuple).
-        keyword: structure of the keyword arguments (a dict).
-        output: structure of the result.
+        positional: nesting of the positional arguments (a tuple).
+        keyword: nesting of the keyword arguments (a dict).
+        output: nesting of the result.
     """
 
-    positional: Structure
-    keyword: Structure
-    output: Structure
+    positional: Nesting
+    keyword: Nesting
+    output: Nesting
 
 
 def _describe(value: object) -> str:

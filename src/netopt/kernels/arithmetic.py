@@ -9,7 +9,7 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import stored
-from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.elementwise import build_on_images, image_shapes, is_flat
 from netopt.kernels.parts.math import maximum, minimum
 from netopt.kernels.parts.parallel import split_rows, vectorize_and_split
@@ -74,7 +74,7 @@ class ArithmeticKernel(PlainKernel[Arithmetic]):
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
         axes = [hl.Var(f"i{number}") for number in range(len(output))]
         operands = zip(("x", "y"), shapes, problem.inputs, strict=True)
-        inputs = [float_input(name, shape, type_) for name, shape, type_ in operands]
+        inputs = [whole_input(name, shape, type_) for name, shape, type_ in operands]
         x, y = (
             param[[hl.Expr(0) if size == 1 else axis for axis, size in zip(axes, reversed(shape), strict=True)]]
             for param, shape in zip(inputs, shapes, strict=True)

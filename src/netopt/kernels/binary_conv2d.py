@@ -25,12 +25,12 @@ from netopt.kernels.conv2d import conv2d_schedules
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array, Source
 from netopt.kernels.machine.kernel import Problem
-from netopt.kernels.parts.binary_tile import tile_cost, tiles
 from netopt.kernels.parts.conv2d_size import Conv2dSchedule, ImageSize, strips_of
 from netopt.kernels.parts.epilogue import Place, Result
 from netopt.kernels.parts.product import SignsAsFloats
 from netopt.kernels.parts.sign_border import SignBorder
 from netopt.kernels.parts.sign_products import SignCounts
+from netopt.kernels.parts.sign_tile import sign_tile_cost, tiles
 from netopt.kernels.parts.tiled import TiledKernel
 from netopt.kernels.parts.tiled_conv2d import TiledConv2d
 from netopt.numerics import INT32, NumberFormat, Shape
@@ -94,13 +94,13 @@ class BinaryConv2dKernel(TiledKernel[BinaryConv2d, Conv2dSchedule]):
 def _tiles(size: ImageSize, cpu: Cpu, *, whole_words: bool) -> list[tuple[int, int]]:
     """Register tiles (rows, vectors) of signs, the most promising first: of a line, or of several short lines."""
     costs = {
-        tile: size.height * tile_cost(size.width, size.outputs, tile, cpu)
+        tile: size.height * sign_tile_cost(size.width, size.outputs, tile, cpu)
         for tile in tiles(size.width, size.outputs, cpu, whole_words=whole_words)
     }
     for rows, vectors in tiles(31, size.outputs, cpu, whole_words=whole_words):
         if rows % size.width == 0 and size.width < rows <= size.height * size.width:
             costs[rows, vectors] = sum(
-                strip.count * tile_cost(strip.lines * size.width, size.outputs, (rows, vectors), cpu)
+                strip.count * sign_tile_cost(strip.lines * size.width, size.outputs, (rows, vectors), cpu)
                 for strip in strips_of(size, rows)
             )
     return sorted(costs, key=lambda tile: (costs[tile], tile))

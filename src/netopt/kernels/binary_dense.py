@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from netopt.kernels.dense import dense_schedules
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import Problem
-from netopt.kernels.parts.binary_tile import fits, tiles
 from netopt.kernels.parts.product import Product, SignsAsFloats
 from netopt.kernels.parts.sign_products import SignCounts, SignFlips
+from netopt.kernels.parts.sign_tile import fits, tiles
 from netopt.kernels.parts.tile import TileSchedule
 from netopt.kernels.parts.tiled import TiledKernel
 from netopt.kernels.parts.tiled_dense import TiledDense

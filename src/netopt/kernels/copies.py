@@ -6,7 +6,7 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import stored
-from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, float_input
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, whole_input
 from netopt.kernels.parts.elementwise import image_shapes
 from netopt.kernels.parts.parallel import vectorize_and_split
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
@@ -25,7 +25,7 @@ class PermuteKernel(PlainKernel[Permute]):
     def build(self, problem: Problem[Permute], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         source_shape, shape = self.argument_shapes(problem, schedule, cpu)
-        source, out = float_input("source", source_shape, problem.inputs[0]), hl.Func("out")
+        source, out = whole_input("source", source_shape, problem.inputs[0]), hl.Func("out")
         by_axis = [hl.Var(f"i{axis}") for axis in range(len(shape))]
         of_source = [by_axis[problem.op.axes.index(axis)] for axis in range(len(shape))]
         out[by_axis[::-1]] = stored(source[of_source[::-1]], problem.output.format)
@@ -47,7 +47,7 @@ class ExpandKernel(PlainKernel[Expand]):
     def build(self, problem: Problem[Expand], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         source_shape, shape = self.argument_shapes(problem, schedule, cpu)
-        source, out = float_input("source", source_shape), hl.Func("out")
+        source, out = whole_input("source", source_shape), hl.Func("out")
         axes = [hl.Var(f"i{axis}") for axis in range(len(shape))]
         read = [hl.Expr(0) if size == 1 else axis for axis, size in zip(axes, source_shape, strict=True)]
         out[axes[::-1]] = source[read[::-1]]
@@ -69,10 +69,10 @@ class SliceKernel(PlainKernel[Slice]):
 
     def build(self, problem: Problem[Slice], schedule: Schedule, cpu: Cpu) -> Pipeline:
         if problem.output.layout.channels_last:
-            return _slice_images(problem, problem.op, cpu)
+            return _slice_images(problem, cpu)
         # --- algorithm
         source_shape, shape = self.argument_shapes(problem, schedule, cpu)
-        source, out = float_input("source", source_shape), hl.Func("out")
+        source, out = whole_input("source", source_shape), hl.Func("out")
         inner, along, outer = hl.Var("inner"), hl.Var("along"), hl.Var("outer")
         out[inner, along, outer] = source[inner, problem.op.start + problem.op.step * along, outer]
         # --- schedule
@@ -95,10 +95,10 @@ class ConcatKernel(PlainKernel[Concat]):
 
     def build(self, problem: Problem[Concat], schedule: Schedule, cpu: Cpu) -> Pipeline:
         if problem.output.layout.channels_last:
-            return _concat_images(problem, problem.op, cpu)
+            return _concat_images(problem, cpu)
         # --- algorithm
         *shapes, shape = self.argument_shapes(problem, schedule, cpu)
-        sources = [float_input(f"source{number}", shape) for number, shape in enumerate(shapes)]
+        sources = [whole_input(f"source{number}", shape) for number, shape in enumerate(shapes)]
         i, outer, out = hl.Var("i"), hl.Var("outer"), hl.Func("out")
         out[i, outer] = hl.undef(hl.Float(32))
         start = 0
@@ -116,12 +116,12 @@ class ConcatKernel(PlainKernel[Concat]):
 _COORDINATE = {0: 3, 1: 0, 2: 2, 3: 1}
 
 
-def _slice_images(problem: Problem[Slice], op: Slice, cpu: Cpu) -> Pipeline:
+def _slice_images(problem: Problem[Slice], cpu: Cpu) -> Pipeline:
     source, out = SpatialInput("source", problem.inputs[0]), SpatialOutput(problem.output)
 
     def part(*coordinates: hl.Expr) -> hl.Expr:
         where = list(coordinates)
-        where[_COORDINATE[op.axis]] = op.start + op.step * where[_COORDINATE[op.axis]]
+        where[_COORDINATE[problem.op.axis]] = problem.op.start + problem.op.step * where[_COORDINATE[problem.op.axis]]
         return source.at(*where)
 
     stage, _, _ = out.define(part)
@@ -129,7 +129,7 @@ def _slice_images(problem: Problem[Slice], op: Slice, cpu: Cpu) -> Pipeline:
     return Pipeline(out.finish(cpu.lanes), (source.param,))
 
 
-def _concat_images(problem: Problem[Concat], op: Concat, cpu: Cpu) -> Pipeline:
+def _concat_images(problem: Problem[Concat], cpu: Cpu) -> Pipeline:
     """One copy loop an input, each over its own part of the output."""
     out = SpatialOutput(problem.output)
     top, _, left, _ = out.layout.halo
@@ -140,10 +140,10 @@ def _concat_images(problem: Problem[Concat], op: Concat, cpu: Cpu) -> Pipeline:
         part = hl.RDom([(0, channels), (0, width), (0, height), (0, batch)], f"part{number}")
         coordinates = [part[i] for i in range(4)]
         target = [coordinates[0], coordinates[1] + left, coordinates[2] + top, coordinates[3]]
-        target[_COORDINATE[op.axis]] = target[_COORDINATE[op.axis]] + start
+        target[_COORDINATE[problem.op.axis]] = target[_COORDINATE[problem.op.axis]] + start
         out.func[target] = out.stored(source.at(*coordinates))
         out.func.update(out.updates).vectorize(coordinates[0], cpu.lanes, hl.TailStrategy.GuardWithIf)
         out.updates += 1
-        start += type_.shape[op.axis]
+        start += type_.shape[problem.op.axis]
         sources.append(source.param)
     return Pipeline(out.finish(cpu.lanes), tuple(sources))

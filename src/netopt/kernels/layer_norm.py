@@ -8,7 +8,7 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import stored
-from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.parallel import split_rows
 from netopt.kernels.parts.rows import reduce_rows
 from netopt.numerics import Shape
@@ -31,7 +31,7 @@ class LayerNormKernel(PlainKernel[LayerNorm]):
         shapes = self.argument_shapes(problem, schedule, cpu)
         rows, size = shapes[0]
         x, weight, bias = (
-            float_input(name, shape, type_)
+            whole_input(name, shape, type_)
             for name, shape, type_ in zip(("x", "weight", "bias"), shapes, problem.inputs, strict=False)
         )
         share = hl.f32(1.0 / size)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.kernel import OnePipeline, Pipeline, Problem, Schedule, fix_output, float_input
+from netopt.kernels.machine.kernel import OnePipeline, Pipeline, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.product import Floats
 from netopt.kernels.parts.tile import Band, TileSchedule, share_tiles
 from netopt.kernels.parts.tile_sum import TileSum
@@ -140,7 +140,7 @@ class MatmulKernel(OnePipeline[Matmul, MatmulSchedule]):
     def build(self, problem: Problem[Matmul], schedule: MatmulSchedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         size, (first, second) = _Size.of(problem), _operands(problem)
-        params = tuple(float_input(name, (type_.elements,)) for name, type_ in zip("xy", problem.inputs, strict=True))
+        params = tuple(whole_input(name, (type_.elements,)) for name, type_ in zip("xy", problem.inputs, strict=True))
         x, y = reversed(params) if _flips(problem) else params
         n, m, k = hl.Var("n"), hl.Var("m"), hl.Var("k")
         batch = [hl.Var(f"b{axis}") for axis in range(len(size.batch))]

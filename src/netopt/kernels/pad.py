@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.elementwise import image_shapes
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
 from netopt.numerics import Shape
@@ -83,38 +83,39 @@ class PadKernel(PlainKernel[Pad]):
 
     def build(self, problem: Problem[Pad], schedule: Schedule, cpu: Cpu) -> Pipeline:
         if problem.output.layout.channels_last:
-            return _pad_images(problem, problem.op, cpu)
-        return _pad_rows(problem, problem.op, cpu)
+            return _pad_images(problem, cpu)
+        return _pad_rows(problem, cpu)
 
 
-def _pad_images(problem: Problem[Pad], op: Pad, cpu: Cpu) -> Pipeline:
+def _pad_images(problem: Problem[Pad], cpu: Cpu) -> Pipeline:
     shape = problem.inputs[0].shape
     source, out = SpatialInput("source", problem.inputs[0]), SpatialOutput(problem.output)
-    outside = [bool(before or after) for before, after in zip(op.before, op.after, strict=True)]
-    for start, length, beyond in _bands(op, 3, shape[3]):
+    outside = [bool(before or after) for before, after in zip(problem.op.before, problem.op.after, strict=True)]
+    for start, length, beyond in _bands(problem.op, 3, shape[3]):
         can_be = [*outside[:3], beyond]
 
         def value(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr, can_be: Sequence[bool] = tuple(can_be)) -> hl.Expr:
-            places = [at - before for at, before in zip((n, c, y, x), op.before, strict=True)]
-            return _padded(op, shape, places, can_be, lambda n, c, y, x: source.at(c, x, y, n))
+            places = [at - before for at, before in zip((n, c, y, x), problem.op.before, strict=True)]
+            return _padded(problem.op, shape, places, can_be, lambda n, c, y, x: source.at(c, x, y, n))
 
         stage, _, _ = out.define(value, start, length)
         stage.vectorize(out.c, cpu.lanes, hl.TailStrategy.GuardWithIf)
     return Pipeline(out.finish(cpu.lanes), (source.param,))
 
 
-def _pad_rows(problem: Problem[Pad], op: Pad, cpu: Cpu) -> Pipeline:
+def _pad_rows(problem: Problem[Pad], cpu: Cpu) -> Pipeline:
     shape = problem.inputs[0].shape
-    source, out = float_input("source", shape), hl.Func("out")
+    source, out = whole_input("source", shape), hl.Func("out")
     axes = [hl.Var(f"i{axis}") for axis in range(len(shape))]
     out[axes[::-1]] = hl.undef(hl.Float(32))
-    outside = [bool(before or after) for before, after in zip(op.before, op.after, strict=True)]
+    outside = [bool(before or after) for before, after in zip(problem.op.before, problem.op.after, strict=True)]
     last = len(shape) - 1
-    for number, (start, length, beyond) in enumerate(_bands(op, last, shape[last])):
+    for number, (start, length, beyond) in enumerate(_bands(problem.op, last, shape[last])):
         run = hl.RDom([(start, length)], f"run{number}")
         at = [*axes[:last], run.x]
-        places = [place - before for place, before in zip(at, op.before, strict=True)]
-        value = _padded(op, shape, places, [*outside[:last], beyond], lambda *indices: source[list(indices[::-1])])
+        places = [place - before for place, before in zip(at, problem.op.before, strict=True)]
+        sides = [*outside[:last], beyond]
+        value = _padded(problem.op, shape, places, sides, lambda *indices: source[list(indices[::-1])])
         out[at[::-1]] = value
         if not beyond:
             out.update(number).vectorize(run.x, cpu.lanes, hl.TailStrategy.GuardWithIf)

@@ -8,7 +8,7 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import stored
-from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.elementwise import build_on_images, image_shapes, is_flat
 from netopt.kernels.parts.parallel import vectorize_and_split
 from netopt.kernels.parts.pointwise import apply_pointwise
@@ -29,7 +29,7 @@ class PointwiseKernel(PlainKernel[Pointwise]):
         if not is_flat(problem):
             return build_on_images(problem, cpu, partial(apply_pointwise, problem.op))
         shape, _ = self.argument_shapes(problem, schedule, cpu)
-        source, i, out = float_input("source", shape, problem.inputs[0]), hl.Var("i"), hl.Func("out")
+        source, i, out = whole_input("source", shape, problem.inputs[0]), hl.Var("i"), hl.Func("out")
         out[i] = stored(apply_pointwise(problem.op, source[i]), problem.output.format)
         # --- schedule
         fix_output(out, shape, problem.output)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.math import maximum, minimum
 from netopt.kernels.parts.parallel import split_rows
 from netopt.kernels.parts.rows import reduce_rows
@@ -39,11 +39,11 @@ class ReduceKernel(PlainKernel[Reduce]):
     def build(self, problem: Problem[Reduce], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         shape, output = self.argument_shapes(problem, schedule, cpu)
-        source, out, row, i = float_input("source", shape), hl.Func("out"), hl.Var("row"), hl.Var("i")
+        source, out, row, i = whole_input("source", shape), hl.Func("out"), hl.Var("row"), hl.Var("i")
         combine, start = COMBINE[problem.op.function]
 
         def end(x: hl.Expr) -> hl.Expr:
-            return x * hl.f32(1.0 / shape[1]) if isinstance(problem.op, Reduce) and problem.op.function == "mean" else x
+            return x * hl.f32(1.0 / shape[1]) if problem.op.function == "mean" else x
 
         if len(shape) == 2:
             rows = reduce_rows("total", shape[1], cpu.lanes, lambda k, row: source[k, row], combine, start)

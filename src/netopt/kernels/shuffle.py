@@ -6,7 +6,7 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import storage_type, stored
-from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.elementwise import image_shapes
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput, zero_halo
 from netopt.kernels.pool2d import FromImageToImage, as_images
@@ -28,17 +28,17 @@ class ChannelShuffleKernel(PlainKernel[ChannelShuffle]):
 
     def argument_shapes(self, problem: Problem[ChannelShuffle], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last:
-            return _grouped_shapes(problem, problem.op)
+            return _grouped_shapes(problem)
         batch, channels, height, width = problem.output.shape
         groups = problem.op.groups
         return (batch, groups, channels // groups, height * width), (batch, channels // groups, groups, height * width)
 
     def build(self, problem: Problem[ChannelShuffle], schedule: Schedule, cpu: Cpu) -> Pipeline:
         if problem.output.layout.channels_last:
-            return _shuffle_images(problem, problem.op, cpu)
+            return _shuffle_images(problem, cpu)
         # --- algorithm
         source_shape, shape = self.argument_shapes(problem, schedule, cpu)
-        source, out = float_input("source", source_shape), hl.Func("out")
+        source, out = whole_input("source", source_shape), hl.Func("out")
         i, group, channel, n = hl.Var("i"), hl.Var("group"), hl.Var("channel"), hl.Var("n")
         out[i, group, channel, n] = source[i, channel, group, n]
         # --- schedule
@@ -47,10 +47,10 @@ class ChannelShuffleKernel(PlainKernel[ChannelShuffle]):
         return Pipeline(out, (source,))
 
 
-def _shuffle_images(problem: Problem[ChannelShuffle], op: ChannelShuffle, cpu: Cpu) -> Pipeline:
+def _shuffle_images(problem: Problem[ChannelShuffle], cpu: Cpu) -> Pipeline:
     # --- algorithm
-    source_shape, shape = _grouped_shapes(problem, op)
-    source = float_input("source", source_shape, problem.inputs[0])
+    source_shape, shape = _grouped_shapes(problem)
+    source = whole_input("source", source_shape, problem.inputs[0])
     image = SpatialInput("source", problem.inputs[0])
     group, channel, n, out = hl.Var("group"), hl.Var("channel"), hl.Var("n"), hl.Func("out")
     out[group, channel, hl.Var("x"), hl.Var("y"), n] = hl.undef(storage_type(problem.output.format))
@@ -67,20 +67,20 @@ def _shuffle_images(problem: Problem[ChannelShuffle], op: ChannelShuffle, cpu: C
     stage = out.update(0).reorder(group, channel, inner.x, inner.y, n)
     # A vector of each group: where they are unrolled, one store interleaves them.
     stage.vectorize(channel, cpu.lanes, hl.TailStrategy.GuardWithIf)
-    if op.groups <= _UNROLLED_GROUPS:
+    if problem.op.groups <= _UNROLLED_GROUPS:
         stage.unroll(group)
     zero_halo(out, [group, channel], n, problem.output.layout.halo, shape, 1, cpu.lanes)
     fix_output(out, shape, problem.output)
     return Pipeline(out, (source,))
 
 
-def _grouped_shapes(problem: Problem[ChannelShuffle], op: ChannelShuffle) -> tuple[Shape, Shape]:
+def _grouped_shapes(problem: Problem[ChannelShuffle]) -> tuple[Shape, Shape]:
     """The shapes in memory of input and output, with the channels as two axes, of which one is the groups."""
     source, target = image_shapes(problem)
-    each = target[3] // op.groups
+    each = target[3] // problem.op.groups
     if problem.inputs[0].layout.channels_last:
-        source = (*source[:3], op.groups, each)
-    return source, (*target[:3], each, op.groups)
+        source = (*source[:3], problem.op.groups, each)
+    return source, (*target[:3], each, problem.op.groups)
 
 
 class PixelShuffleKernel(FromImageToImage[PixelShuffle]):

@@ -13,26 +13,21 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Source
-from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, float_input
-from netopt.kernels.parts.binary_tile import Word
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.math import f32, is_nan
 from netopt.kernels.parts.parallel import split_rows
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput, channels_last, zero_halo
+from netopt.kernels.parts.word import Word
 from netopt.numerics import SIGNS, Shape
 from netopt.ops import CHANNELS_LAST, Sign, TensorType
 
 
 def as_image(type_: TensorType) -> TensorType:
     """A value of rows (..., channels) as an image one pixel high, which lies in memory alike; an image as it is."""
-    if _is_image(type_):
+    if type_.lies_as_image:
         return type_
     *_, channels = type_.shape or (1,)
     return dataclasses.replace(type_, shape=(1, channels, 1, type_.elements // channels), layout=CHANNELS_LAST)
-
-
-def _is_image(type_: TensorType) -> bool:
-    """Whether its channels are the second of four axes, and the last in memory."""
-    return len(type_.shape) == 4 and (type_.layout.channels_last or type_.shape[2:] == (1, 1))
 
 
 def words_shape(type_: TensorType) -> Shape:
@@ -56,13 +51,13 @@ class SignKernel(PlainKernel[Sign]):
     def _images(self, problem: Problem[Sign]) -> tuple[TensorType, TensorType]:
         # An image is written wherever the input lies.
         x = problem.inputs[0]
-        return x if _is_image(problem.output) else as_image(x), as_image(problem.output)
+        return x if problem.output.lies_as_image else as_image(x), as_image(problem.output)
 
     def build(self, problem: Problem[Sign], schedule: Schedule, cpu: Cpu) -> Pipeline:
         x_type, output = self._images(problem)
         x = SpatialInput("x", x_type)
         channels = output.shape[1]
-        vectors = [float_input(name, (channels,), type_) for name, type_ in zip("td", problem.inputs[1:], strict=False)]
+        vectors = [whole_input(name, (channels,), type_) for name, type_ in zip("td", problem.inputs[1:], strict=False)]
 
         def is_positive(*at: hl.Expr) -> hl.Expr:
             value = x.at(*at)

@@ -8,7 +8,7 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array
-from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, float_input
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, whole_input
 from netopt.kernels.parts.parallel import split_rows
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
 from netopt.kernels.sign import words_shape
@@ -35,7 +35,7 @@ class SignPool2dKernel(PlainKernel[SignPool2d]):
         op, (_, _, height, width) = problem.op, problem.inputs[0].shape
         # --- algorithm
         x, out = SpatialInput("x", _words(problem.inputs[0])), SpatialOutput(_words(problem.output))
-        direction = float_input("direction", (4 * out.channels,), problem.inputs[1])
+        direction = whole_input("direction", (4 * out.channels,), problem.inputs[1])
         c, column, row, n, both = hl.Var("c"), hl.Var("x"), hl.Var("y"), hl.Var("n"), hl.Func("both")
         k = hl.RDom([(0, op.kernel[1]), (0, op.kernel[0])], "window")
         # Outside the image stands the nearest element inside, which the window holds anyhow.

@@ -8,7 +8,7 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Source
-from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, float_input
+from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, whole_input
 from netopt.kernels.parts.math import at_least, exp
 from netopt.kernels.parts.parallel import split_rows
 from netopt.kernels.parts.rows import reduce_rows
@@ -31,7 +31,7 @@ class SoftmaxKernel(PlainKernel[Softmax]):
     def build(self, problem: Problem[Softmax], schedule: Schedule, cpu: Cpu) -> Pipeline:
         shape, _ = self.argument_shapes(problem, schedule, cpu)
         build = _along_last_axis if len(shape) == 2 else _across
-        source = float_input("source", shape)
+        source = whole_input("source", shape)
         out = build(source, shape, problem, cpu)
         fix_output(out, shape)
         return Pipeline(out, (source,))

@@ -17,7 +17,7 @@ from netopt.ops import Concat, Slice, TensorType
 
 
 @dataclass(frozen=True)
-class Place:
+class Span:
     """The bytes of a value: `count` runs of `run` bytes, each `pitch` bytes after the one before, from `start`."""
 
     start: int
@@ -29,7 +29,7 @@ class Place:
     def end(self) -> int:
         return self.start + (self.count - 1) * self.pitch + self.run
 
-    def overlaps(self, other: Place) -> bool:
+    def overlaps(self, other: Span) -> bool:
         """Whether they may have a byte in common; exact for runs, and for those with gaps of one pitch."""
         if not (self.start < other.end and other.start < self.end):
             return False
@@ -54,7 +54,7 @@ def check_plan(graph: Graph, plan: MemoryPlan) -> None:
     used = max((place.end for place in places.values()), default=0)
     if not used <= plan.arena_bytes < used + 64 + 1 or plan.arena_bytes < plan.lower_bound:
         raise InvalidArgument("memory plan: arena", expected=f"{used} bytes, rounded up to 64", found=plan.arena_bytes)
-    arena: dict[str, Place] = {}
+    arena: dict[str, Span] = {}
     for name in graph.inputs:
         _write(name, places[name], arena)
     for node in graph.nodes:
@@ -63,7 +63,7 @@ def check_plan(graph: Graph, plan: MemoryPlan) -> None:
         _read(name, arena, graph, "by the caller")
 
 
-def _run(node: Node, graph: Graph, places: dict[str, Place], arena: dict[str, Place]) -> None:
+def _run(node: Node, graph: Graph, places: dict[str, Span], arena: dict[str, Span]) -> None:
     for name in node.inputs:
         _read(name, arena, graph, f"by '{node.output}'")
     if node.op.is_view(graph.node_types(node), graph.types[node.output]):
@@ -83,36 +83,36 @@ def _scratch(node: Node) -> str:
     return f"{node.output} (scratch)"
 
 
-def _check_scratch(node: Node, places: dict[str, Place]) -> None:
+def _check_scratch(node: Node, places: dict[str, Span]) -> None:
     if places[_scratch(node)].overlaps(places[node.output]):
         raise InvalidArgument(
             f"memory plan: '{_scratch(node)}'", expected=f"no overlap with '{node.output}'", found="overlap"
         )
 
 
-def _places(graph: Graph, plan: MemoryPlan) -> dict[str, Place]:
+def _places(graph: Graph, plan: MemoryPlan) -> dict[str, Span]:
     """Where the plan has all that needs a place: inputs, computed values, scratch memory."""
     places = {name: _place(graph, plan, name) for name in graph.types if name not in graph.constants}
     for node in graph.nodes:
         if size := node.op.scratch_bytes(graph.node_types(node)):
-            place = Place(plan.offsets.get(_scratch(node), -1), size)
+            place = Span(plan.offsets.get(_scratch(node), -1), size)
             places[_scratch(node)] = _check_place(plan, _scratch(node), place, 64)
     return places
 
 
-def _place(graph: Graph, plan: MemoryPlan, name: str) -> Place:
+def _place(graph: Graph, plan: MemoryPlan, name: str) -> Span:
     type_, start = graph.types[name], plan.offsets.get(name, -1)
     pitch = type_.layout.pitch
-    place = Place(start, type_.bytes)
+    place = Span(start, type_.bytes)
     if pitch and type_.elements:
         count = math.prod(type_.layout.physical(type_.shape)[:3])
         run, step = (type_.format.storage_bytes((channels,)) for channels in (type_.shape[1], pitch))
-        place = Place(start, run, step, count)
+        place = Span(start, run, step, count)
     # A part of a wider image begins at one of its channels.
     return _check_place(plan, name, place, type_.format.storage_bytes((1,)) if pitch else 64)
 
 
-def _check_place(plan: MemoryPlan, name: str, place: Place, alignment: int) -> Place:
+def _check_place(plan: MemoryPlan, name: str, place: Span, alignment: int) -> Span:
     start = place.start
     if start < 0 or start % alignment or place.end > plan.arena_bytes:
         raise InvalidArgument(
@@ -123,7 +123,7 @@ def _check_place(plan: MemoryPlan, name: str, place: Place, alignment: int) -> P
     return place
 
 
-def _check_view(node: Node, places: dict[str, Place], graph: Graph) -> None:
+def _check_view(node: Node, places: dict[str, Span], graph: Graph) -> None:
     """Each element of the output must be where the input has it."""
     output, position = graph.types[node.output], 0
     for name in node.inputs:
@@ -157,18 +157,18 @@ def _step(type_: TensorType, axis: int) -> int:
     return type_.format.storage_bytes((1,) if type_.layout.channels_last else type_.shape[axis + 1 :])
 
 
-def _write(name: str, place: Place, arena: dict[str, Place]) -> None:
+def _write(name: str, place: Span, arena: dict[str, Span]) -> None:
     for other in [other for other, taken in arena.items() if taken.overlaps(place)]:
         del arena[other]
     arena[name] = place
 
 
-def _read(name: str, arena: dict[str, Place], graph: Graph, reader: str) -> None:
+def _read(name: str, arena: dict[str, Span], graph: Graph, reader: str) -> None:
     if name not in graph.constants and name not in arena:
         raise InvalidArgument(f"memory plan: '{name}'", expected=f"intact when read {reader}", found="overwritten")
 
 
-def _check_own_inputs(node: Node, places: dict[str, Place], graph: Graph) -> None:
+def _check_own_inputs(node: Node, places: dict[str, Span], graph: Graph) -> None:
     allowed = node.op.in_place_operands(graph.node_types(node))
     output, target = graph.types[node.output], places[node.output]
     storage = (output.layout, output.format)

@@ -65,6 +65,11 @@ class NumberFormat(ABC):
         """Bytes that a dense, contiguous tensor of `shape` takes, all parts together."""
 
     @property
+    def packs_channels(self) -> bool:
+        """Whether elements of several channels share a word in memory, so that an image must lie channels last."""
+        return False
+
+    @property
     def is_of_constants(self) -> bool:
         """Whether constants may be stored in it."""
         return True

@@ -42,6 +42,10 @@ class SignFormat(ElementFormat):
         return torch.int8
 
     @property
+    def packs_channels(self) -> bool:
+        return self.word == 32
+
+    @property
     def is_of_constants(self) -> bool:
         return self.word == 1
 

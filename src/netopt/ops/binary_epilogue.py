@@ -1,4 +1,4 @@
-"""What ops with binary weights do at their end: a threshold; or scale, bias, residual and activation."""
+"""What ops with binary weights have for an epilogue: a threshold; or scale, bias, residual and activation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class BinaryEpilogueOp(EpilogueOp):
         """Raise InvalidArgument where there is a threshold and something else."""
         others = self.has_scale or self.has_bias or self.has_residual or self.activation is not None
         if self.has_threshold and others:
-            raise InvalidArgument(f"end of {self.name}", expected="a threshold alone", found=self)
+            raise InvalidArgument(f"epilogue of {self.name}", expected="a threshold alone", found=self)
 
     def reads_signs(self, inputs: Sequence[TensorType]) -> bool:
         """Whether x is stored in one bit."""
@@ -47,8 +47,8 @@ class BinaryEpilogueOp(EpilogueOp):
         fits = isinstance(weight, SignFormat) and (
             isinstance(x, SignFormat) or (x in FLOATS and not self.has_threshold)
         )
-        end = (INT32,) if self.has_threshold else FLOATS
-        if not fits or not all(format_ in end for format_ in rest):
+        taken = (INT32,) if self.has_threshold else FLOATS
+        if not fits or not all(format_ in taken for format_ in rest):
             raise InvalidArgument(
                 f"input formats of {self.label}",
                 expected="signs, or floating x and signs; then int32 thresholds, or floating numbers",
@@ -56,7 +56,7 @@ class BinaryEpilogueOp(EpilogueOp):
             )
 
     def expect_binary_epilogue(self, inputs: Sequence[TensorType], outputs: int, output: Shape) -> None:
-        """Raise unless what there is at the end fits `outputs` channels and the output's shape."""
+        """Raise unless what there is in the epilogue fits `outputs` channels and the output's shape."""
         if (self.has_threshold or self.has_scale) and inputs[2].shape != (outputs,):
             found = inputs[2].shape
             raise InvalidArgument(f"scale or threshold of {self.name}", expected=str((outputs,)), found=found)

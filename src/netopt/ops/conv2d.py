@@ -1,4 +1,4 @@
-"""Two-dimensional convolution with its fused end."""
+"""Two-dimensional convolution with its epilogue."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Convolution(EpilogueOp):
         return (x[0], weight[0], height, width)
 
     def convolve(self, x: torch.Tensor, weight: torch.Tensor, border: float = 0.0) -> torch.Tensor:
-        """x * W with padding by `border`, without an end."""
+        """x * W with padding by `border`, without an epilogue."""
         top, bottom, left, right = self.padding
         x = F.pad(x, (left, right, top, bottom), value=border)
         return F.conv2d(x, weight, None, self.stride, 0, self.dilation, self.groups)

@@ -1,4 +1,4 @@
-"""Two-dimensional transposed convolution with its fused end."""
+"""Two-dimensional transposed convolution with its epilogue."""
 
 from __future__ import annotations
 
@@ -76,12 +76,7 @@ class ConvTranspose2d(EpilogueOp):
         if min(size) < 1:
             raise InvalidArgument("padding of conv_transpose2d", expected="one that leaves an output", found=size)
         output = (x[0], weight[1] * self.groups, *size)
-        if self.has_bias and inputs[2].shape != output[1:2]:
-            raise InvalidArgument("bias of conv_transpose2d", expected=str(output[1:2]), found=inputs[2].shape)
-        if self.has_residual and inputs[self.residual_index].shape != output:
-            raise InvalidArgument(
-                "residual of conv_transpose2d", expected=str(output), found=inputs[self.residual_index].shape
-            )
+        self.expect_epilogue(inputs, output[1], output)
         return TensorType(output)
 
     def _length(self, axis: int, size: int, kernel: int) -> int:
@@ -92,11 +87,7 @@ class ConvTranspose2d(EpilogueOp):
         y = F.conv_transpose2d(inputs[0], inputs[1], None, self.stride, 0, 0, self.groups, self.dilation)
         top, bottom, left, right = self.padding
         y = F.pad(y, (-left, self.output_padding[1] - right, -top, self.output_padding[0] - bottom))
-        if self.has_bias:
-            y = y + inputs[2][:, None, None]
-        if self.has_residual:
-            y = y + inputs[self.residual_index]
-        return y if self.activation is None else self.activation.reference(y)
+        return self.apply_epilogue(y, inputs, (-1, 1, 1))
 
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         return inputs[0].elements * inputs[1].elements // inputs[1].shape[0]

@@ -1,4 +1,4 @@
-"""The dense (fully connected) layer with its fused end."""
+"""The dense (fully connected) layer with its epilogue."""
 
 from __future__ import annotations
 

@@ -187,7 +187,8 @@ class Op(ABC):
         """The op whose output is multiplied by a number; None where its kernel cannot."""
         return None
 
-    # --- what can be computed into its weight, input 1, and its bias; channels are axis 1
+    # --- what can be computed into its weight, input 1, and its bias; channels are axis 1. The first two are asked of
+    # ops with an epilogue alone, which have a place for a bias.
 
     def fold_after(
         self, affine: Affine, weight: torch.Tensor, bias: torch.Tensor, inputs: Sequence[TensorType]

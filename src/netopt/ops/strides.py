@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from netopt.numerics import Shape
 from netopt.ops.view import View
 
-Part = tuple[int, int]  # size, stride
+Extent = tuple[int, int]  # size, stride
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Strides:
         offset: element where the view begins.
     """
 
-    axes: tuple[tuple[Part, ...], ...]
+    axes: tuple[tuple[Extent, ...], ...]
     offset: int = 0
 
     @classmethod
@@ -43,9 +43,9 @@ class Strides:
     def reshaped(self, shape: Shape) -> Strides | None:
         """The same elements in another shape; None where that has no strides."""
         parts = [part for axis in self.axes for part in axis]
-        axes: list[tuple[Part, ...]] = []
+        axes: list[tuple[Extent, ...]] = []
         for wanted in reversed(shape):
-            axis: list[Part] = []
+            axis: list[Extent] = []
             while wanted > 1:
                 size, stride = parts.pop()
                 if wanted % size == 0:
@@ -84,9 +84,9 @@ class Strides:
         return View(self.shape, tuple(axis[0][1] if axis else 0 for axis in axes), self.offset)
 
 
-def merge(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+def merge(parts: tuple[Extent, ...]) -> tuple[Extent, ...]:
     """The same elements in as few parts as possible."""
-    merged: list[Part] = []
+    merged: list[Extent] = []
     for size, stride in parts:
         if merged and merged[-1][1] == size * stride:
             merged[-1] = (merged[-1][0] * size, stride)

@@ -12,7 +12,7 @@ import torch
 from netopt.graph import Graph, Node
 from netopt.kernels.machine.compile import bind_kernel
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.denormals import Call, run_of_kernels
+from netopt.kernels.machine.denormals import ReadyCall, run_of_kernels
 from netopt.kernels.machine.formats import Array
 from netopt.kernels.machine.kernel import Problem, Schedule
 from netopt.kernels.machine.tune import Workload, choose_schedules, streams, tune
@@ -62,7 +62,7 @@ def pack_steps(graph: Graph, memory: MemoryImage, options: Lowering) -> list[Pac
 
 def bind_kernels(
     graph: Graph, steps: Sequence[PackedStep], memory: MemoryImage, cpu: Cpu
-) -> dict[str, tuple[Call, ...]]:
+) -> dict[str, tuple[ReadyCall, ...]]:
     """Compile the code of each step, and bind it to its places: calls, by the value that they compute."""
     calls = {}
     for step in steps:
@@ -84,7 +84,7 @@ def bind_torch(graph: Graph, memory: MemoryImage) -> dict[str, Run]:
     }
 
 
-def runs_of(graph: Graph, calls: Mapping[str, tuple[Call, ...]], in_torch: Mapping[str, Run]) -> list[Run]:
+def runs_of(graph: Graph, calls: Mapping[str, tuple[ReadyCall, ...]], in_torch: Mapping[str, Run]) -> list[Run]:
     """What a call does, in order: kernels one after the other, and between them parts in PyTorch."""
     runs: list[Run] = []
     running = [node for node in graph.nodes if node.output in calls or node.output in in_torch]

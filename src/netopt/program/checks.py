@@ -5,8 +5,11 @@ from __future__ import annotations
 from netopt.errors import UnsupportedModel
 from netopt.graph import Graph, Node
 from netopt.kernels.registry import kernel_of
-from netopt.numerics import FLOAT32, SIGNS
+from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS
 from netopt.ops import TorchRegion
+
+# The formats that some kernel reads or writes, the usual one first.
+_OF_KERNELS = (FLOAT32, BFLOAT16, INT32, SIGNS, SIGN_BITS)
 
 
 def check_kernels(graph: Graph) -> None:
@@ -15,8 +18,8 @@ def check_kernels(graph: Graph) -> None:
         for name in (*node.inputs, node.output):
             found = graph.types[name].format
             if not graph.takes(node, name, found):
-                expected = FLOAT32 if graph.takes(node, name, FLOAT32) else SIGNS
-                raise UnsupportedModel(f"value '{name}'", expected=expected.name, found=found.name, layer=node.layer)
+                expected = next((kind.name for kind in _OF_KERNELS if graph.takes(node, name, kind)), "another format")
+                raise UnsupportedModel(f"value '{name}'", expected=expected, found=found.name, layer=node.layer)
         if has_kernel(node, graph):
             kernel_of(node.op, node.layer)
             _check_weights(graph, node)

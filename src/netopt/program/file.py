@@ -23,7 +23,7 @@ import torch
 
 from netopt.errors import FileFormatError, InvalidArgument, NetoptError, UnsupportedModel
 from netopt.files import write_atomically
-from netopt.graph import Graph, Node, Signature, Structure, verify
+from netopt.graph import Graph, Nesting, Node, Signature, verify
 from netopt.memory import MemoryPlan, check_plan
 from netopt.memory.chart import timeline_of
 from netopt.numerics import ALIGNMENT, number_format_from_json
@@ -197,7 +197,7 @@ def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
     graph = Graph(tuple(map(_text, data["inputs"])), tuple(map(_text, data["outputs"])), nodes, types, constants)
     offsets = {name: _natural(offset) for name, offset in data["plan"]["offsets"].items()}
     plan = MemoryPlan(offsets, _natural(data["plan"]["arena_bytes"]), _natural(data["plan"]["lower_bound"]))
-    signature = Signature(**{key: Structure.from_json(value) for key, value in data["signature"].items()})
+    signature = Signature(**{key: Nesting.from_json(value) for key, value in data["signature"].items()})
     verify(graph)
     check_plan(graph, plan)
     _check_signature(graph, signature)

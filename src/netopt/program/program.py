@@ -15,7 +15,7 @@ from netopt.console import count, render_table
 from netopt.errors import InvalidArgument, InvalidType, name_of_layer
 from netopt.example import split_example
 from netopt.graph.check_layouts import check_layouts
-from netopt.kernels.machine.denormals import Call, denormals_flushed, make_calls
+from netopt.kernels.machine.denormals import ReadyCall, denormals_flushed, make_calls
 from netopt.memory import MemoryPlan
 from netopt.ops import TorchRegion
 from netopt.program.binding import Run, bind_kernels, bind_torch, pack_steps, runs_of, unpack_constants
@@ -65,7 +65,7 @@ class Program:
         self._is_single = network.signature.positional.is_single() and not network.signature.keyword.parts
         self._returns_tensor = network.signature.output.kind == "tensor"
         self._loads: list[Callable[[torch.Tensor], None] | None] = []
-        self._calls: dict[str, tuple[Call, ...]] = {}
+        self._calls: dict[str, tuple[ReadyCall, ...]] = {}
         self._runs: list[Run] = []
         self._runs_here = options.runs_here
         if self._runs_here:

@@ -19,10 +19,9 @@ from netopt.program.lower import lower_as
 from netopt.program.options import Lowering
 from netopt.program.program import Program
 from netopt.timing import SelfTimed, interleaved
-from netopt.transform.candidate import Part
+from netopt.transform.candidate import Replacement
 from netopt.transform.layer_report import NetworkTimes
 from netopt.transform.policy import Verdict
-from netopt.transform.select import Layer
 
 _ROUNDS, _BURST, _SECONDS = 20, 3, 1.0
 
@@ -67,11 +66,7 @@ class FasterBy:
     margin: float
     options: Lowering
 
-    def __call__(self, layer: Layer, replacement: nn.Module) -> Verdict:
-        """The verdict on one layer."""
-        return self.together([Part(layer, replacement, layer.input_shapes)])
-
-    def together(self, parts: Sequence[Part]) -> Verdict:
+    def __call__(self, parts: Sequence[Replacement]) -> Verdict:
         """The verdict on the layers of a group: their times are added."""
         if not all(part.layer.input_shapes for part in parts):
             return Verdict(False, "is not called for the example with one tensor, so that its time is not known")

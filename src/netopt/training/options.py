@@ -18,7 +18,7 @@ from netopt.training.batches import Data, check_data
 from netopt.training.checkpoint import Checkpoint
 from netopt.training.distillation import Distillation
 from netopt.training.optimizer import make_optimizer
-from netopt.training.schedule import Schedule
+from netopt.training.schedule import LearningRate
 from netopt.training.trainer import Epoch, Trainer, train
 
 # What the text of a checkpoint names where it is not the default.
@@ -132,7 +132,7 @@ class Training:
             teacher=teacher,
             distillation=self.distillation or Distillation(),
             optimizer=optimizer,
-            schedule=Schedule(self.lr, self.epochs * len(data), self.warmup),
+            schedule=LearningRate(self.lr, self.epochs * len(data), self.warmup),
             label_smoothing=self.label_smoothing,
             clip_norm=self.clip_norm,
             bfloat16=self.bfloat16,

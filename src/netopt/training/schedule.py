@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LearningRate:
     """Linear up to `lr`, then a half cosine down to 0.
 
     Source: Loshchilov and Hutter, 1608.03983.

@@ -19,7 +19,7 @@ from netopt.errors import InvalidArgument, InvalidType, NetoptError
 from netopt.training.batches import Data, check_labels, check_lengths, class_range, unpack
 from netopt.training.checkpoint import Checkpoint
 from netopt.training.distillation import Distillation, Outputs, at_least_float32, kl_divergence, match, replaced_layers
-from netopt.training.schedule import Schedule
+from netopt.training.schedule import LearningRate
 from netopt.transform.constraints import Latent
 
 
@@ -91,7 +91,7 @@ class Trainer:
         teacher: nn.Module | None,
         distillation: Distillation,
         optimizer: torch.optim.Optimizer,
-        schedule: Schedule,
+        schedule: LearningRate,
         label_smoothing: float,
         clip_norm: float | None,
         bfloat16: bool,

@@ -86,7 +86,8 @@ class Budget(Policy):
         if price is None or proposal.loss is None:
             what = "multiply-adds" if price is None else "loss"
             found = f"one for '{', '.join(names)}' without"
-            raise InvalidArgument("Budget", expected=f"proposals that say their {what}", found=found)
+            fix = "give a factorization the budget as its rank, such as SVD(rank=Budget(...))"
+            raise InvalidArgument("Budget", expected=f"proposals that say their {what}", found=found, fix=fix)
         return price
 
 

@@ -21,7 +21,7 @@ _CHANNELS = ("in_features", "in_channels", "num_features")
 
 
 @dataclass(frozen=True)
-class Part:
+class Replacement:
     """One layer of a group, and what may stand in its place.
 
     Attributes:
@@ -73,16 +73,16 @@ class Option:
         return "modules" in vars(self)
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[Replacement, ...]:
         """The layers of the group and what may stand in their places; builds it."""
         several = len(self.modules) > 1
         return tuple(
-            Part(layer, module, _shapes_for(layer, module) if several else layer.input_shapes)
+            Replacement(layer, module, _shapes_for(layer, module) if several else layer.input_shapes)
             for layer, module in zip(self._group.layers, self.modules, strict=True)
         )
 
     @property
-    def deployed(self) -> tuple[Part, ...]:
+    def deployed(self) -> tuple[Replacement, ...]:
         """The same, as it will be lowered."""
         return tuple(replace(part, module=self._technique.deployed(part.module)) for part in self.parts)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -129,9 +129,8 @@ class Observer:
     def _run(self, batch: Any, names: Sequence[str], note: Note) -> None:
         with watched(self._model, names, note) as model, torch.no_grad():
             try:
-                call(model, batch)
-            except _Enough:
-                pass
+                with suppress(_Enough):
+                    call(model, batch)
             except Exception as error:  # whatever the model's own code raises
                 raise InvalidArgument(
                     "calibration", expected="inputs that the model takes", found=f"{type(error).__name__}: {error}"

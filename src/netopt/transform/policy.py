@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from netopt.transform.candidate import Candidate, Option, Part
+from netopt.transform.candidate import Candidate, Option, Replacement
 from netopt.transform.cost import Cost
 
 # With `Faster`, a proposal of that many times the layer's parameters is not built: it is slow to make, and to run.
@@ -111,7 +111,7 @@ class Smaller(FirstThat):
 
 
 # Whether these replacements, all together, are faster than their layers.
-Judge = Callable[[Sequence[Part]], Verdict]
+Judge = Callable[[Sequence[Replacement]], Verdict]
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ class Structured:
     kind: ClassVar[str]
     kinds: ClassVar[dict[str, type[Structured]]] = {}
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         Structured.kinds[cls.kind] = cls
 
     @abstractmethod

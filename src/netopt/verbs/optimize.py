@@ -200,7 +200,7 @@ def _transformed(
         example=example,
         calibration=options.calibration,
         keep_if=options.policy,
-        judge=judge.together if by_time else None,
+        judge=judge if by_time else None,
         recover=options.trains_between,
     )
     if by_time and example is not None and any(row.replaced for row in report.rows):

@@ -42,20 +42,14 @@ class Optimization:
     lowering: Lowering
 
     def __post_init__(self) -> None:
-        if self.keep_if is not None:
-            check_keep_if(self.keep_if)
+        self._check_types()
         if self.example is None and (self.lower or self.keep_if == "faster"):
             what = "lower=True" if self.lower else 'keep_if="faster"'
             raise InvalidArgument(
                 "example", expected="an input for the shapes", found="none", fix=f"give example=... with {what}"
             )
-        if isinstance(self.example, list):
-            raise InvalidType("example", expected="a tensor, a tuple of arguments or a dict of them", found="list")
         if not isinstance(self.margin, float | int) or not 0 <= self.margin < 1:
             raise InvalidArgument("margin", expected="a share from 0, below 1", found=self.margin)
-        for name, function in (("train", self.train), ("recover", self.recover)):
-            if function is not None and not callable(function):
-                raise InvalidType(name, expected="a function of the model", found=repr(function))
         if self.iterative and self.train is None and self.recover is None:
             raise InvalidArgument("iterative", expected="train or recover", found="neither", fix="give recover=...")
         if self.policy == "faster" and not self.lowering.runs_here:
@@ -65,6 +59,18 @@ class Optimization:
                 found='"faster"' if self.keep_if else 'the default with an example, "faster"',
                 fix="give one of these, or measure on such a machine",
             )
+
+    def _check_types(self) -> None:
+        for name in ("lower", "iterative"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidType(name, expected="True or False", found=repr(getattr(self, name)))
+        if self.keep_if is not None:
+            check_keep_if(self.keep_if)
+        if isinstance(self.example, list):
+            raise InvalidType("example", expected="a tensor, a tuple of arguments or a dict of them", found="list")
+        for name, function in (("train", self.train), ("recover", self.recover)):
+            if function is not None and not callable(function):
+                raise InvalidType(name, expected="a function of the model", found=repr(function))
 
     @property
     def policy(self) -> KeepIf:

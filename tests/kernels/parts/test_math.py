@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from netopt.kernels.machine.buffers import aligned_array
-from netopt.kernels.machine.kernel import fix_output, float_input
+from netopt.kernels.machine.kernel import fix_output, whole_input
 from netopt.kernels.parts import math as kernel_math
 
 # name, expression, float64 reference, range, and the largest relative error in units of 2^-24, measured and rounded up.
@@ -29,7 +29,7 @@ FUNCTIONS: list[
 
 def evaluate(function: Callable[[hl.Expr], hl.Expr], x: torch.Tensor) -> torch.Tensor:
     """function(x) in vectors, as the kernels compute it."""
-    source, i, out = float_input("source", tuple(x.shape)), hl.Var("i"), hl.Func("out")
+    source, i, out = whole_input("source", tuple(x.shape)), hl.Var("i"), hl.Func("out")
     out[i] = function(source[i])
     out.vectorize(i, 8, hl.TailStrategy.GuardWithIf)
     fix_output(out, tuple(x.shape))

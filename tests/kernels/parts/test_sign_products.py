@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt.kernels.machine.formats import Array
-from netopt.kernels.parts.binary_tile import Unit
 from netopt.kernels.parts.panels import pack_panels, unpack_panels
 from netopt.kernels.parts.sign_products import SignCounts, _run
+from netopt.kernels.parts.sign_tile import Unit
 from netopt.numerics import SIGNS
 from netopt.ops import BinaryConv2d, BinaryDense, Layout
 from tests.kernels.binary import cpu_of, signs

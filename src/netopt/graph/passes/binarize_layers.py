@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.graph.passes.binary import is_binary, ones_around, takes_bits
+from netopt.graph.passes.binary import has_binary_weights, ones_around, takes_bits
 from netopt.numerics import SIGN_BITS, SIGNS
 from netopt.ops import BinaryConv2d, BinaryDense, Conv2d, Dense, Sign
 from netopt.ops.spatial import Sides
@@ -72,7 +72,7 @@ def _binary_ops(graph: Graph) -> Graph:
             continue
         x = node.inputs[0] if node.inputs else ""
         reads = x in around or (x and graph.types[x].format == SIGNS)
-        if is_binary(graph, node) and (reads or _keeps_bits(graph, node)):
+        if has_binary_weights(graph, node) and (reads or _keeps_bits(graph, node)):
             signs = SIGN_BITS.encode(graph.numbers(node.inputs[1]))
             weight = builder.add_constant(f"{node.inputs[1]}_signs", signs, SIGN_BITS)
             x, sides = around.get(x, (x, None))

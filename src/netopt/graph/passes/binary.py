@@ -10,7 +10,7 @@ from netopt.ops import BinaryDense, Conv2d, Dense, Pad
 from netopt.ops.spatial import Sides
 
 
-def is_binary(graph: Graph, node: Node) -> bool:
+def has_binary_weights(graph: Graph, node: Node) -> bool:
     """Whether it is a layer with weights of +1 and -1 that has a binary op.
 
     Not one whose outputs each have a single weight: that is a scale, and no sum.
@@ -26,7 +26,7 @@ def is_binary(graph: Graph, node: Node) -> bool:
 
 def takes_bits(graph: Graph, node: Node) -> bool:
     """Whether the layer can read packed signs: with groups, each must have whole words of channels."""
-    if not is_binary(graph, node) or is_dense_on_images(graph, node):
+    if not has_binary_weights(graph, node) or is_dense_on_images(graph, node):
         return False
     if not isinstance(node.op, Conv2d) or node.op.groups == 1:
         return True

@@ -6,7 +6,6 @@ import dataclasses
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.graph.spread import spread
-from netopt.numerics import SIGNS
 from netopt.ops import ROW_MAJOR, Layout, Layouts, Relayout
 from netopt.ops.spatial import Sides, union_of_sides
 
@@ -18,8 +17,8 @@ def choose_layouts(graph: Graph) -> Graph:
         return graph
     halos = _halos(graph, images)
     layouts = {name: Layout(True, halos[name]) for name in images}
-    # One pixel a channel is the same memory in both orders; signs are packed along the channels.
-    pixels = (n for n in images if graph.types[n].shape[2:] == (1, 1) and graph.types[n].format != SIGNS)
+    # One pixel a channel is the same memory in both orders; not where channels are packed.
+    pixels = (n for n in images if graph.types[n].shape[2:] == (1, 1) and not graph.types[n].format.packs_channels)
     layouts |= {n: ROW_MAJOR for n in pixels if not any(halos[n])}
     builder = GraphBuilder(graph)
     for name, layout in layouts.items():

@@ -24,21 +24,21 @@ def find_integer_thresholds(graph: Graph) -> Graph:
     replaced: dict[str, list[Node]] = {}
     dropped: set[str] = set()
     for node in graph.nodes:
-        end = _end_of_sums(graph, node, users)
-        if end is None:
+        tail = _tail_of_sums(graph, node, users)
+        if tail is None:
             continue
         assert isinstance(node.op, BinaryConv2d | BinaryDense)
-        layer = _with_threshold(graph, builder, node, end)
-        if end.pool is None:
-            replaced[end.sign] = [dataclasses.replace(layer, output=end.sign)]
+        layer = _with_threshold(graph, builder, node, tail)
+        if tail.pool is None:
+            replaced[tail.sign] = [dataclasses.replace(layer, output=tail.sign)]
         else:
-            name = builder.fresh_name(f"{end.sign}_unpooled")
+            name = builder.fresh_name(f"{tail.sign}_unpooled")
             builder.types[name] = dataclasses.replace(graph.types[node.output], format=SIGNS)
-            pool = _sign_pool(graph, builder, end, name)
-            replaced[end.sign] = [dataclasses.replace(layer, output=name), pool]
-        dropped |= {node.output, *(link.output for link in (*end.before, *end.after))}
-        if end.pool is not None:
-            dropped.add(end.pool.output)
+            pool = _sign_pool(graph, builder, tail, name)
+            replaced[tail.sign] = [dataclasses.replace(layer, output=name), pool]
+        dropped |= {node.output, *(link.output for link in (*tail.before, *tail.after))}
+        if tail.pool is not None:
+            dropped.add(tail.pool.output)
     for node in graph.nodes:
         if node.output not in dropped:
             builder.nodes += replaced.get(node.output, [node])
@@ -46,7 +46,7 @@ def find_integer_thresholds(graph: Graph) -> Graph:
 
 
 @dataclass(frozen=True)
-class _End:
+class _Tail:
     """What stands between the sums of a binary layer and their sign: a chain, or two with a maximum between them."""
 
     before: list[Node]
@@ -55,7 +55,7 @@ class _End:
     sign: str
 
 
-def _end_of_sums(graph: Graph, node: Node, users: dict[str, list[Node]]) -> _End | None:
+def _tail_of_sums(graph: Graph, node: Node, users: dict[str, list[Node]]) -> _Tail | None:
     """What follows a binary layer on signs, if it ends in a packed sign."""
     op = node.op
     if not isinstance(op, BinaryConv2d | BinaryDense) or not op.reads_signs(graph.node_types(node)):
@@ -75,14 +75,14 @@ def _end_of_sums(graph: Graph, node: Node, users: dict[str, list[Node]]) -> _End
     sign = only_user(graph, last, users)
     if sign is None or sign.op != Sign() or graph.types[sign.output].format != SIGNS:
         return None
-    return _End(before, pool, after, sign.output)
+    return _Tail(before, pool, after, sign.output)
 
 
-def _with_threshold(graph: Graph, builder: GraphBuilder, node: Node, end: _End) -> Node:
+def _with_threshold(graph: Graph, builder: GraphBuilder, node: Node, tail: _Tail) -> Node:
     """The layer with the threshold at which the sign of what follows changes."""
     assert isinstance(node.op, BinaryConv2d | BinaryDense)
     weight, source = graph.constants[node.inputs[1]], f"{node.output}_sums"
-    chain = [*_bias_as_chain(builder, node, source), *end.before, *_relinked(end)]
+    chain = [*_bias_as_chain(builder, node, source), *tail.before, *_relinked(tail)]
     sums = Graph((source,), (), (), {source: graph.types[node.output]}, builder.constants)
     change = change_of_integer(sums, chain, source, len(weight), weight[0].numel())
     falls = change.direction < 0
@@ -97,26 +97,26 @@ def _with_threshold(graph: Graph, builder: GraphBuilder, node: Node, end: _End) 
     return Node(op, (node.inputs[0], *names), node.output, node.layer)
 
 
-def _relinked(end: _End) -> list[Node]:
+def _relinked(tail: _Tail) -> list[Node]:
     """The chain after a pooling, reading what the pooling read: of one number it is the maximum."""
-    if end.pool is None or not end.after:
-        return end.after
-    source, pooled = end.pool.inputs[0], end.pool.output
-    inputs = tuple(source if name == pooled else name for name in end.after[0].inputs)
-    return [dataclasses.replace(end.after[0], inputs=inputs), *end.after[1:]]
+    if tail.pool is None or not tail.after:
+        return tail.after
+    source, pooled = tail.pool.inputs[0], tail.pool.output
+    inputs = tuple(source if name == pooled else name for name in tail.after[0].inputs)
+    return [dataclasses.replace(tail.after[0], inputs=inputs), *tail.after[1:]]
 
 
-def _sign_pool(graph: Graph, builder: GraphBuilder, end: _End, signs: str) -> Node:
+def _sign_pool(graph: Graph, builder: GraphBuilder, tail: _Tail, signs: str) -> Node:
     """The maximum, of signs: any is +1 where what follows the maximum rises, all are where it falls."""
-    assert end.pool is not None and isinstance(end.pool.op, Pool2d)
-    channels = graph.types[end.pool.output].shape[1]
+    assert tail.pool is not None and isinstance(tail.pool.op, Pool2d)
+    channels = graph.types[tail.pool.output].shape[1]
     direction = torch.ones(channels)
-    if end.after:
-        direction = change_of_float(graph, end.after, end.pool.output, channels).direction
-    name = builder.add_constant(f"{end.sign}_direction", SIGN_BITS.encode(direction), SIGN_BITS)
-    op = end.pool.op
+    if tail.after:
+        direction = change_of_float(graph, tail.after, tail.pool.output, channels).direction
+    name = builder.add_constant(f"{tail.sign}_direction", SIGN_BITS.encode(direction), SIGN_BITS)
+    op = tail.pool.op
     pool = SignPool2d(op.kernel, op.stride, op.window().padding)
-    return Node(pool, (signs, name), end.sign, end.pool.layer)
+    return Node(pool, (signs, name), tail.sign, tail.pool.layer)
 
 
 def _bias_as_chain(builder: GraphBuilder, node: Node, source: str) -> list[Node]:

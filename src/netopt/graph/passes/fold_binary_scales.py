@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
 import torch
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.graph.passes.binary import is_dense_on_images, only_user
 from netopt.graph.passes.monotone import is_monotone, operand
-from netopt.ops import Arithmetic, BatchNorm, BinaryConv2d, BinaryDense
+from netopt.ops import Affine, Arithmetic, BatchNorm, BinaryConv2d, BinaryDense
 
 
 def fold_binary_scales(graph: Graph) -> Graph:
@@ -25,13 +24,13 @@ def fold_binary_scales(graph: Graph) -> Graph:
             continue
         channels, value = len(graph.constants[node.inputs[1]]), node.output
         bias = graph.constants[node.inputs[2]].double() if op.has_bias else torch.zeros(channels, dtype=torch.float64)
-        total = _Affine(torch.ones(channels, dtype=torch.float64), bias)
+        total = Affine(torch.ones(channels, dtype=torch.float64), bias)
         links: list[Node] = []
         while (user := only_user(graph, value, users)) is not None:
             step = _affine(graph, user, value, channels)
             if step is None:
                 break
-            total = _Affine(total.scale * step.scale, total.shift * step.scale + step.shift)
+            total = Affine(total.scale * step.scale, total.shift * step.scale + step.shift)
             links.append(user)
             value = user.output
         if not links:
@@ -47,20 +46,12 @@ def fold_binary_scales(graph: Graph) -> Graph:
     return builder.finish()
 
 
-@dataclass(frozen=True)
-class _Affine:
-    """y = scale x + shift for each channel, in float64."""
-
-    scale: torch.Tensor
-    shift: torch.Tensor
-
-
-def _affine(graph: Graph, node: Node, value: str, channels: int) -> _Affine | None:
+def _affine(graph: Graph, node: Node, value: str, channels: int) -> Affine | None:
     """A node as a scale and a shift of each channel of `value`; None where it is no such thing."""
     if isinstance(node.op, BatchNorm):
         if len(graph.types[value].shape) not in (2, 4) or not is_monotone(graph, node, value, channels):
             return None
-        return _Affine(*node.op.scale_and_shift(*(graph.constants[name].double() for name in node.inputs[1:])))
+        return Affine(*node.op.scale_and_shift(*(graph.constants[name].double() for name in node.inputs[1:])))
     number = operand(graph, node, value, channels) if isinstance(node.op, Arithmetic) else None
     if number is None:
         return None
@@ -68,10 +59,10 @@ def _affine(graph: Graph, node: Node, value: str, channels: int) -> _Affine | No
     number, comes_first = number.double(), node.inputs[0] == value
     one, zero = torch.ones_like(number), torch.zeros_like(number)
     forms = {
-        "add": _Affine(one, number),
-        "sub": _Affine(one, -number) if comes_first else _Affine(-one, number),
-        "mul": _Affine(number, zero),
+        "add": Affine(one, number),
+        "sub": Affine(one, -number) if comes_first else Affine(-one, number),
+        "mul": Affine(number, zero),
     }
     if node.op.function == "div" and comes_first and bool((number != 0).all()):
-        return _Affine(1 / number, zero)
+        return Affine(1 / number, zero)
     return forms.get(node.op.function)

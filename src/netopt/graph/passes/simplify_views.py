@@ -7,7 +7,7 @@ import math
 from netopt.graph.graph import Graph, GraphBuilder, Node
 from netopt.numerics import Shape
 from netopt.ops import Op, Permute, Reshape
-from netopt.ops.strides import Part, Strides
+from netopt.ops.strides import Extent, Strides
 
 
 def simplify_views(graph: Graph) -> Graph:
@@ -72,11 +72,11 @@ def _simplest(chain: list[Node], shape: Shape) -> list[Op]:
     return ops if strides.shape == shape else [*ops, Reshape(strides.shape)]
 
 
-def _strided(shape: Shape) -> list[Part]:
+def _strided(shape: Shape) -> list[Extent]:
     return [(size, math.prod(shape[axis + 1 :])) for axis, size in enumerate(shape)]
 
 
-def _split(shape: Shape, parts: list[Part]) -> Shape:
+def _split(shape: Shape, parts: list[Extent]) -> Shape:
     """`shape`, with the axes taken apart of which there are several parts."""
     result: list[int] = []
     for size, stride in _strided(shape):

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from netopt.numerics import Array, NumberFormat
 
-__all__ = ["Array", "Source", "storage_type", "stored"]
+__all__ = ["HALIDE", "Array", "Source", "storage_type", "stored"]
 
 _KINDS = {"f": hl.Float, "i": hl.Int, "u": hl.UInt}
 
@@ -40,7 +40,7 @@ class _HalideOperations:
         return hl.clamp(number, hl.f32(low), hl.f32(high))
 
 
-_HALIDE = _HalideOperations()
+HALIDE = _HalideOperations()
 
 
 def _type_of(dtype: np.dtype[Any]) -> hl.Type:
@@ -54,7 +54,7 @@ def storage_type(format_: NumberFormat) -> hl.Type:
 
 def stored(value: hl.Expr, format_: NumberFormat) -> hl.Expr:
     """What a kernel computed, as it is written to memory: of float32 numbers rounded to the format."""
-    return format_.to_stored(value, _HALIDE)
+    return format_.to_stored(value, HALIDE)
 
 
 class Source:
@@ -66,4 +66,4 @@ class Source:
         self.param = hl.ImageParam(storage_type(format_), rank, name)
 
     def __getitem__(self, coordinates: Any) -> hl.Expr:
-        return self.format.to_number(self.param[coordinates], _HALIDE)
+        return self.format.to_number(self.param[coordinates], HALIDE)

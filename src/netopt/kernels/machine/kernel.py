@@ -133,11 +133,11 @@ class PlainKernel(OnePipeline[OpT, Schedule]):
         return (Schedule(),)
 
 
-def float_input(name: str, shape: Shape, type_: TensorType | None = None) -> Source:
+def whole_input(name: str, shape: Shape, type_: TensorType | None = None) -> Source:
     """An input of this row-major shape, with all extents and strides known when compiling.
 
-    Halide's dimension 0 is the last axis. `type_` is that of a value that may lie within a wider one, or be stored in
-    bfloat16.
+    Halide's dimension 0 is the last axis. `type_` is that of a value that may lie within a wider one, and says its
+    format; it is float32 without.
     """
     source = Source(name, len(shape), type_.format if type_ else FLOAT32)
     _fix_layout(source.param, shape, type_)
@@ -145,7 +145,7 @@ def float_input(name: str, shape: Shape, type_: TensorType | None = None) -> Sou
 
 
 def fix_output(func: hl.Func, shape: Shape, type_: TensorType | None = None) -> None:
-    """Tell Halide the row-major shape of the output, as in `float_input`."""
+    """Tell Halide the row-major shape of the output, as in `whole_input`."""
     _fix_layout(func.output_buffer(), shape, type_)
 
 

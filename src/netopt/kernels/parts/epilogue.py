@@ -13,8 +13,8 @@ from typing import ClassVar
 import halide as hl
 
 from netopt.kernels.machine.formats import Source, storage_type, stored
-from netopt.kernels.parts.binary_tile import Word
 from netopt.kernels.parts.pointwise import apply_pointwise
+from netopt.kernels.parts.word import Word
 from netopt.numerics import SIGNS, NumberFormat
 from netopt.ops.pointwise import Pointwise
 

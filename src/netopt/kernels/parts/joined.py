@@ -13,7 +13,7 @@ from netopt.numerics import ALIGNMENT
 
 
 def join(parts: Sequence[Array]) -> Array:
-    """Arrays one after the other as bytes, each at a multiple of 64; `part_of` gives one back."""
+    """Arrays one after the other as bytes, each at a multiple of 64; `parts_of` gives them back."""
     joined = []
     for part in parts:
         data = np.ascontiguousarray(part).reshape(-1).view(np.uint8)

@@ -10,6 +10,9 @@ import math
 
 import halide as hl
 
+from netopt.kernels.machine.formats import HALIDE
+from netopt.numerics import operations
+
 
 def f32(value: float) -> hl.Expr:
     """A float32 constant."""
@@ -33,8 +36,7 @@ def at_most(x: hl.Expr, high: hl.Expr) -> hl.Expr:
 
 def is_nan(x: hl.Expr) -> hl.Expr:
     """Whether x is NaN, by its bits: fast math takes it for decided that the result of a sum is not."""
-    magnitude = hl.reinterpret(hl.UInt(32), x) & hl.u32(0x7FFFFFFF)
-    return magnitude > hl.u32(0x7F800000)
+    return operations.is_nan(x, HALIDE)
 
 
 def maximum(a: hl.Expr, b: hl.Expr) -> hl.Expr:

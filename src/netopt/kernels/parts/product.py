@@ -18,6 +18,7 @@ import numpy as np
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array, Source
 from netopt.kernels.machine.kernel import Problem
+from netopt.kernels.parts.epilogue import Result
 from netopt.kernels.parts.panels import term_at
 from netopt.kernels.parts.tile import TileSchedule
 from netopt.kernels.parts.tile_sum import Sum, TileSum
@@ -119,6 +120,10 @@ class Product(ABC):
     def decoded(self, elements: Array, terms: int) -> Array:
         """The inverse of `encoded`."""
         return elements
+
+    def result_of(self, terms: int) -> Result | None:
+        """What is summed of so many terms, of the total that a tile has; None: the total."""
+        return None
 
     def view(self, source: Array) -> Array:
         """The other side in memory as a pipeline reads it."""

@@ -13,8 +13,9 @@ import numpy as np
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array, Source
-from netopt.kernels.parts.binary_tile import Unit
+from netopt.kernels.parts.epilogue import Result
 from netopt.kernels.parts.product import Product, Summation, TermByTerm
+from netopt.kernels.parts.sign_tile import Unit
 from netopt.kernels.parts.tile import Band, TileSchedule
 from netopt.kernels.parts.tile_sum import Sum, Term
 from netopt.numerics import SIGNS, NumberFormat, pack_signs, unpack_signs
@@ -77,6 +78,9 @@ class SignCounts(TermByTerm):
             of, extents = summation, [self.steps(summation.terms), *summation.window]
             return ByteSum(of.suffix, of.others, extents, of.schedule, self.lanes, partial(self.term, of))
         return super().sums(summation)
+
+    def result_of(self, terms: int) -> Result | None:
+        return lambda count, _: self.sum_of(count, terms)
 
     def sum_of(self, count: hl.Expr, most: hl.Expr | int) -> hl.Expr:
         """The sum of the products of signs: what it is if none differs, less 2 for each that does."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import halide as hl
 
 from netopt.kernels.machine.formats import storage_type, stored
-from netopt.kernels.machine.kernel import fix_output, float_input
+from netopt.kernels.machine.kernel import fix_output, whole_input
 from netopt.numerics import Shape
 from netopt.ops import Layout, TensorType
 from netopt.ops.spatial import Sides
@@ -30,7 +30,7 @@ class SpatialInput:
         self.sizes = (1,) * (4 - len(type_.shape)) + type_.shape
         self.layout = type_.layout
         self.shape = self.layout.physical(self.sizes)
-        self.param = float_input(name, self.shape, type_)
+        self.param = whole_input(name, self.shape, type_)
 
     def at(self, c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
         """The element at these logical coordinates; with `broadcast` the only one along an axis of size 1."""

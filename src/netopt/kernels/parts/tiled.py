@@ -12,7 +12,7 @@ import numpy as np
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array, Source
-from netopt.kernels.machine.kernel import Call, Kernel, Pipeline, Problem, fix_output, float_input
+from netopt.kernels.machine.kernel import Call, Kernel, Pipeline, Problem, fix_output, whole_input
 from netopt.kernels.parts.epilogue import Epilogue, FloatEpilogue, Place, Result, SignEpilogue
 from netopt.kernels.parts.joined import join, joined_bytes, parts_of
 from netopt.kernels.parts.panels import pad_outputs
@@ -117,7 +117,7 @@ class TiledKernel(Kernel[EpilogueT, TileS]):
         tiled, name = self.tiled(problem, cpu), operand_names(problem.op)[index]
         shape = problem.inputs[index].shape
         if name == "weight":
-            first = _parted(packed, _kinds(tiled, schedule))[0] if _in_bytes(problem) else packed
+            first = parts_of(packed, *_kinds(tiled, schedule))[0] if _in_bytes(problem) else packed
             packed = tiled.unpack_weight(first)
         elif name not in ("x", "residual"):
             packed = packed.reshape(tiled.groups, -1)[:, : tiled.outputs]
@@ -128,7 +128,7 @@ class TiledKernel(Kernel[EpilogueT, TileS]):
     ) -> Sequence[Call]:
         tiled = self.tiled(problem, cpu)
         x, weight, *rest = arrays
-        parts = _parted(weight, _kinds(tiled, schedule)) if _in_bytes(problem) else [weight]
+        parts = parts_of(weight, *_kinds(tiled, schedule)) if _in_bytes(problem) else [weight]
         seen = (tiled.product.view(x), *parts, *rest)
         return (Call("", lambda: self._pipeline(problem, tiled, schedule, cpu, seen), seen),)
 
@@ -140,7 +140,7 @@ class TiledKernel(Kernel[EpilogueT, TileS]):
         types |= {name: TensorType(*kind) for name, kind in tiled.weight_parts(schedule).items()}
         types |= dict(zip(operand_names(op)[2:], rest, strict=True))
         *shapes, output = (array.shape for array in arrays)
-        inputs = {n: float_input(n, shape, at) for (n, at), shape in zip(types.items(), shapes, strict=True)}
+        inputs = {n: whole_input(n, shape, at) for (n, at), shape in zip(types.items(), shapes, strict=True)}
         result = tiled.result(inputs)
         epilogue: Epilogue = FloatEpilogue(inputs, op.activation, problem.output.format, result)
         if _to_signs(op):
@@ -180,7 +180,3 @@ def _bytes(kinds: Sequence[_Kind]) -> int:
 
 def _joined(parts: Sequence[Array]) -> Array:
     return join(parts) if len(parts) > 1 else parts[0].reshape(-1).view(np.uint8)
-
-
-def _parted(packed: Array, kinds: Sequence[_Kind]) -> list[Array]:
-    return parts_of(packed, *kinds)

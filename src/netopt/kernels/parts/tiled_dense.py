@@ -12,7 +12,6 @@ from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.epilogue import Epilogue, Place, Result
 from netopt.kernels.parts.panels import pack_panels, unpack_panels
 from netopt.kernels.parts.product import Product, Summation
-from netopt.kernels.parts.sign_products import SignCounts
 from netopt.kernels.parts.tile import TileSchedule, bands_of, share_tiles
 from netopt.kernels.parts.tiled import Tiled
 from netopt.numerics import NumberFormat, Shape
@@ -59,10 +58,7 @@ class TiledDense(Tiled[TileSchedule]):
         return self.product.decoded(panels, self.inputs)
 
     def result(self, inputs: Mapping[str, Source]) -> Result | None:
-        product = self.product
-        if isinstance(product, SignCounts):
-            return lambda count, _: product.sum_of(count, self.inputs)
-        return None
+        return self.product.result_of(self.inputs)
 
     def build(
         self, inputs: Mapping[str, Source], epilogue: Epilogue, s: TileSchedule, cpu: Cpu, threads: int

@@ -78,7 +78,7 @@ class LowBit(Latent):
     def saved_bytes(self) -> int:
         form = self.final_form or self.weight_form
         scales = 4 * len(self.weight) * form.scales
-        return 4 * self.weight.numel() - -(-self.weight.numel() * form.bits // 8) - scales
+        return 4 * self.weight.numel() - -(-self.weight.numel() * self.weight_bits // 8) - scales
 
     def _forms(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Register tiles of signs: what a lane counts, which tiles there are, and words of results; see sign_products.py.
+"""Register tiles of signs: what a lane counts, and which tiles there are; see sign_products.py.
 
 Signs lie 32 to a word. Where the CPU counts the bits of 32-bit words in vectors (AVX-512 VPOPCNTDQ) a lane is a word
 of one output; elsewhere (AVX2, by two table look-ups of half bytes; Arm's cnt) a lane is a byte of one output, whose
@@ -7,10 +7,8 @@ counts are added up in bytes for as long as they fit, and then in 16 or 32 bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import halide as hl
 import numpy as np
 
 from netopt.kernels.machine.cpu import Cpu
@@ -56,7 +54,7 @@ class Unit:
 # --- schedules
 
 
-def tile_cost(rows: int, outputs: int, tile: tuple[int, int], cpu: Cpu) -> float:
+def sign_tile_cost(rows: int, outputs: int, tile: tuple[int, int], cpu: Cpu) -> float:
     """Relative cost of a register tile (rows, vectors) for one line of positions."""
     height, vectors = tile
     unit = Unit.of(cpu)
@@ -88,40 +86,4 @@ def tiles(rows: int, outputs: int, cpu: Cpu, *, whole_words: bool) -> list[tuple
         for height in range(1, rows + 1)
         if fits(height, vectors, cpu)
     ] or [(1, step)]
-    return sorted(choices, key=lambda tile: (tile_cost(rows, outputs, tile, cpu), tile))
-
-
-# --- words of results
-
-
-class Word:
-    """func[w, *coordinates]: a word whose bit i is the sign bit of difference(32 w + i), an int32, for i < count.
-
-    A comparison in its place makes Halide 21 crash where it trims loops, and so do serial loops around it.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        difference: Callable[[hl.Expr], hl.Expr],
-        coordinates: Sequence[hl.Var],
-        lanes: int,
-        count: int = 32,
-    ) -> None:
-        """Define the word; the first of the coordinates is that of positions within a register tile."""
-        # --- algorithm
-        self.w, self.first, self.func = hl.Var("w"), coordinates[0], hl.Func(name)
-        bit = hl.RDom([(0, count)], f"{name}_bit").x
-        self.func[[self.w, *coordinates]] = hl.u32(0)
-        is_negative = hl.cast(hl.UInt(32), difference(self.w * 32 + bit)) >> 31
-        self.func[[self.w, *coordinates]] += is_negative << hl.cast(hl.UInt(32), bit)
-        # --- schedule
-        outside, inside = hl.RVar("bit_outside"), hl.RVar("bit_inside")
-        update = self.func.update().split(bit, outside, inside, lanes, hl.TailStrategy.GuardWithIf)
-        update.reorder(inside, outside, self.w, *coordinates).atomic().vectorize(inside).unroll(outside)
-        self.func.store_in(hl.MemoryType.Stack)
-
-    def schedule(self, consumer: hl.Func, loop: hl.Var | hl.RVar) -> None:
-        """Compute for each turn of the consumer's loop, of a whole register tile."""
-        for stage in (self.func.compute_at(consumer, loop), self.func.update()):
-            stage.unroll(self.w).unroll(self.first)
+    return sorted(choices, key=lambda tile: (sign_tile_cost(rows, outputs, tile, cpu), tile))

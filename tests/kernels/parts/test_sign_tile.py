@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.parts.binary_tile import Unit, fits, tiles
+from netopt.kernels.parts.sign_tile import Unit, fits, tiles
 from tests.kernels.binary import AVX2, AVX512
 
 POPCOUNT = Cpu("popcount", 16, 32, has_popcount=True)
