@@ -1,4 +1,4 @@
-"""Let a dense layer or a convolution apply the activation that follows it."""
+"""Let an op with an epilogue, such as a convolution, apply the activation that follows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Let a dense layer or a convolution add the other branch of a sum that it feeds."""
+"""Let an op with an epilogue, such as a convolution, add the other branch of a sum that it feeds."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class LowBit(Latent):
 class LowBitLinear(LowBit, nn.Linear, Structured):  # type: ignore[misc]  # torch annotates bias as never None
     """A low-bit dense layer, for x of shape (..., in)."""
 
-    kind: ClassVar[str] = "dense layer of few bits"
+    kind: ClassVar[str] = "dense layer of few bits"  # in files, and so it stays
 
     def product(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return F.linear(x, weight)
