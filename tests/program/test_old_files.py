@@ -1,7 +1,7 @@
 """Files that were written before: they load, give what they gave, and are written again byte for byte.
 
-A convolution, layers of one bit, a residual, a dense layer and a softmax, with random weights. No sign in them is decided
-by less than 5e-5, so that sums in another order give the same signs.
+A convolution, layers of one bit, a residual, a dense layer and a softmax, with random weights. No sign in them is
+decided by less than 5e-5, so that sums in another order give the same signs.
 """
 
 from __future__ import annotations
