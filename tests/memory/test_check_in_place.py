@@ -17,23 +17,23 @@ from netopt.graph.graph import GraphBuilder
 from netopt.graph.passes.choose_layouts import choose_layouts
 from netopt.graph.passes.write_concat_in_place import write_concat_in_place
 from netopt.memory import MemoryPlan, check_plan, plan_memory
-from netopt.memory.check import Place
+from netopt.memory.check import Span
 from netopt.memory.lifetimes import blocks_of
 from netopt.memory.plan import first_fit
 from netopt.ops import Arithmetic, Concat, Conv2d, Layout, Op, Pointwise, Pool2d, Slice, TensorType
 
 POOL, RELU, ADD = Pool2d("max", (1, 1), (1, 1)), Pointwise("relu"), Arithmetic("add")
-places = st.builds(Place, st.integers(0, 40), st.integers(1, 9), st.integers(9, 12), st.integers(1, 4))
+places = st.builds(Span, st.integers(0, 40), st.integers(1, 9), st.integers(9, 12), st.integers(1, 4))
 
 
-def _bytes(place: Place) -> set[int]:
+def _bytes(place: Span) -> set[int]:
     starts = [place.start + number * place.pitch for number in range(place.count)]
     return {byte for start in starts for byte in range(start, start + place.run)}
 
 
 @given(first=places, second=places, pitch=st.integers(9, 12))
 @settings(derandomize=True, deadline=None, max_examples=400)
-def test_overlaps(first: Place, second: Place, pitch: int) -> None:
+def test_overlaps(first: Span, second: Span, pitch: int) -> None:
     """No overlap is missed. None is seen between images that lie as deep in one another as all of their pixels."""
     common = _bytes(first) & _bytes(second)
     assert first.overlaps(second) or not common
