@@ -72,6 +72,7 @@ class Op(ABC):
         elementwise: whether it is pointwise: each element is computed from those of the same index, after NumPy's
             broadcasting.
         rearranges: whether the output has each element of the input once, so that a factor may move past it.
+        is_repeatable: whether the same inputs always give the same output, so that it may be computed beforehand.
         has_strides: whether the output's elements may be those of the input at regular steps: see `strided`.
     """
 
@@ -81,6 +82,7 @@ class Op(ABC):
     keeps_format: ClassVar[bool] = False
     elementwise: ClassVar[bool] = False
     rearranges: ClassVar[bool] = False
+    is_repeatable: ClassVar[bool] = True
     has_strides: ClassVar[bool] = False
 
     @property

@@ -36,6 +36,8 @@ class TorchRegion(Op):
     gives: tuple[Shape, ...]
     aten: tuple[str, ...]
     name: ClassVar[str] = "torch_region"
+    # It may draw random numbers.
+    is_repeatable = False
 
     @property
     def label(self) -> str:

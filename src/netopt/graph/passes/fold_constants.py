@@ -5,15 +5,13 @@ from __future__ import annotations
 import torch
 
 from netopt.graph.graph import Graph, GraphBuilder, Node
-from netopt.ops import TorchRegion
 
 
 def fold_constants(graph: Graph) -> Graph:
     """Replace each node that reads only constants by the constant that it computes."""
     builder = GraphBuilder(graph)
     for node in graph.nodes:
-        # A part in PyTorch without inputs draws random numbers: all else is a constant since capture.
-        if all(name in builder.constants for name in node.inputs) and not isinstance(node.op, TorchRegion):
+        if node.op.is_repeatable and all(name in builder.constants for name in node.inputs):
             builder.constants[node.output] = _value(node, builder)
         else:
             builder.nodes.append(node)
