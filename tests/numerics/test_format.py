@@ -27,6 +27,7 @@ from netopt.numerics import (
     NumberFormat,
     Part,
     SignFormat,
+    align_up,
     number_format_from_json,
 )
 from netopt.numerics.registry import FORMATS as REGISTERED
@@ -174,3 +175,8 @@ def test_what_does_not_fit_its_parts_is_refused(codebook: Codebook) -> None:
 def test_signs_of_values_are_no_constants() -> None:
     assert not SIGNS.is_of_constants
     assert SIGN_BITS.is_of_constants
+
+
+@pytest.mark.parametrize(("size", "expected"), [(0, 0), (1, 64), (64, 64), (65, 128)])
+def test_sizes_are_rounded_up_to_the_alignment(size: int, expected: int) -> None:
+    assert align_up(size) == expected

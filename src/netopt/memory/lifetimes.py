@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from netopt.graph.graph import Graph, Node
-from netopt.numerics import ALIGNMENT
+from netopt.numerics import ALIGNMENT, align_up
 from netopt.ops import TensorType
 
 
@@ -71,7 +71,7 @@ def scratch_name(node: Node) -> str:
 
 def aligned(size: int) -> int:
     """`size` bytes rounded up to the alignment, and never 0, so that every value has a place of its own."""
-    return max(ALIGNMENT, -(-size // ALIGNMENT) * ALIGNMENT)
+    return max(ALIGNMENT, align_up(size))
 
 
 def same_storage(one: TensorType, other: TensorType) -> bool:

@@ -3,7 +3,7 @@
 from netopt.numerics.bfloat16 import BFLOAT16, BFloat16
 from netopt.numerics.fixed_point import FixedPoint
 from netopt.numerics.float32 import FLOAT32, Float32
-from netopt.numerics.format import ALIGNMENT, Array, ElementFormat, NumberFormat, Part, PartedFormat, Shape
+from netopt.numerics.format import ALIGNMENT, Array, ElementFormat, NumberFormat, Part, PartedFormat, Shape, align_up
 from netopt.numerics.int32 import INT32, Int32
 from netopt.numerics.operations import Operations
 from netopt.numerics.registry import FLOATS, number_format_from_json
@@ -29,6 +29,7 @@ __all__ = [
     "PartedFormat",
     "Shape",
     "SignFormat",
+    "align_up",
     "number_format_from_json",
     "pack_signs",
     "unpack_signs",

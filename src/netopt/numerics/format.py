@@ -28,6 +28,11 @@ Array = NDArray[Any]
 ALIGNMENT = 64
 
 
+def align_up(size: int) -> int:
+    """The next multiple of `ALIGNMENT` bytes."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
 @dataclass(frozen=True)
 class Part:
     """One of the arrays that a tensor is stored in."""
@@ -199,7 +204,7 @@ class PartedFormat(NumberFormat):
         """The first byte of each part, and the one behind its last."""
         places, end = [], 0
         for part in self.parts(shape):
-            start = -(-end // ALIGNMENT) * ALIGNMENT
+            start = align_up(end)
             end = start + part.format.storage_bytes(part.shape)
             places.append((start, end))
         return places

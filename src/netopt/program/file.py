@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import mmap
 import struct
 import zlib
@@ -26,7 +25,7 @@ from netopt.files import write_atomically
 from netopt.graph import Graph, Nesting, Node, Signature, verify
 from netopt.memory import MemoryPlan, check_plan
 from netopt.memory.chart import timeline_of
-from netopt.numerics import ALIGNMENT, number_format_from_json
+from netopt.numerics import align_up, number_format_from_json
 from netopt.ops import OPS, Layout, TensorType, TorchRegion
 from netopt.ops.serialize import op_from_json, op_to_json
 
@@ -72,7 +71,7 @@ def write_network(path: str | Path, network: Network) -> None:
     for section in sections:
         for chunk in _padded(section):
             checksum = zlib.crc32(chunk, checksum)
-    size = HEADER_BYTES + sum(_aligned(len(section)) for section in sections)
+    size = HEADER_BYTES + sum(align_up(len(section)) for section in sections)
     header = _HEADER.pack(MAGIC, VERSION, HEADER_BYTES, size, len(metadata), checksum, bytes(24))
     header += _CHECKSUM.pack(zlib.crc32(header))
     write_atomically(Path(path), [header, *(chunk for section in sections for chunk in _padded(section))])
@@ -94,7 +93,7 @@ def read_network(path: str | Path) -> Network:
             raise FileFormatError(str(path), expected="a .nopt file", found="an empty file") from None
     metadata = _check_container(path, data)
     try:
-        return _decode(json.loads(_inflated(metadata)), data, HEADER_BYTES + _aligned(len(metadata)))
+        return _decode(json.loads(_inflated(metadata)), data, HEADER_BYTES + align_up(len(metadata)))
     except (NetoptError, ValueError, KeyError, TypeError, RecursionError) as error:
         # The checksum is right, so this file was written so: by a faulty or a malicious program.
         raise FileFormatError(
@@ -119,7 +118,7 @@ def _check_container(path: Path, data: mmap.mmap) -> bytes:
     if len(data) != size:
         state = "truncated" if len(data) < size else "damaged"
         raise FileFormatError(f"{path} is {state}", expected=f"{size} bytes", found=len(data))
-    if header_bytes != HEADER_BYTES or any(reserved) or HEADER_BYTES + _aligned(metadata_bytes) > size:
+    if header_bytes != HEADER_BYTES or any(reserved) or HEADER_BYTES + align_up(metadata_bytes) > size:
         raise FileFormatError(f"{path} is damaged", expected="a consistent header", found=header)
     with memoryview(data) as view:
         if zlib.crc32(view[HEADER_BYTES:]) != checksum:
@@ -182,7 +181,7 @@ def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
     constants = {}
     for name in data["constants"]:
         constants[name] = _constant(file, start, types[name])
-        start += _aligned(types[name].bytes)
+        start += align_up(types[name].bytes)
     if start != len(file):
         raise InvalidArgument("constants", expected=f"to end with the file, at {len(file)}", found=start)
     nodes = tuple(
@@ -280,8 +279,4 @@ def _text(value: object) -> str:
 
 def _padded(section: bytes | memoryview) -> Iterator[bytes | memoryview]:
     yield section
-    yield bytes(_aligned(len(section)) - len(section))
-
-
-def _aligned(size: int) -> int:
-    return math.ceil(size / ALIGNMENT) * ALIGNMENT
+    yield bytes(align_up(len(section)) - len(section))

@@ -13,7 +13,7 @@ from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import Problem, Schedule
 from netopt.kernels.registry import KERNELS
 from netopt.memory import MemoryPlan, scratch_name
-from netopt.numerics import ALIGNMENT, FLOAT32, Array, Shape
+from netopt.numerics import FLOAT32, Array, Shape, align_up
 from netopt.ops import Op, TensorType
 
 # A constant as a kernel takes it: its name, the type of the op, its shape when packed, `Kernel.packing`.
@@ -54,7 +54,7 @@ class MemoryImage:
                 key = _key(name, problem, schedule, shape)
                 if name in graph.constants and key not in offsets:
                     offsets[key] = size
-                    size += -(-array_bytes(shape, graph.types[name].format) // ALIGNMENT) * ALIGNMENT
+                    size += align_up(array_bytes(shape, graph.types[name].format))
         memory = aligned_bytes(size)
         for key, offset in offsets.items():
             self._reserved[key] = array_at(memory, offset, key[2], graph.types[key[0]].format)

@@ -31,7 +31,7 @@ from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.denormals import denormals_flushed
 from netopt.kernels.machine.formats import Array
 from netopt.kernels.machine.kernel import Kernel, Problem, Schedule
-from netopt.numerics import NumberFormat, Shape
+from netopt.numerics import NumberFormat, Shape, align_up
 from netopt.ops import Op
 from netopt.timing import interleaved
 
@@ -204,7 +204,7 @@ def _offsets(sizes: Sequence[int]) -> list[int]:
     """Aligned offsets of arrays of these bytes one after the other, and the end of the last."""
     offsets = [0]
     for size in sizes:
-        offsets.append(offsets[-1] + -(-size // 64) * 64)
+        offsets.append(offsets[-1] + align_up(size))
     return offsets
 
 

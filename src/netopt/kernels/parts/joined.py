@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from netopt.kernels.machine.formats import Array
-from netopt.numerics import ALIGNMENT
+from netopt.numerics import align_up
 
 
 def join(parts: Sequence[Array]) -> Array:
@@ -17,14 +17,13 @@ def join(parts: Sequence[Array]) -> Array:
     joined = []
     for part in parts:
         data = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
-        joined.append(np.pad(data, (0, -data.size % ALIGNMENT)))
+        joined.append(np.pad(data, (0, align_up(data.size) - data.size)))
     return np.concatenate(joined)
 
 
 def joined_bytes(*parts: tuple[tuple[int, ...], np.dtype[Any]]) -> int:
     """Bytes of `join` of arrays of these shapes and types."""
-    sizes = (math.prod(shape) * dtype.itemsize for shape, dtype in parts)
-    return sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)
+    return sum(align_up(math.prod(shape) * dtype.itemsize) for shape, dtype in parts)
 
 
 def parts_of(joined: Array, *parts: tuple[tuple[int, ...], np.dtype[Any]]) -> list[Array]:
@@ -33,5 +32,5 @@ def parts_of(joined: Array, *parts: tuple[tuple[int, ...], np.dtype[Any]]) -> li
     for shape, dtype in parts:
         size = math.prod(shape) * dtype.itemsize
         result.append(joined[start : start + size].view(dtype).reshape(shape))
-        start += -(-size // ALIGNMENT) * ALIGNMENT
+        start += align_up(size)
     return result
