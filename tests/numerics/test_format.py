@@ -21,12 +21,15 @@ from netopt.numerics import (
     SIGN_BITS,
     SIGNS,
     BFloat16,
+    Boolean,
     FixedPoint,
     Float32,
     Int32,
+    Int64,
     NumberFormat,
     Part,
     SignFormat,
+    UInt8,
     align_up,
     number_format_from_json,
 )
@@ -40,6 +43,9 @@ FORMATS: tuple[NumberFormat, ...] = (
     Float32(),
     BFloat16(),
     Int32(),
+    Int64(),
+    UInt8(),
+    Boolean(),
     FixedPoint(8, 7),
     FixedPoint(16, -3),
     FixedPoint(8, 40),
@@ -52,7 +58,7 @@ TENSOR = Nesting("tensor")
 
 @pytest.mark.parametrize(
     ("number_format", "bits"),
-    [(Float32(), 32), (BFloat16(), 16), (Int32(), 32), (FixedPoint(8, 3), 8), (FixedPoint(16, 3), 16)],
+    [(Float32(), 32), (BFloat16(), 16), (Int32(), 32), (Int64(), 64), (UInt8(), 8), (Boolean(), 8), (FixedPoint(8, 3), 8), (FixedPoint(16, 3), 16)],
 )
 @given(shape=SHAPES)
 @settings(derandomize=True, deadline=None, max_examples=30)

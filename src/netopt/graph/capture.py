@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +18,12 @@ from netopt.graph.aten import Imported
 from netopt.graph.export_error import explain, quiet_torch
 from netopt.graph.fallback import Region, can_leave, import_region, plan_fallback
 from netopt.graph.graph import Graph, GraphBuilder
-from netopt.graph.import_call import FALLBACK, import_call, layer_of
+from netopt.graph.import_call import import_call, import_known, layer_of
+from netopt.graph.known import known_values
 from netopt.graph.side_effects import unchanged_attributes
 from netopt.graph.signature import Nesting, Signature
 from netopt.graph.verify import verify
+from netopt.numerics import FLOAT32, WHOLES, format_of
 from netopt.ops import TensorType
 
 
@@ -58,10 +60,11 @@ def _check_tensors(model: nn.Module, example: list[torch.Tensor]) -> None:
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise InvalidType(name, expected="float32", found=tensor.dtype, fix="convert it with .float()")
     for index, tensor in enumerate(example):
-        if tensor.dtype != torch.float32 or tensor.numel() == 0:
+        if format_of(tensor.dtype) is None or tensor.numel() == 0:
+            formats = ", ".join(format_.name for format_ in (FLOAT32, *WHOLES))
             raise InvalidArgument(
                 f"example {index}",
-                expected="a float32 tensor that is not empty",
+                expected=f"a tensor of {formats} that is not empty",
                 found=f"{tensor.dtype} {tuple(tensor.shape)}",
             )
 
@@ -102,34 +105,32 @@ def _import(
     values: dict[str, Imported] = {}
     nodes = list(exported.graph.nodes)
     state = _import_placeholders(exported, values, builder)
-    for part in _parts(nodes, state, builder, values, fallback):
+    known = known_values(nodes, state)
+    for part in _parts(nodes, known, fallback):
         if isinstance(part, Region):
             import_region(part, values, builder)
-        else:
-            values[part.name] = import_call(part, values, builder)
-    builder.outputs = _import_outputs(nodes[-1], values)
+            continue
+        imported = import_known(part, values, builder, known) if part in known else None
+        # Of what is known and no constant of a graph, those who read it may be known, too.
+        if imported is None and part not in known:
+            imported = import_call(part, values, builder, known)
+        if imported is not None:
+            values[part.name] = imported
+    results: Sequence[object] = nodes[-1].args[0]
+    builder.outputs = _import_outputs(results, values)
     graph = builder.finish()
-    _check_constants(graph)
     verify(graph)
-    tree = torch.utils._pytree.tree_unflatten([torch.empty(0)] * len(graph.outputs), exported.call_spec.out_spec)
-    return graph, Signature(positional, keyword, Nesting.of(tree, "output of the model"))
+    return graph, Signature(positional, keyword, _nesting_of_outputs(results, exported))
 
 
 def _parts(
-    nodes: list[torch.fx.Node],
-    state: dict[torch.fx.Node, Any],
-    builder: GraphBuilder,
-    values: dict[str, Imported],
-    fallback: bool,
+    nodes: list[torch.fx.Node], known: Mapping[torch.fx.Node, Any], fallback: bool
 ) -> Sequence[torch.fx.Node | Region]:
     """What is to be imported, in order: all calls, or with `fallback` those that can be, and regions of the others."""
     if not fallback:
         return [node for node in nodes if node.op == "call_function"]
-    _check_outputs(nodes[-1])
-    plan = plan_fallback(nodes, state)
-    for node, value in plan.computed.items():
-        values[node.name] = builder.add_constant(builder.fresh_name(node.name), value)
-    return plan.parts
+    _check_outputs(nodes[-1], known)
+    return plan_fallback(nodes, known).parts
 
 
 def _import_placeholders(
@@ -140,63 +141,74 @@ def _import_placeholders(
     tensors: dict[tuple[object, ...], str] = {}
     state: dict[torch.fx.Node, Any] = {}
     for node in exported.graph.nodes:
-        if node.op == "placeholder":
-            name = _import_placeholder(node, specs[node.name], exported, builder, tensors)
-            values[node.name] = name
-            if name in builder.constants:
-                state[node] = builder.constants[name]
+        if node.op == "placeholder" and specs[node.name].kind is InputKind.USER_INPUT:
+            values.update(_import_input(node, builder))
+        elif node.op == "placeholder":
+            node.meta["netopt_name"] = specs[node.name].target
+            state[node] = _state_of(specs[node.name], exported)
+            name = _import_state(specs[node.name], state[node], builder, tensors)
+            if name is not None:
+                values[node.name] = name
         elif node.op == "get_attr":  # a part that torch.cond, for example, may or may not call
             state[node] = getattr(exported.graph_module, str(node.target))
     return state
 
 
-def _import_placeholder(
-    node: torch.fx.Node,
-    spec: InputSpec,
-    exported: ExportedProgram,
-    builder: GraphBuilder,
-    tensors: dict[tuple[object, ...], str],
-) -> str:
-    if spec.kind is InputKind.USER_INPUT:
-        name = builder.fresh_name(node.name)
-        builder.types[name] = TensorType(tuple(node.meta["val"].shape))
-        builder.inputs += (name,)
-        return name
+def _import_input(node: torch.fx.Node, builder: GraphBuilder) -> dict[str, Imported]:
+    """An input that is a tensor: the others, such as None, are part of the signature, and of what was traced."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        return {}
+    name = builder.fresh_name(node.name)
+    format_ = format_of(value.dtype)
+    assert format_ is not None
+    builder.types[name] = TensorType(tuple(value.shape), format_)
+    builder.inputs += (name,)
+    return {node.name: name}
+
+
+def _state_of(spec: InputSpec, exported: ExportedProgram) -> Any:
     assert spec.target is not None
     state = exported.state_dict.get(spec.target)
-    tensor = exported.constants[spec.target] if state is None else state
+    return exported.constants[spec.target] if state is None else state
+
+
+def _import_state(
+    spec: InputSpec, tensor: Any, builder: GraphBuilder, tensors: dict[tuple[object, ...], str]
+) -> str | None:
+    """A parameter, buffer or constant; None where a graph has none of its type: nothing may read it then."""
+    if not isinstance(tensor, torch.Tensor):
+        return None
+    format_ = format_of(tensor.dtype)
+    if format_ is None or not tensor.numel():
+        return None
     # Tied weights are one constant. torch.export may give each name an object of its own, on the same memory.
     key = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride())
     if key not in tensors:
-        # A buffer of integers (a counter of batches) may be there as long as no node reads it: see _check_constants.
-        tensors[key] = builder.add_constant(builder.fresh_name(spec.target), tensor)
+        assert spec.target is not None
+        tensors[key] = builder.add_constant(builder.fresh_name(spec.target), tensor, format_)
     return tensors[key]
 
 
-def _check_constants(graph: Graph) -> None:
-    for node in graph.nodes:
-        for name in node.inputs:
-            if name in graph.constants and graph.constants[name].dtype != torch.float32:
-                raise UnsupportedModel(
-                    f"parameter or buffer '{name}'",
-                    expected="float32 where an op reads it",
-                    found=graph.constants[name].dtype,
-                    layer=node.layer,
-                    fix=f"convert it when building the model, or {FALLBACK}",
-                )
-
-
-def _import_outputs(node: torch.fx.Node, values: dict[str, Imported]) -> tuple[str, ...]:
+def _import_outputs(results: Sequence[object], values: dict[str, Imported]) -> tuple[str, ...]:
+    """The outputs that are tensors."""
     names: list[str] = []
-    for result in node.args[0]:  # type: ignore[union-attr]
-        if not isinstance(result, torch.fx.Node):
-            raise UnsupportedModel("output of the model", expected="tensors only", found=repr(result))
-        name = values[result.name]
-        assert isinstance(name, str)
-        names.append(name)
+    for number, result in enumerate(results):
+        if isinstance(result, torch.fx.Node):
+            name = values.get(result.name)
+            if not isinstance(name, str) or not name:
+                raise _refused_output(number, result)
+            names.append(name)
     if not names:
         raise UnsupportedModel("output of the model", expected="at least one tensor", found="none")
     return tuple(names)
+
+
+def _nesting_of_outputs(results: Sequence[object], exported: ExportedProgram) -> Nesting:
+    """How the outputs are nested; those that are no tensors, such as None, are what they were when it was traced."""
+    leaves = [torch.empty(0) if isinstance(result, torch.fx.Node) else result for result in results]
+    tree = torch.utils._pytree.tree_unflatten(leaves, exported.call_spec.out_spec)
+    return Nesting.of(tree, "output of the model")
 
 
 def _check_writes(exported: ExportedProgram) -> None:
@@ -207,17 +219,22 @@ def _check_writes(exported: ExportedProgram) -> None:
             )
 
 
-def _check_outputs(node: torch.fx.Node) -> None:
+def _check_outputs(node: torch.fx.Node, known: Mapping[torch.fx.Node, Any]) -> None:
     """What comes out of a part in PyTorch may be anything; what comes out of a program may not."""
     results: Sequence[object] = node.args[0]  # type: ignore[assignment]
     for number, result in enumerate(results):
-        if isinstance(result, torch.fx.Node) and not can_leave(result):
-            value = result.meta.get("val")
-            found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
-            raise UnsupportedModel(
-                f"output {number} of the model",
-                expected="float32, of a shape that does not depend on values, and not empty",
-                found=found,
-                layer=layer_of(result),
-                fix="convert it in forward, as with .float(), or compute it from the program's output",
-            )
+        if isinstance(result, torch.fx.Node) and result not in known and not can_leave(result):
+            raise _refused_output(number, result)
+
+
+def _refused_output(number: int, result: torch.fx.Node) -> UnsupportedModel:
+    value = result.meta.get("val")
+    found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
+    formats = ", ".join(format_.name for format_ in (FLOAT32, *WHOLES))
+    return UnsupportedModel(
+        f"output {number} of the model",
+        expected=f"a tensor of {formats}, of a shape that does not depend on values, and not empty",
+        found=found,
+        layer=layer_of(result),
+        fix="convert it in forward, as with .float(), or compute it from the program's output",
+    )

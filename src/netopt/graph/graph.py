@@ -70,8 +70,8 @@ class Graph:
         return node.op.reads(node.inputs.index(name), format_, types)
 
     def numbers(self, constant: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """What a constant stands for, in a floating type."""
-        return self.types[constant].format.decode(self.constants[constant], dtype)
+        """What a constant stands for, in a floating type; whole numbers as they are."""
+        return self.types[constant].format.numbers(self.constants[constant], dtype)
 
     def multiply_adds(self) -> int:
         """Multiply-adds of one run."""

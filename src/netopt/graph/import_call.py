@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
-from netopt.errors import InvalidArgument, InvalidType, UnsupportedModel
+from netopt.errors import InvalidArgument, InvalidType, NetoptError, UnsupportedModel
 from netopt.graph.aten import IMPORTERS, Context, Imported
 from netopt.graph.export_error import place_in_trace
 from netopt.graph.graph import GraphBuilder
+from netopt.numerics import FLOAT32, WHOLES, format_of
 
 # The remedy that is always there.
 FALLBACK = "lower with fallback=True, which runs this part in PyTorch"
 
 
-def import_call(node: fx.Node, values: dict[str, Imported], builder: GraphBuilder) -> Imported:
+def import_call(
+    node: fx.Node, values: Mapping[str, Imported], builder: GraphBuilder, known: Mapping[fx.Node, Any]
+) -> Imported:
     """Add a call of an exported program to the builder.
 
     Args:
         node: a call_function node.
         values: by the name of each node before it, the value in the builder, or a tuple of values.
+        known: what is known when lowering, of which an importer takes numbers as they are.
 
     Raises:
         UnsupportedModel: its ATen op has no importer, or the importer does not take it; names layer, op and remedy.
@@ -30,7 +35,7 @@ def import_call(node: fx.Node, values: dict[str, Imported], builder: GraphBuilde
     if getattr(node.target, "__name__", "") == "getitem":
         source, index = node.args
         assert isinstance(source, fx.Node) and isinstance(index, int)
-        result = values[source.name][index]
+        result = values[source.name][index] if source.name in values else ""
         if not result and node.users:
             raise UnsupportedModel(
                 f"{_place(node)}result {index} of op '{source.target}' is not lowered",
@@ -47,7 +52,7 @@ def import_call(node: fx.Node, values: dict[str, Imported], builder: GraphBuilde
             fix=f"write the layer with the ops that docs/ops.md lists, or {FALLBACK}",
         )
     try:
-        return importer(Context(builder, node.name, layer), _arguments(node, values))
+        return importer(Context(builder, node.name, layer), _arguments(node, values, known))
     except (InvalidArgument, InvalidType) as error:
         raise UnsupportedModel(f"op '{node.target}': {error}", layer=layer, fix=FALLBACK) from error
     except UnsupportedModel as error:
@@ -56,8 +61,56 @@ def import_call(node: fx.Node, values: dict[str, Imported], builder: GraphBuilde
         raise told from error
 
 
-def _arguments(node: fx.Node, values: dict[str, Imported]) -> dict[str, Any]:
-    """The call's arguments by name, with defaults, and names of graph values in place of nodes."""
+def import_known(
+    node: fx.Node, values: Mapping[str, Imported], builder: GraphBuilder, known: Mapping[fx.Node, Any]
+) -> Imported | None:
+    """Add what is computed from constants alone.
+
+    Numbers in float32 that are made of such numbers are left to the importers, where there are some: what they add is
+    computed when lowering, too, but in float64. All else is a constant; None where it is none that a graph has.
+    """
+    if _is_of_numbers(node, known):
+        imported = try_call(node, values, builder, known)
+        if imported is not None:
+            return imported
+    return constant_of(node.name, known[node], builder)
+
+
+def try_call(
+    node: fx.Node, values: Mapping[str, Imported], builder: GraphBuilder, known: Mapping[fx.Node, Any]
+) -> Imported | None:
+    """What `import_call` gives; None where it fails, and then the builder is left as it was."""
+    before = len(builder.nodes)
+    try:
+        return import_call(node, values, builder, known)
+    except NetoptError:
+        del builder.nodes[before:]
+        return None
+
+
+def constant_of(wish: str, value: object, builder: GraphBuilder) -> Imported | None:
+    """A known value as a constant, a tuple as constants; None where it is none that a graph has."""
+    if isinstance(value, tuple | list):
+        parts = [constant_of(wish, part, builder) for part in value]
+        return tuple(part if isinstance(part, str) else "" for part in parts)
+    if not isinstance(value, torch.Tensor) or not value.numel():
+        return None
+    format_ = format_of(value.dtype)
+    return None if format_ is None else builder.add_constant(builder.fresh_name(wish), value, format_)
+
+
+def _is_of_numbers(node: fx.Node, known: Mapping[fx.Node, Any]) -> bool:
+    """Whether all tensors that it reads, and those that it gives, are float32."""
+    results = known[node] if isinstance(known[node], tuple | list) else [known[node]]
+    read = [known[source] for source in node.all_input_nodes if source in known]
+    if not read or len(read) < len(node.all_input_nodes):
+        return False
+    flat = [part for value in read for part in (value if isinstance(value, tuple | list) else [value])]
+    return all(isinstance(value, torch.Tensor) and value.dtype == torch.float32 for value in (*results, *flat))
+
+
+def _arguments(node: fx.Node, values: Mapping[str, Imported], known: Mapping[fx.Node, Any]) -> dict[str, Any]:
+    """The call's arguments by name, with defaults; names of graph values, or known numbers, in place of nodes."""
     assert isinstance(node.target, torch._ops.OpOverload)
     result: dict[str, Any] = {}
     for index, argument in enumerate(node.target._schema.arguments):
@@ -67,8 +120,25 @@ def _arguments(node: fx.Node, values: dict[str, Imported]) -> dict[str, Any]:
             value = node.kwargs[argument.name]
         else:
             value = argument.default_value
-        result[argument.name] = fx.map_arg(value, lambda source: values[source.name])
+        result[argument.name] = fx.map_arg(value, lambda source: _value_of(source, values, known))
     return result
+
+
+def _value_of(source: fx.Node, values: Mapping[str, Imported], known: Mapping[fx.Node, Any]) -> Imported | float:
+    if source.name in values:
+        return values[source.name]
+    number = known.get(source)
+    if isinstance(number, bool | int | float):
+        return number
+    value = source.meta.get("val", number)
+    found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else repr(value)
+    expected = f"{', '.join(format_.name for format_ in (FLOAT32, *WHOLES))}, of a shape that is known, and not empty"
+    raise UnsupportedModel(f"'{name_of(source)}'", expected=expected, found=found, fix="convert it, as with .float()")
+
+
+def name_of(node: fx.Node) -> str:
+    """What the user calls a value: of the model's own tensors their qualified names."""
+    return str(node.meta.get("netopt_name", node.name))
 
 
 def layer_of(node: fx.Node) -> str:

@@ -20,18 +20,19 @@ def interpret(
     """
     with torch.no_grad():
         values = {name: graph.numbers(name, dtype) for name in graph.constants}
-        values |= {
-            name: _stored(graph, name, value.to(dtype)) for name, value in zip(graph.inputs, inputs, strict=True)
-        }
+        given = zip(graph.inputs, inputs, strict=True)
+        values |= {name: _stored(graph, name, value, dtype) for name, value in given}
         for node in graph.nodes:
             y = node.op.reference(*(values[name] for name in node.inputs))
-            values[node.output] = _stored(graph, node.output, y)
+            values[node.output] = _stored(graph, node.output, y, dtype)
         return tuple(values[name] for name in graph.outputs)
 
 
-def _stored(graph: Graph, name: str, value: torch.Tensor) -> torch.Tensor:
+def _stored(graph: Graph, name: str, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The value as it is read again: rounded, where it is stored in less than it was computed in."""
     format_ = graph.types[name].format
+    if format_.is_whole:
+        return value
     if format_ == FLOAT32:
-        return value  # what the caller computes in stands for it
-    return format_.decode(format_.encode(value), value.dtype)
+        return value.to(dtype)  # what the caller computes in stands for it
+    return format_.decode(format_.encode(value), dtype)

@@ -1,6 +1,7 @@
 """How a user nests tensors: flat lists to and from tuples, lists and dicts.
 
-A `Nesting` is plain data: None for a tensor, or ("tuple" | "list", parts) or ("dict", {key: part}).
+Beside tensors, there may be None, numbers, truth and texts: they are part of the nesting, since a network was traced
+for them.
 """
 
 from __future__ import annotations
@@ -13,20 +14,24 @@ import torch
 
 from netopt.errors import FileFormatError, InvalidArgument, InvalidType
 
+Value = bool | int | float | str | None
+
 
 @dataclass(frozen=True)
 class Nesting:
     """A nesting of tensors.
 
     Attributes:
-        kind: "tensor", "tuple", "list" or "dict".
+        kind: "tensor", "tuple", "list", "dict" or "value".
         keys: the keys of a dict, in order.
         parts: what is nested, in order.
+        value: what is no tensor: None, a bool, int, float or text.
     """
 
     kind: str
     keys: tuple[str, ...] = ()
     parts: tuple[Nesting, ...] = ()
+    value: Value = None
 
     @classmethod
     def of(cls, value: object, where: str) -> Nesting:
@@ -44,9 +49,11 @@ class Nesting:
         if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
             parts = tuple(cls.of(item, f"{where}[{key!r}]") for key, item in value.items())
             return cls("dict", tuple(value), parts)
+        if value is None or type(value) in (bool, int, float, str):
+            return cls("value", value=value)  # type: ignore[arg-type]
         raise InvalidType(
             where,
-            expected="a tensor, or a tuple, list or dict (with string keys) of tensors",
+            expected="a tensor, None, a number or a text, or a tuple, list or dict (with string keys) of such",
             found=type(value).__name__,
         )
 
@@ -54,7 +61,7 @@ class Nesting:
         """A name for each tensor: x, x[0], x['mask'] ..."""
         if self.kind == "tensor":
             yield root
-        labels = [repr(key) for key in self.keys] or [str(i) for i in range(len(self.parts))]
+        labels: list[str] = [repr(key) for key in self.keys] or [str(i) for i in range(len(self.parts))]
         for label, part in zip(labels, self.parts, strict=True):
             yield from part.names(f"{root}[{label}]")
 
@@ -67,6 +74,9 @@ class Nesting:
         if self.kind == "tensor":
             if isinstance(value, torch.Tensor):
                 return [value]
+        elif self.kind == "value":
+            if type(value) is type(self.value) and value == self.value:
+                return []
         elif self.kind == "dict":
             if isinstance(value, Mapping) and set(value) == set(self.keys):
                 items = [(f"{where}[{key!r}]", value[key]) for key in self.keys]
@@ -80,6 +90,8 @@ class Nesting:
         """The inverse of `flatten`; takes as many tensors as it needs."""
         if self.kind == "tensor":
             return next(tensors)
+        if self.kind == "value":
+            return self.value
         parts = [part.unflatten(tensors) for part in self.parts]
         if self.kind == "dict":
             return dict(zip(self.keys, parts, strict=True))
@@ -91,16 +103,20 @@ class Nesting:
 
     def count(self) -> int:
         """The number of tensors."""
-        return 1 if self.kind == "tensor" else sum(part.count() for part in self.parts)
+        return int(self.kind == "tensor") + sum(part.count() for part in self.parts)
 
     def to_json(self) -> dict[str, object]:
         """The nesting as plain data."""
+        if self.kind == "value":
+            return {"kind": self.kind, "value": self.value}
         return {"kind": self.kind, "keys": list(self.keys), "parts": [part.to_json() for part in self.parts]}
 
     @classmethod
     def from_json(cls, data: object) -> Nesting:
         """The inverse of `to_json`; raises FileFormatError on anything else."""
         match data:
+            case {"kind": "value", "value": (None | bool() | int() | float() | str()) as value, **rest} if not rest:
+                return cls("value", value=value)
             case {"kind": ("tensor" | "tuple" | "list" | "dict") as kind, "keys": list(keys), "parts": list(parts)}:
                 nested = tuple(cls.from_json(part) for part in parts)
                 fits = len(keys) == len(nested) if kind == "dict" else not keys
@@ -120,6 +136,8 @@ class Nesting:
             )
         if self.kind == "tensor":
             return "a tensor"
+        if self.kind == "value":
+            return repr(self.value)
         return f"a {self.kind} of {len(self.parts)} ({', '.join(map(str, self.parts))})"
 
 

@@ -6,7 +6,7 @@ import torch
 
 from netopt.errors import InvalidArgument, NetoptError
 from netopt.graph.graph import Graph, Node
-from netopt.numerics import FLOATS, SIGNS
+from netopt.numerics import FLOATS, SIGNS, WHOLES
 from netopt.ops import Op, TensorType
 
 
@@ -15,8 +15,8 @@ def verify(graph: Graph) -> None:
 
     Raises:
         InvalidArgument: a value is written twice or read before it is written, a type is not the one that the op
-            infers, a format cannot store its shape, an input or output is not of floating numbers, a constant is not a
-            contiguous CPU tensor of its type or is not used, or a value has no type or no place.
+            infers, a format cannot store its shape, an input or output is neither of floating nor of whole numbers, a
+            constant is not a contiguous CPU tensor of its type or is not used, or a value has no type or no place.
     """
     known: set[str] = set()
     for name, type_ in graph.types.items():
@@ -40,9 +40,10 @@ def _check_ends(graph: Graph, known: set[str]) -> None:
         if name not in known:
             raise InvalidArgument(f"graph: output '{name}'", expected="a value defined in the graph")
     for name in (*graph.inputs, *graph.outputs):
-        if name in graph.types and graph.types[name].format not in FLOATS:
+        if name in graph.types and graph.types[name].format not in (*FLOATS, *WHOLES):
             found = graph.types[name].format.name
-            raise InvalidArgument(f"graph: format of '{name}', an input or output", expected="float32", found=found)
+            expected = ", ".join(format_.name for format_ in (*FLOATS, *WHOLES))
+            raise InvalidArgument(f"graph: format of '{name}', an input or output", expected=expected, found=found)
 
 
 def _check_format(name: str, type_: TensorType) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import stored
+from netopt.kernels.machine.formats import storage_type, stored
 from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, whole_input
 from netopt.kernels.parts.elementwise import image_shapes
 from netopt.kernels.parts.parallel import vectorize_and_split
@@ -47,7 +47,7 @@ class ExpandKernel(PlainKernel[Expand]):
     def build(self, problem: Problem[Expand], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         source_shape, shape = self.argument_shapes(problem, schedule, cpu)
-        source, out = whole_input("source", source_shape), hl.Func("out")
+        source, out = whole_input("source", source_shape, problem.inputs[0]), hl.Func("out")
         axes = [hl.Var(f"i{axis}") for axis in range(len(shape))]
         read = [hl.Expr(0) if size == 1 else axis for axis, size in zip(axes, source_shape, strict=True)]
         out[axes[::-1]] = source[read[::-1]]
@@ -72,7 +72,7 @@ class SliceKernel(PlainKernel[Slice]):
             return _slice_images(problem, cpu)
         # --- algorithm
         source_shape, shape = self.argument_shapes(problem, schedule, cpu)
-        source, out = whole_input("source", source_shape), hl.Func("out")
+        source, out = whole_input("source", source_shape, problem.inputs[0]), hl.Func("out")
         inner, along, outer = hl.Var("inner"), hl.Var("along"), hl.Var("outer")
         out[inner, along, outer] = source[inner, problem.op.start + problem.op.step * along, outer]
         # --- schedule
@@ -98,9 +98,10 @@ class ConcatKernel(PlainKernel[Concat]):
             return _concat_images(problem, cpu)
         # --- algorithm
         *shapes, shape = self.argument_shapes(problem, schedule, cpu)
-        sources = [whole_input(f"source{number}", shape) for number, shape in enumerate(shapes)]
+        operands = enumerate(zip(shapes, problem.inputs, strict=True))
+        sources = [whole_input(f"source{number}", shape, type_) for number, (shape, type_) in operands]
         i, outer, out = hl.Var("i"), hl.Var("outer"), hl.Func("out")
-        out[i, outer] = hl.undef(hl.Float(32))
+        out[i, outer] = hl.undef(storage_type(problem.output.format))
         start = 0
         for number, (source, (_, length)) in enumerate(zip(sources, shapes, strict=True)):
             run = hl.RDom([(0, length)], f"run{number}")

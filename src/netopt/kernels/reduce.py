@@ -37,6 +37,8 @@ class ReduceKernel(PlainKernel[Reduce]):
         return ((outer, size), (outer,)) if inner == 1 else ((outer, size, inner), (outer, inner))
 
     def build(self, problem: Problem[Reduce], schedule: Schedule, cpu: Cpu) -> Pipeline:
+        if problem.inputs[0].format.is_whole:
+            return self._of_wholes(problem, schedule, cpu)
         # --- algorithm
         shape, output = self.argument_shapes(problem, schedule, cpu)
         source, out, row, i = whole_input("source", shape), hl.Func("out"), hl.Var("row"), hl.Var("i")
@@ -62,4 +64,21 @@ class ReduceKernel(PlainKernel[Reduce]):
             total.compute_at(out, i_out).vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
             total.update().vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
         fix_output(out, output)
+        return Pipeline(out, (source,))
+
+    def _of_wholes(self, problem: Problem[Reduce], schedule: Schedule, cpu: Cpu) -> Pipeline:
+        # --- algorithm
+        shape, output = self.argument_shapes(problem, schedule, cpu)
+        source = whole_input("source", shape, problem.inputs[0])
+        type_, function = source.param.type(), problem.op.function
+        start = {"sum": hl.cast(type_, 0), "max": type_.min(), "min": type_.max()}[function]
+        combine = {"sum": operator.add, "max": hl.max, "min": hl.min}[function]
+        out, row, inner = hl.Func("out"), hl.Var("row"), [hl.Var("i")][: len(shape) - 2]
+        along = hl.RDom([(0, shape[1])], "along").x
+        out[[*inner, row]] = start
+        out[[*inner, row]] = combine(hl.Expr(out[[*inner, row]]), source[[*inner, along, row]])
+        # --- schedule
+        fix_output(out, output, problem.output)
+        if inner:
+            out.update().reorder(inner[0], along, row).vectorize(inner[0], cpu.lanes, hl.TailStrategy.GuardWithIf)
         return Pipeline(out, (source,))

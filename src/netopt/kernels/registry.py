@@ -6,13 +6,17 @@ from typing import Any
 
 from netopt.errors import UnsupportedModel
 from netopt.kernels.adaptive_pool2d import AdaptivePool2dKernel
+from netopt.kernels.arg_reduce import ArgReduceKernel
 from netopt.kernels.arithmetic import ArithmeticKernel
 from netopt.kernels.binary_conv2d import BinaryConv2dKernel
 from netopt.kernels.binary_dense import BinaryDenseKernel
+from netopt.kernels.cast import CastKernel
+from netopt.kernels.compare import CompareKernel
 from netopt.kernels.conv2d import Conv2dKernel
 from netopt.kernels.conv_transpose2d import ConvTranspose2dKernel
 from netopt.kernels.copies import ConcatKernel, ExpandKernel, PermuteKernel, SliceKernel
 from netopt.kernels.dense import DenseKernel
+from netopt.kernels.gather import GatherKernel
 from netopt.kernels.layer_norm import LayerNormKernel
 from netopt.kernels.machine.kernel import Kernel
 from netopt.kernels.matmul import MatmulKernel
@@ -26,6 +30,7 @@ from netopt.kernels.shuffle import ChannelShuffleKernel, PixelShuffleKernel, Pix
 from netopt.kernels.sign import SignKernel
 from netopt.kernels.sign_pool2d import SignPool2dKernel
 from netopt.kernels.softmax import SoftmaxKernel
+from netopt.kernels.where import WhereKernel
 from netopt.kernels.winograd2d import Winograd2dKernel
 from netopt.ops import Op
 
@@ -34,15 +39,19 @@ KERNELS: dict[type[Op], Kernel[Any, Any]] = {
     kernel.op: kernel
     for kernel in (
         AdaptivePool2dKernel(),
+        ArgReduceKernel(),
         ArithmeticKernel(),
         BinaryConv2dKernel(),
         BinaryDenseKernel(),
+        CastKernel(),
         ChannelShuffleKernel(),
+        CompareKernel(),
         ConcatKernel(),
         Conv2dKernel(),
         ConvTranspose2dKernel(),
         DenseKernel(),
         ExpandKernel(),
+        GatherKernel(),
         LayerNormKernel(),
         MatmulKernel(),
         PadKernel(),
@@ -59,6 +68,7 @@ KERNELS: dict[type[Op], Kernel[Any, Any]] = {
         SliceKernel(),
         SoftmaxKernel(),
         SpatialMeanKernel(),
+        WhereKernel(),
         Winograd2dKernel(),
     )
 }

@@ -50,10 +50,12 @@ class NumberFormat(ABC):
         name: in files.
         is_real: real numbers are stored in it, each rounded when it is: ops compute on such values as on float32, and
             know no more of how they are stored.
+        is_whole: whole numbers or truth are stored in it: ops compute on the tensors themselves, in `tensor_dtype`.
     """
 
     name: ClassVar[str]
     is_real: ClassVar[bool] = False
+    is_whole: ClassVar[bool] = False
 
     # --- what it takes
 
@@ -93,6 +95,10 @@ class NumberFormat(ABC):
     @abstractmethod
     def decode(self, tensor: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """The inverse: the numbers, in a floating type."""
+
+    def numbers(self, tensor: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """What ops compute with: real numbers in a floating type, whole ones in their own."""
+        return self.decode(tensor, dtype)
 
     # --- memory
 

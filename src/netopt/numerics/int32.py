@@ -8,15 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from netopt.numerics.format import ElementFormat
-from netopt.numerics.operations import TORCH, to_integer
+from netopt.numerics.whole import WholeFormat
 
 
 @dataclass(frozen=True)
-class Int32(ElementFormat):
-    """Two's complement, 32 bits: accumulators and biases of integer ops. Kernels read and write them as they are."""
+class Int32(WholeFormat):
+    """Two's complement, 32 bits: indices, and accumulators and biases of integer ops."""
 
     name: ClassVar[str] = "int32"
+    smallest: ClassVar[int] = -(2**31)
+    largest: ClassVar[int] = 2**31 - 1
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -25,10 +26,6 @@ class Int32(ElementFormat):
     @property
     def tensor_dtype(self) -> torch.dtype:
         return torch.int32
-
-    def encode(self, numbers: torch.Tensor) -> torch.Tensor:
-        # In float64, which has all of them.
-        return TORCH.cast(to_integer(numbers.double(), 32, TORCH), self.dtype)
 
 
 INT32 = Int32()

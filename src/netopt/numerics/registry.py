@@ -7,17 +7,31 @@ import types
 import typing
 from collections.abc import Mapping
 
+import torch
+
 from netopt.errors import InvalidArgument
 from netopt.numerics.bfloat16 import BFLOAT16, BFloat16
+from netopt.numerics.boolean import BOOL, Boolean
 from netopt.numerics.fixed_point import FixedPoint
 from netopt.numerics.float32 import FLOAT32, Float32
 from netopt.numerics.format import NumberFormat
-from netopt.numerics.int32 import Int32
+from netopt.numerics.int32 import INT32, Int32
+from netopt.numerics.int64 import INT64, Int64
 from netopt.numerics.sign import SignFormat
+from netopt.numerics.uint8 import UINT8, UInt8
 
-FORMATS: dict[str, type[NumberFormat]] = {f.name: f for f in (Float32, BFloat16, Int32, FixedPoint, SignFormat)}
-# Floating formats: what networks take and give.
+FORMATS: dict[str, type[NumberFormat]] = {
+    f.name: f for f in (Float32, BFloat16, Int64, Int32, UInt8, Boolean, FixedPoint, SignFormat)
+}
+# What networks take and give: floating formats, and whole numbers as PyTorch has them.
 FLOATS = (FLOAT32, BFLOAT16)
+WHOLES = (INT64, INT32, UINT8, BOOL)
+_OF_DTYPES: dict[torch.dtype, NumberFormat] = {f.tensor_dtype: f for f in (FLOAT32, *WHOLES)}
+
+
+def format_of(dtype: torch.dtype) -> NumberFormat | None:
+    """The format that has the values of a tensor of PyTorch as they are; None where there is none."""
+    return _OF_DTYPES.get(dtype)
 
 
 def number_format_from_json(data: object) -> NumberFormat:

@@ -1,16 +1,20 @@
 """The ops: each one's attributes, reference, shape rule and cost."""
 
 from netopt.ops.adaptive_pool2d import AdaptivePool2d
+from netopt.ops.arg_reduce import ArgReduce
 from netopt.ops.arithmetic import Arithmetic
 from netopt.ops.batch_norm import BatchNorm
 from netopt.ops.binary_conv2d import BinaryConv2d
 from netopt.ops.binary_dense import BinaryDense
+from netopt.ops.cast import Cast
 from netopt.ops.channel_shuffle import ChannelShuffle
+from netopt.ops.compare import Compare
 from netopt.ops.concat import Concat
 from netopt.ops.conv2d import Conv2d
 from netopt.ops.conv_transpose2d import ConvTranspose2d
 from netopt.ops.dense import Dense
 from netopt.ops.expand import Expand
+from netopt.ops.gather import Gather
 from netopt.ops.layer_norm import LayerNorm
 from netopt.ops.matmul import Matmul
 from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Affine, Layout, Layouts, Op, TensorType
@@ -30,6 +34,7 @@ from netopt.ops.softmax import Softmax
 from netopt.ops.spatial_mean import SpatialMean
 from netopt.ops.torch_region import TorchRegion
 from netopt.ops.view import View
+from netopt.ops.where import Where
 from netopt.ops.winograd2d import Winograd2d
 
 # The ops of files: TorchRegion is none, since it holds code.
@@ -37,16 +42,20 @@ OPS: dict[str, type[Op]] = {
     op.name: op
     for op in (
         AdaptivePool2d,
+        ArgReduce,
         Arithmetic,
         BatchNorm,
         BinaryConv2d,
         BinaryDense,
+        Cast,
         ChannelShuffle,
+        Compare,
         Concat,
         Conv2d,
         ConvTranspose2d,
         Dense,
         Expand,
+        Gather,
         LayerNorm,
         Matmul,
         Pad,
@@ -64,6 +73,7 @@ OPS: dict[str, type[Op]] = {
         Slice,
         Softmax,
         SpatialMean,
+        Where,
         Winograd2d,
     )
 }
@@ -74,16 +84,20 @@ __all__ = [
     "ROW_MAJOR",
     "AdaptivePool2d",
     "Affine",
+    "ArgReduce",
     "Arithmetic",
     "BatchNorm",
     "BinaryConv2d",
     "BinaryDense",
+    "Cast",
     "ChannelShuffle",
+    "Compare",
     "Concat",
     "Conv2d",
     "ConvTranspose2d",
     "Dense",
     "Expand",
+    "Gather",
     "LayerNorm",
     "Layout",
     "Layouts",
@@ -107,5 +121,6 @@ __all__ = [
     "TensorType",
     "TorchRegion",
     "View",
+    "Where",
     "Winograd2d",
 ]

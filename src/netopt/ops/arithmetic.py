@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOATS
-from netopt.ops.op import Layouts, Op, TensorType, expect_inputs, same_shape_operands
+from netopt.numerics import BOOL, FLOATS, WHOLES, NumberFormat
+from netopt.ops.op import Layouts, Op, TensorType, broadcast_shape, expect_movable, same_shape_operands
 
 FUNCTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "add": torch.add,
@@ -22,11 +21,16 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "maximum": torch.maximum,
     "minimum": torch.minimum,
 }
+# Those of whole numbers, which wrap around, and of truth.
+OF_WHOLES = ("add", "sub", "mul", "maximum", "minimum")
+OF_TRUTH = ("mul", "maximum", "minimum")
 
 
 @dataclass(frozen=True)
 class Arithmetic(Op):
     """z = x (+, -, *, /) y, or the larger or smaller of both, elementwise; or "prelu": x where x > 0, else y x.
+
+    Of numbers, or of whole numbers of one format without "div" and "prelu"; of truth "mul" is and, "maximum" or.
 
     Source of "prelu": He et al., 1502.01852.
 
@@ -37,7 +41,7 @@ class Arithmetic(Op):
     function: str
     name: ClassVar[str] = "arithmetic"
     layouts = Layouts.ANY
-    formats = FLOATS
+    formats = (*FLOATS, *WHOLES)
     elementwise = True
 
     def __post_init__(self) -> None:
@@ -49,19 +53,20 @@ class Arithmetic(Op):
         return self.function
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
-        expect_inputs(self, inputs, 2)
-        try:
-            return TensorType(np.broadcast_shapes(inputs[0].shape, inputs[1].shape))
-        except ValueError:
-            raise InvalidArgument(
-                f"shapes of {self.label}", expected="shapes that broadcast", found=f"{inputs[0]} and {inputs[1]}"
-            ) from None
+        format_ = expect_movable(self, inputs, 2)
+        if format_.is_whole and self.function not in (OF_TRUTH if format_ == BOOL else OF_WHOLES):
+            raise InvalidArgument(f"input format of {self.label}", expected="float32", found=format_.name)
+        return TensorType(broadcast_shape(self, inputs), format_)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return FUNCTIONS[self.function](inputs[0], inputs[1])
 
     def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
         return same_shape_operands(inputs, self.infer(inputs).shape)
+
+    def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        whole = next((type_.format for type_ in inputs if type_.format.is_whole), None)
+        return format_ == whole if whole else format_ in FLOATS
 
     def is_monotone(self, index: int, constants: Mapping[int, torch.Tensor]) -> bool:
         number = constants.get(1 - index)

@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOAT32, FLOATS, NumberFormat
-from netopt.ops.op import Layouts, Op, TensorType, expect_axis, expect_inputs, step_bytes
+from netopt.numerics import BFLOAT16, FLOATS, WHOLES, NumberFormat
+from netopt.ops.op import Layouts, Op, TensorType, expect_axis, expect_movable, step_bytes
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Concat(Op):
     in_place: bool = False
     name: ClassVar[str] = "concat"
     layouts = Layouts.ANY
-    formats = FLOATS
+    formats = (*FLOATS, *WHOLES)
     keeps_format = True
 
     @property
@@ -36,7 +36,7 @@ class Concat(Op):
         return f"{self.name} in place" if self.in_place else self.name
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
-        expect_inputs(self, inputs, max(1, len(inputs)))
+        format_ = expect_movable(self, inputs, max(1, len(inputs)))
         first = inputs[0].shape
         expect_axis(self, self.axis, len(first))
         for type_ in inputs:
@@ -47,7 +47,7 @@ class Concat(Op):
                     found=[t.shape for t in inputs],
                 )
         total = sum(type_.shape[self.axis] for type_ in inputs)
-        return TensorType((*first[: self.axis], total, *first[self.axis + 1 :]))
+        return TensorType((*first[: self.axis], total, *first[self.axis + 1 :]), format_)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return torch.cat(inputs, self.axis)
@@ -61,8 +61,8 @@ class Concat(Op):
         return tuple(step * end for end in accumulate(sizes, initial=0))[:-1]
 
     def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
-        # Its kernel knows other formats of images alone.
-        return format_ == FLOAT32 or (format_ in self.formats and len(inputs[0].shape) == 4)
+        # Its kernel rounds images alone.
+        return format_ in self.formats and (format_ != BFLOAT16 or len(inputs[0].shape) == 4)
 
     def is_identity(self, inputs: Sequence[TensorType]) -> bool:
         return len(inputs) == 1

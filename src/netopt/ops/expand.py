@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import Shape
-from netopt.ops.op import Op, TensorType, expect_inputs
+from netopt.numerics import FLOAT32, WHOLES, Shape
+from netopt.ops.op import Op, TensorType, expect_movable
 from netopt.ops.strides import Strides
 
 
@@ -21,17 +21,19 @@ class Expand(Op):
 
     shape: Shape
     name: ClassVar[str] = "expand"
+    formats = (FLOAT32, *WHOLES)
+    keeps_format = True
     has_strides = True
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
-        expect_inputs(self, inputs, 1)
+        format_ = expect_movable(self, inputs, 1)
         try:
             fits = min(self.shape, default=1) > 0 and np.broadcast_shapes(inputs[0].shape, self.shape) == self.shape
         except ValueError:
             fits = False
         if not fits:
             raise InvalidArgument("expand", expected=f"a shape that {inputs[0].shape} broadcasts to", found=self.shape)
-        return TensorType(self.shape)
+        return TensorType(self.shape, format_)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0].expand(self.shape).contiguous()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from netopt.errors import InvalidArgument
@@ -32,9 +33,11 @@ __all__ = [
     "Layouts",
     "Op",
     "TensorType",
+    "broadcast_shape",
     "expect_axis",
     "expect_epsilon",
     "expect_inputs",
+    "expect_movable",
     "expect_number",
     "same_shape_operands",
     "step_bytes",
@@ -254,6 +257,23 @@ def expect_inputs(op: Op, inputs: Sequence[TensorType], number: int) -> None:
             raise InvalidArgument(f"input format of {op.label}", expected="float32", found=type_.format.name)
 
 
+def expect_movable(op: Op, inputs: Sequence[TensorType], number: int) -> NumberFormat:
+    """The format of what is made of the elements of `number` inputs: float32 of real numbers, or that of whole ones.
+
+    Raises:
+        InvalidArgument: there are more or fewer, or their formats differ.
+    """
+    expect_number(op, inputs, number)
+    first = inputs[0].format
+    if not first.is_whole:
+        expect_inputs(op, inputs, number)
+        return FLOAT32
+    for type_ in inputs:
+        if type_.format != first:
+            raise InvalidArgument(f"input format of {op.label}", expected=first.name, found=type_.format.name)
+    return first
+
+
 def expect_number(op: Op, inputs: Sequence[TensorType], number: int) -> None:
     """Raise unless there are `number` inputs."""
     if len(inputs) != number:
@@ -270,6 +290,15 @@ def expect_epsilon(op: Op, epsilon: float) -> None:
     """Raise unless `epsilon` is a finite number that is not negative."""
     if not (math.isfinite(epsilon) and epsilon >= 0):
         raise InvalidArgument(f"epsilon of {op.label}", expected="a finite number from 0", found=epsilon)
+
+
+def broadcast_shape(op: Op, inputs: Sequence[TensorType]) -> Shape:
+    """The shape that the inputs broadcast to; raise where they do not."""
+    try:
+        return np.broadcast_shapes(*(type_.shape for type_ in inputs))
+    except ValueError:
+        found = " and ".join(map(str, inputs))
+        raise InvalidArgument(f"shapes of {op.label}", expected="shapes that broadcast", found=found) from None
 
 
 def same_shape_operands(inputs: Sequence[TensorType], output: Shape) -> tuple[int, ...]:

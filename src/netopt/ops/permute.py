@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOATS
-from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Layout, Op, TensorType, expect_inputs
+from netopt.numerics import FLOATS, WHOLES
+from netopt.ops.op import CHANNELS_LAST, ROW_MAJOR, Layout, Op, TensorType, expect_movable
 from netopt.ops.strides import Strides
 
 # Of an image that lies channels last, a view of its memory.
@@ -23,17 +23,17 @@ class Permute(Op):
 
     axes: tuple[int, ...]
     name: ClassVar[str] = "permute"
-    formats = FLOATS
+    formats = (*FLOATS, *WHOLES)
     keeps_format = True
     rearranges = True
     has_strides = True
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
-        expect_inputs(self, inputs, 1)
+        format_ = expect_movable(self, inputs, 1)
         shape = inputs[0].shape
         if sorted(self.axes) != list(range(len(shape))):
             raise InvalidArgument("permute", expected=f"a permutation of {len(shape)} axes", found=self.axes)
-        return TensorType(tuple(shape[axis] for axis in self.axes))
+        return TensorType(tuple(shape[axis] for axis in self.axes), format_)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0].permute(self.axes).contiguous()

@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.ops.op import Op, TensorType, expect_axis, expect_inputs
+from netopt.numerics import BOOL, FLOAT32, WHOLES, NumberFormat
+from netopt.ops.op import Op, TensorType, expect_axis, expect_movable
 
 FUNCTIONS: dict[str, Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]] = {
-    "sum": lambda x, axes: x.sum(axes, keepdim=True),
+    "sum": lambda x, axes: x.sum(axes, keepdim=True, dtype=x.dtype),
     "mean": lambda x, axes: x.mean(axes, keepdim=True),
     "max": lambda x, axes: x.amax(axes, keepdim=True),
     "min": lambda x, axes: x.amin(axes, keepdim=True),
@@ -31,6 +32,7 @@ class Reduce(Op):
     axis: int
     count: int = 1
     name: ClassVar[str] = "reduce"
+    formats = (FLOAT32, *WHOLES)
 
     def __post_init__(self) -> None:
         if self.function not in FUNCTIONS:
@@ -46,12 +48,17 @@ class Reduce(Op):
         return tuple(range(self.axis, self.axis + self.count))
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
-        expect_inputs(self, inputs, 1)
+        format_ = expect_movable(self, inputs, 1)
+        if format_.is_whole and (self.function == "mean" or (self.function == "sum" and format_ == BOOL)):
+            raise InvalidArgument(f"input format of {self.label}", expected="float32", found=format_.name)
         shape = inputs[0].shape
         expect_axis(self, self.axis, len(shape))
         if not 1 <= self.count <= len(shape) - self.axis:
             raise InvalidArgument(f"axes of {self.label}", expected=f"1 to {len(shape) - self.axis}", found=self.count)
-        return TensorType(tuple(1 if axis in self.axes else size for axis, size in enumerate(shape)))
+        return TensorType(tuple(1 if axis in self.axes else size for axis, size in enumerate(shape)), format_)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return FUNCTIONS[self.function](inputs[0], self.axes)
+
+    def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        return format_ == inputs[0].format

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import torch
 
-from netopt.numerics import FLOATS
-from netopt.ops.op import Layout, Layouts, Op, TensorType, expect_inputs
+from netopt.numerics import FLOATS, WHOLES
+from netopt.ops.op import Layout, Layouts, Op, TensorType, expect_movable
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Relayout(Op):
 
     name: ClassVar[str] = "relayout"
     layouts = Layouts.ANY
-    formats = FLOATS
+    formats = (*FLOATS, *WHOLES)
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
-        expect_inputs(self, inputs, 1)
+        expect_movable(self, inputs, 1)
         return inputs[0].logical
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:

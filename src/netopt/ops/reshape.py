@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOATS, Shape
-from netopt.ops.op import ROW_MAJOR, Op, TensorType, expect_inputs
+from netopt.numerics import FLOATS, WHOLES, Shape
+from netopt.ops.op import ROW_MAJOR, Op, TensorType, expect_movable
 from netopt.ops.strides import Strides
 
 
@@ -21,16 +21,16 @@ class Reshape(Op):
 
     shape: Shape
     name: ClassVar[str] = "reshape"
-    formats = FLOATS
+    formats = (*FLOATS, *WHOLES)
     keeps_format = True
     rearranges = True
     has_strides = True
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
-        expect_inputs(self, inputs, 1)
+        format_ = expect_movable(self, inputs, 1)
         if math.prod(self.shape) != inputs[0].elements or min(self.shape, default=1) < 0:
             raise InvalidArgument("reshape", expected=f"{inputs[0].elements} elements", found=f"shape {self.shape}")
-        return TensorType(self.shape)
+        return TensorType(self.shape, format_)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return inputs[0].reshape(self.shape)

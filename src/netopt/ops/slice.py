@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOAT32, FLOATS, NumberFormat
-from netopt.ops.op import Layouts, Op, TensorType, expect_axis, expect_inputs, step_bytes
+from netopt.numerics import BFLOAT16, FLOATS, WHOLES, NumberFormat
+from netopt.ops.op import Layouts, Op, TensorType, expect_axis, expect_movable, step_bytes
 from netopt.ops.strides import Strides
 
 
@@ -28,7 +28,7 @@ class Slice(Op):
     in_place: bool = False
     name: ClassVar[str] = "slice"
     layouts = Layouts.ANY
-    formats = FLOATS
+    formats = (*FLOATS, *WHOLES)
     keeps_format = True
     has_strides = True
 
@@ -37,7 +37,7 @@ class Slice(Op):
         return f"{self.name} in place" if self.in_place else self.name
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
-        expect_inputs(self, inputs, 1)
+        format_ = expect_movable(self, inputs, 1)
         shape = inputs[0].shape
         expect_axis(self, self.axis, len(shape))
         if not (0 <= self.start < self.stop <= shape[self.axis] and self.step >= 1):
@@ -47,7 +47,7 @@ class Slice(Op):
                 found=f"{self.start}:{self.stop}:{self.step}",
             )
         size = len(range(self.start, self.stop, self.step))
-        return TensorType((*shape[: self.axis], size, *shape[self.axis + 1 :]))
+        return TensorType((*shape[: self.axis], size, *shape[self.axis + 1 :]), format_)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         index = [slice(None)] * inputs[0].dim()
@@ -61,8 +61,8 @@ class Slice(Op):
         return (-step_bytes(inputs[0], self.axis) * self.start,)
 
     def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
-        # Its kernel knows other formats of images alone.
-        return format_ == FLOAT32 or (format_ in self.formats and len(inputs[0].shape) == 4)
+        # Its kernel rounds images alone.
+        return format_ in self.formats and (format_ != BFLOAT16 or len(inputs[0].shape) == 4)
 
     def is_identity(self, inputs: Sequence[TensorType]) -> bool:
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -11,7 +10,7 @@ import torch
 from torch import fx
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOAT32, Shape
+from netopt.numerics import FLOAT32, WHOLES
 from netopt.ops.op import Op, TensorType
 
 
@@ -20,22 +19,23 @@ class TorchRegion(Op):
     """All results of a traced function, one after the other in row-major order, as one tensor (elements,).
 
     An op has one output, and the region must run once: what reads a result of several reads a slice of the output. The
-    output of a region with one result has that result's shape.
+    output of a region with one result has that result's shape, and its format; several are float32.
 
     It is no op of a file: it is code.
 
     Attributes:
-        function: from float32 tensors to a tuple of float32 tensors; it holds its constants, which are its own.
-        takes: the shapes of the inputs.
-        gives: the shapes of the results.
+        function: from tensors to a tuple of tensors; it holds its constants, which are its own.
+        takes: the types of the inputs: float32, or whole numbers.
+        gives: the types of the results.
         aten: the ATen ops that it runs, each once, such as "aten.sort.default".
     """
 
     function: fx.GraphModule = field(repr=False)
-    takes: tuple[Shape, ...]
-    gives: tuple[Shape, ...]
+    takes: tuple[TensorType, ...]
+    gives: tuple[TensorType, ...]
     aten: tuple[str, ...]
     name: ClassVar[str] = "torch_region"
+    formats = (FLOAT32, *WHOLES)
     # It may draw random numbers.
     is_repeatable = False
 
@@ -50,17 +50,20 @@ class TorchRegion(Op):
         return sum(tensor.nbytes for tensor in self.function.buffers())
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
-        found = tuple(type_.shape for type_ in inputs)
-        if found != self.takes or any(type_.format != FLOAT32 for type_ in inputs):
-            raise InvalidArgument("inputs of a region in PyTorch", expected=f"float32 {self.takes}", found=found)
+        if tuple(type_.logical for type_ in inputs) != self.takes:
+            expected, found = (", ".join(map(str, types)) or "none" for types in (self.takes, inputs))
+            raise InvalidArgument("inputs of a region in PyTorch", expected=expected, found=found)
         if len(self.gives) == 1:
-            return TensorType(self.gives[0])
-        return TensorType((sum(math.prod(shape) for shape in self.gives),))
+            return self.gives[0]
+        return TensorType((sum(type_.elements for type_ in self.gives),))
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """In float32 whatever the inputs are, since a traced function may convert; the result has the inputs' type."""
-        dtype = inputs[0].dtype if inputs else torch.float32
-        results = self.function(*(value.to(torch.float32) for value in inputs))
+        """In float32 where the inputs are numbers of another type, since a traced function may convert.
+
+        Numbers of the result have the inputs' type.
+        """
+        dtype = next((value.dtype for value in inputs if value.is_floating_point()), torch.float32)
+        results = self.function(*(v.to(torch.float32) if v.is_floating_point() else v for v in inputs))
         if len(results) == 1:
-            return results[0].to(dtype)  # type: ignore[no-any-return]
+            return results[0].to(dtype) if results[0].is_floating_point() else results[0]  # type: ignore[no-any-return]
         return torch.cat([result.reshape(-1) for result in results]).to(dtype)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from netopt.errors import UnsupportedModel
 from netopt.graph import Graph, Node
 from netopt.kernels.registry import kernel_of
-from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS
+from netopt.numerics import BFLOAT16, FLOAT32, SIGN_BITS, SIGNS, WHOLES
 from netopt.ops import TorchRegion
 
 # The formats that some kernel reads or writes, the usual one first.
-_OF_KERNELS = (FLOAT32, BFLOAT16, INT32, SIGNS, SIGN_BITS)
+_OF_KERNELS = (FLOAT32, BFLOAT16, *WHOLES, SIGNS, SIGN_BITS)
 
 
 def check_kernels(graph: Graph) -> None:

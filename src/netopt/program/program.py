@@ -57,6 +57,8 @@ class Program:
         self._memory = MemoryImage(self._graph, network.plan, options.cpu)
         self._steps = pack_steps(network.graph, self._memory, options)
         self._inputs = [self._memory.place(name) for name in network.graph.inputs]
+        formats = [network.graph.types[name].format for name in network.graph.inputs]
+        self._dtypes = [format_.tensor_dtype if format_.is_whole else torch.float32 for format_ in formats]
         # Other values have used a halo's memory since the last call.
         self._halos = [self._memory.with_halo(name) for name in network.graph.inputs]
         self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
@@ -87,7 +89,7 @@ class Program:
         Raises:
             InvalidArgument: an input has another shape or is not on the CPU, the inputs are nested otherwise, or the
                 program is for another CPU.
-            InvalidType: an input is not float32.
+            InvalidType: an input has another type: float32, or that of whole numbers of the example.
         """
         return self._call(self._runs, args, kwargs)
 
@@ -120,9 +122,9 @@ class Program:
         # One tensor in, one out is what most calls are, and what microseconds are counted in.
         single = self._is_single and len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
         tensors: Sequence[torch.Tensor] = args if single else self._flatten(args, kwargs)
-        for tensor, place, name in zip(tensors, self._inputs, self._input_names, strict=True):
-            if tensor.shape != place.shape or tensor.dtype != torch.float32 or tensor.device != place.device:
-                _refuse(tensor, place, name)
+        for tensor, place, dtype, name in zip(tensors, self._inputs, self._dtypes, self._input_names, strict=True):
+            if tensor.shape != place.shape or tensor.dtype != dtype or tensor.device != place.device:
+                _refuse(tensor, place, dtype, name)
         with self._lock:
             for tensor, place, halo, load in zip(tensors, self._inputs, self._halos, self._loads, strict=True):
                 if load is not None:
@@ -252,11 +254,11 @@ def load(path: str | Path, *, threads: int = 1, tune: bool = False, target: str 
     return Program(read_network(path), options)
 
 
-def _refuse(tensor: torch.Tensor, place: torch.Tensor, name: str) -> None:
+def _refuse(tensor: torch.Tensor, place: torch.Tensor, dtype: torch.dtype, name: str) -> None:
     if tensor.device.type != "cpu":
         raise InvalidArgument(name, expected="a tensor on the CPU", found=f"one on {tensor.device}")
-    if tensor.dtype != torch.float32:
-        raise InvalidType(name, expected="dtype torch.float32", found=tensor.dtype)
+    if tensor.dtype != dtype:
+        raise InvalidType(name, expected=f"dtype {dtype}", found=tensor.dtype)
     raise InvalidArgument(
         name,
         expected=f"shape {tuple(place.shape)}",

@@ -41,7 +41,8 @@ def _images(graph: Graph) -> set[str]:
         elif node.op.layouts is Layouts.ANY and node.output in values:
             between.append(values)
     images = spread(images, between)
-    return images - set(graph.constants) - _written_row_major(graph)
+    whole = {name for name in images if graph.types[name].format.is_whole}
+    return images - set(graph.constants) - _written_row_major(graph) - whole
 
 
 def _written_row_major(graph: Graph) -> set[str]:

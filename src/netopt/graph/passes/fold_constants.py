@@ -22,8 +22,10 @@ def _value(node: Node, builder: GraphBuilder) -> torch.Tensor:
     # In float64, rounded once: a folded value is then at least as good as the computed one.
     with torch.no_grad():
         value = node.op.reference(*(_numbers(name, builder) for name in node.inputs))
-    return value.to(torch.float32).contiguous()
+    if not builder.types[node.output].format.is_whole:
+        value = value.to(torch.float32)
+    return value.contiguous()
 
 
 def _numbers(name: str, builder: GraphBuilder) -> torch.Tensor:
-    return builder.types[name].format.decode(builder.constants[name], torch.float64)
+    return builder.types[name].format.numbers(builder.constants[name], torch.float64)
