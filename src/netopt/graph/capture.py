@@ -20,7 +20,7 @@ from netopt.graph.fallback import Region, can_leave, import_region, plan_fallbac
 from netopt.graph.graph import Graph, GraphBuilder
 from netopt.graph.import_call import import_call, import_known, layer_of
 from netopt.graph.known import known_values
-from netopt.graph.side_effects import unchanged_attributes
+from netopt.graph.side_effects import trace_without_effects
 from netopt.graph.signature import Nesting, Signature
 from netopt.graph.verify import verify
 from netopt.numerics import FLOAT32, WHOLES, format_of
@@ -83,9 +83,7 @@ def _in_eval_mode(model: nn.Module) -> nn.Module:
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ExportedProgram:
-    with warnings.catch_warnings(), torch.no_grad(), quiet_torch(), unchanged_attributes(model):
-        # Deprecations inside torch.export are none of the caller's.
-        warnings.simplefilter("ignore")
+    def trace() -> ExportedProgram:
         try:
             exported = torch.export.export(model, args, kwargs)
             # An empty table makes the graph functional and leaves linear, layer_norm ... whole.
@@ -95,6 +93,20 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             raise
         except Exception as error:  # torch.export raises errors of many unrelated types for what the model does
             raise explain(error, model) from error
+
+    with warnings.catch_warnings(), torch.no_grad(), quiet_torch():
+        # Deprecations inside torch.export are none of the caller's.
+        warnings.simplefilter("ignore")
+        calls = [lambda: model(*args, **kwargs), lambda: model(*_other_inputs(args), **_other_inputs(kwargs))]
+        return trace_without_effects(model, trace, calls)
+
+
+def _other_inputs(value: Any) -> Any:
+    """Arguments of the same types and shapes, with other numbers in their tensors: those of the whole are within."""
+    tree = torch.utils._pytree
+    return tree.tree_map_only(
+        torch.Tensor, lambda t: t.flip(list(range(t.dim()))) * (0.5 if t.is_floating_point() else 1), value
+    )
 
 
 def _import(

@@ -52,7 +52,7 @@ def import_call(
             fix=f"write the layer with the ops that docs/ops.md lists, or {FALLBACK}",
         )
     try:
-        return importer(Context(builder, node.name, layer), _arguments(node, values, known))
+        return importer(Context(builder, node.name, layer, _dtype_of(node)), _arguments(node, values, known))
     except (InvalidArgument, InvalidType) as error:
         raise UnsupportedModel(f"op '{node.target}': {error}", layer=layer, fix=FALLBACK) from error
     except UnsupportedModel as error:
@@ -107,6 +107,11 @@ def _is_of_numbers(node: fx.Node, known: Mapping[fx.Node, Any]) -> bool:
         return False
     flat = [part for value in read for part in (value if isinstance(value, tuple | list) else [value])]
     return all(isinstance(value, torch.Tensor) and value.dtype == torch.float32 for value in (*results, *flat))
+
+
+def _dtype_of(node: fx.Node) -> torch.dtype | None:
+    value = node.meta.get("val")
+    return value.dtype if isinstance(value, torch.Tensor) else None
 
 
 def _arguments(node: fx.Node, values: Mapping[str, Imported], known: Mapping[fx.Node, Any]) -> dict[str, Any]:

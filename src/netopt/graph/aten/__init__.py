@@ -5,7 +5,19 @@ filled in, tensors as names of graph values. It returns the name of the value th
 names where the ATen op has several results.
 """
 
-from netopt.graph.aten import elementwise, identities, images, layers, pooling, products, reductions, shapes, signs
+from netopt.graph.aten import (
+    conditions,
+    elementwise,
+    identities,
+    images,
+    indexing,
+    layers,
+    pooling,
+    products,
+    reductions,
+    shapes,
+    signs,
+)
 from netopt.graph.aten.context import Context, Imported, Importer
 
 IMPORTERS: dict[str, Importer] = {
@@ -15,6 +27,8 @@ IMPORTERS: dict[str, Importer] = {
     **images.IMPORTERS,
     **reductions.IMPORTERS,
     **elementwise.IMPORTERS,
+    **conditions.IMPORTERS,
+    **indexing.IMPORTERS,
     **shapes.IMPORTERS,
     **identities.IMPORTERS,
     **signs.IMPORTERS,

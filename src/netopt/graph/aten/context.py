@@ -8,20 +8,29 @@ from typing import Any
 
 import torch
 
+from netopt.errors import UnsupportedModel
 from netopt.graph.graph import GraphBuilder
-from netopt.numerics import Shape
-from netopt.ops import Op
+from netopt.numerics import FLOAT32, WHOLES, NumberFormat, Shape, format_of
+from netopt.ops import Cast, Op
 
 Imported = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where an importer puts its nodes: the builder, the name wished for the result, the layer's qualified name."""
+    """Where an importer puts its nodes.
+
+    Attributes:
+        builder: of the graph.
+        wish: the name wished for the result.
+        layer: the layer's qualified name.
+        dtype: of the result, as PyTorch promotes; None where there are several results, or it is not known.
+    """
 
     builder: GraphBuilder
     wish: str
     layer: str
+    dtype: torch.dtype | None = None
 
     def shape(self, value: str) -> Shape:
         return self.builder.types[value].shape
@@ -34,11 +43,49 @@ class Context:
     def add(self, op: Op, *inputs: str) -> str:
         return self.builder.add_node(op, inputs, self.wish, self.layer)
 
-    def operand(self, value: str | float) -> str:
+    def operand(self, value: str | float, format_: NumberFormat = FLOAT32) -> str:
         """A value as it is; a Python number as a constant of no axes."""
         if isinstance(value, str):
             return value
-        return self.builder.add_constant(f"{self.wish}_number", torch.tensor(float(value), dtype=torch.float32))
+        number = torch.tensor(value, dtype=format_.tensor_dtype)
+        return self.builder.add_constant(f"{self.wish}_number", number, format_)
+
+    def format(self, value: str) -> NumberFormat:
+        return self.builder.types[value].format
+
+    def cast(self, value: str | float, format_: NumberFormat) -> str:
+        """A value, or a Python number, in a format."""
+        if not isinstance(value, str):
+            return self.operand(value, format_)
+        if self.format(value) == format_:
+            return value
+        return self.builder.add_node(Cast(format_.name), (value,), f"{value}_{format_.name}", self.layer)
+
+    def real(self, value: str) -> str:
+        """A value in float32, for functions of real numbers: PyTorch converts whole numbers for them, too.
+
+        Raises:
+            UnsupportedModel: the result is to be of whole numbers.
+        """
+        if not self.format(value).is_whole:
+            return value
+        if self.dtype not in (None, torch.float32):
+            raise UnsupportedModel(
+                "a function of whole numbers", expected="float32", found=self.dtype, fix="use .float()"
+            )
+        return self.cast(value, FLOAT32)
+
+    def result_format(self) -> NumberFormat:
+        """The format of the result.
+
+        Raises:
+            UnsupportedModel: a graph has no such values.
+        """
+        format_ = FLOAT32 if self.dtype is None else format_of(self.dtype)
+        if format_ is None:
+            names = ", ".join(known.name for known in (FLOAT32, *WHOLES))
+            raise UnsupportedModel("result", expected=names, found=self.dtype, fix="convert it, as with .float()")
+        return format_
 
     def filled(self, value: str | None, shape: Shape, fill: float, role: str) -> str:
         """`value`, or where that is absent a constant full of `fill`."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer
+from netopt.numerics import BOOL
 from netopt.ops import Arithmetic, Pointwise, Reshape, Slice
 
 
@@ -14,14 +15,14 @@ def _pointwise(function: str, *arguments: str) -> Importer:
 
     def importer(context: Context, args: dict[str, Any]) -> Imported:
         parameters = tuple(float(args[name]) for name in arguments)
-        return context.add(Pointwise(function, parameters), args["self"])
+        return context.add(Pointwise(function, parameters), context.real(args["self"]))
 
     return importer
 
 
 def _fixed_pointwise(function: str, *parameters: float) -> Importer:
     """An activation with parameters that its name implies."""
-    return lambda context, args: context.add(Pointwise(function, parameters), args["self"])
+    return lambda context, args: context.add(Pointwise(function, parameters), context.real(args["self"]))
 
 
 def _gelu(context: Context, args: dict[str, Any]) -> Imported:
@@ -36,10 +37,13 @@ def _arithmetic(function: str, *, swapped: bool = False) -> Importer:
         if swapped:
             first, second = second, first
         alpha = args.get("alpha", 1)
-        first, second = context.operand(first), context.operand(second)
+        format_ = context.result_format()
+        first, second = context.cast(first, format_), context.cast(second, format_)
         if alpha != 1:
-            second = context.add(Arithmetic("mul"), second, context.operand(alpha))
-        return context.add(Arithmetic(function), first, second)
+            second = context.add(Arithmetic("mul"), second, context.operand(alpha, format_))
+        # Of truth, PyTorch's sum is or.
+        name = "maximum" if format_ == BOOL and function == "add" else function
+        return context.add(Arithmetic(name), first, second)
 
     return importer
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer
 
@@ -30,9 +28,8 @@ def _native_dropout(context: Context, args: dict[str, Any]) -> Imported:
 
 
 def _convert(context: Context, args: dict[str, Any]) -> Imported:
-    if args.get("dtype") not in (None, torch.float32):
-        raise UnsupportedModel("conversion", expected="dtype float32", found=args["dtype"], layer=context.layer)
-    return same(context, args)
+    """The same in another number format; a device or a memory format changes nothing."""
+    return context.cast(same(context, args), context.result_format())
 
 
 IMPORTERS: dict[str, Importer] = {
@@ -47,4 +44,8 @@ IMPORTERS: dict[str, Importer] = {
     "lift_fresh_copy.default": same,
     "_to_copy.default": _convert,
     "to.dtype": _convert,
+    "to.dtype_layout": _convert,
+    "type_as.default": _convert,
+    "_cast_Float.default": _convert,
+    "bool.default": _convert,
 }

@@ -9,7 +9,9 @@ import torch
 
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer
-from netopt.ops import Arithmetic, Matmul, Permute, Reshape, Softmax
+from netopt.graph.aten.reductions import reduce
+from netopt.numerics import BOOL
+from netopt.ops import Arithmetic, Matmul, Permute, Reshape, Softmax, Where
 
 
 def _matmul(first: str, second: str) -> Importer:
@@ -113,28 +115,36 @@ def _attention(context: Context, args: dict[str, Any]) -> Imported:
     rank = len(context.shape(k))
     transposed = context.add(Permute((*range(rank - 2), rank - 1, rank - 2)), k)
     scores = context.add(Matmul(scale=scale), q, transposed)
-    mask = args["attn_mask"]
+    mask: str | None = args["attn_mask"]
     if args["is_causal"]:
-        visible = torch.ones(rows, columns, dtype=torch.bool).tril()
-        mask = context.builder.add_constant(f"{context.wish}_causal", _additive(visible))
-    elif mask is not None:
-        mask = _mask(context, mask)
+        seen = torch.ones(rows, columns, dtype=torch.bool).tril()
+        mask = context.builder.add_constant(f"{context.wish}_causal", seen, BOOL)
+    visible = mask if isinstance(mask, str) and context.format(mask) == BOOL else None
+    if visible is not None:
+        mask = _mask(context, visible)
     if mask is not None:
         scores = context.add(Arithmetic("add"), scores, mask)
     weights = context.add(Softmax(len(context.shape(scores)) - 1), scores)
+    if visible is not None:
+        weights = _of_seen(context, weights, visible)
     return context.add(Matmul(), weights, v)
 
 
-def _mask(context: Context, mask: str) -> str:
-    """A mask to be added to the scores."""
-    value = context.builder.constants.get(mask)
-    if value is None or value.dtype != torch.bool:
-        return mask
-    if not value.any(-1).all():
-        raise UnsupportedModel(
-            "attention mask", expected="at least one key for each query", found="none", layer=context.layer
-        )
-    return context.builder.add_constant(f"{mask}_added", _additive(value))
+def _mask(context: Context, visible: str) -> str:
+    """Where keys are visible, as a mask to be added to the scores."""
+    value = context.builder.constants.get(visible)
+    if value is not None:
+        return context.builder.add_constant(f"{visible}_added", _additive(value))
+    return context.add(Where(), visible, context.operand(0.0), context.operand(-math.inf))
+
+
+def _of_seen(context: Context, weights: str, visible: str) -> str:
+    """The weights, and 0 for queries that see no key, where a softmax is not defined: as PyTorch has it."""
+    value = context.builder.constants.get(visible)
+    if value is not None and value.any(-1).all():
+        return weights
+    any_key = reduce(context, "max", visible, -1, keepdim=True)
+    return context.add(Where(), any_key, weights, context.operand(0.0))
 
 
 def _additive(visible: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,8 @@ import torch
 
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer
-from netopt.ops import Arithmetic, Pointwise, Reduce, Reshape, SpatialMean
+from netopt.numerics import BOOL
+from netopt.ops import ArgReduce, Arithmetic, Concat, Pointwise, Reduce, Reshape, Slice, SpatialMean
 
 
 def reduce(context: Context, function: str, x: str, dims: list[int] | int | None, *, keepdim: bool) -> str:
@@ -32,20 +33,61 @@ def reduce(context: Context, function: str, x: str, dims: list[int] | int | None
 
 
 def _reduce(function: str) -> Importer:
+    """Sums of whole numbers are of 64 bits, as PyTorch's; of truth the largest is or, and the smallest and."""
+
     def importer(context: Context, args: dict[str, Any]) -> Imported:
-        if args.get("dtype") not in (None, torch.float32):
-            raise UnsupportedModel(function, expected="dtype float32", found=args["dtype"], layer=context.layer)
-        return reduce(context, function, args["self"], args.get("dim"), keepdim=args.get("keepdim", False))
+        x = context.cast(args["self"], context.result_format())
+        return reduce(context, function, x, args.get("dim"), keepdim=args.get("keepdim", False))
 
     return importer
 
 
 def _values(function: str) -> Importer:
-    """The values of max or min along an axis; whoever reads the indices is told that there are none."""
+    """The values of max or min along an axis, and their indices; what nobody reads is dropped later."""
     return lambda context, args: (
         reduce(context, function, args["self"], args["dim"], keepdim=args["keepdim"]),
-        "",
+        _index(context, f"arg{function}", args["self"], args["dim"], keepdim=args["keepdim"]),
     )
+
+
+def _index(context: Context, function: str, x: str, dim: int | None, *, keepdim: bool) -> str:
+    """Where x is largest or smallest along an axis, or without one in all its elements."""
+    shape = context.shape(x)
+    if dim is None or not shape:
+        flat = context.add(ArgReduce(function, 0), context.add(Reshape((math.prod(shape),)), x))
+        return context.add(Reshape((1,) * len(shape) if keepdim else ()), flat)
+    axis = context.axis(x, dim)
+    index = context.add(ArgReduce(function, axis), x)
+    return index if keepdim else context.add(Reshape(shape[:axis] + shape[axis + 1 :]), index)
+
+
+def _arg(function: str) -> Importer:
+    return lambda context, args: _index(context, function, args["self"], args["dim"], keepdim=args["keepdim"])
+
+
+def _truth(function: str) -> Importer:
+    """Whether any, or all, elements are true."""
+    return lambda context, args: reduce(
+        context, function, context.cast(args["self"], BOOL), args.get("dim"), keepdim=args.get("keepdim", False)
+    )
+
+
+def _running_sum(context: Context, args: dict[str, Any]) -> Imported:
+    """Of whole numbers: each element plus the one 1, 2, 4, ... places before, until all before are in.
+
+    Source: Hillis and Steele, Data Parallel Algorithms, 1986.
+    """
+    x, format_ = args["self"], context.result_format()
+    if not format_.is_whole:
+        raise UnsupportedModel("a running sum", expected="whole numbers", found="float32", layer=context.layer)
+    y, axis = context.cast(x, format_), context.axis(x, args["dim"])
+    shape, step = context.shape(x), 1
+    while step < shape[axis]:
+        zeros = torch.zeros((*shape[:axis], step, *shape[axis + 1 :]), dtype=format_.tensor_dtype)
+        before = context.builder.add_constant(f"{context.wish}_zeros", zeros, format_)
+        shifted = context.add(Concat(axis), before, context.add(Slice(axis, 0, shape[axis] - step), y))
+        y, step = context.add(Arithmetic("add"), y, shifted), 2 * step
+    return y
 
 
 def _variance(context: Context, args: dict[str, Any]) -> str:
@@ -90,6 +132,15 @@ IMPORTERS: dict[str, Importer] = {
     "min.default": _reduce("min"),
     "max.dim": _values("max"),
     "min.dim": _values("min"),
+    "argmax.default": _arg("argmax"),
+    "argmin.default": _arg("argmin"),
+    "any.default": _truth("max"),
+    "any.dim": _truth("max"),
+    "any.dims": _truth("max"),
+    "all.default": _truth("min"),
+    "all.dim": _truth("min"),
+    "all.dims": _truth("min"),
+    "cumsum.default": _running_sum,
     "var.dim": _variance,
     "var.correction": _variance,
     "std.dim": _deviation,

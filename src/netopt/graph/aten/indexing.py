@@ -1,0 +1,224 @@
+"""Parts of tensors by indices: rows of a table, and what is read or written at places that are named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from netopt.errors import UnsupportedModel
+from netopt.graph.aten.context import Context, Imported, Importer
+from netopt.numerics import BOOL, INT32, INT64, Shape
+from netopt.ops import Arithmetic, Compare, Concat, Expand, Gather, Permute, Reshape
+
+# An index that a graph has: of 64 or 32 bits.
+_INDICES = (INT64, INT32)
+
+
+def _as_index(context: Context, value: str) -> str:
+    return value if context.format(value) in _INDICES else context.cast(value, INT64)
+
+
+def _embedding(context: Context, args: dict[str, Any]) -> Imported:
+    """Rows of a table. Its index of padding matters to gradients alone."""
+    return context.add(Gather(0), args["weight"], _as_index(context, args["indices"]))
+
+
+def _index_select(context: Context, args: dict[str, Any]) -> Imported:
+    x = args["self"]
+    return context.add(Gather(context.axis(x, args["dim"])), x, _as_index(context, args["index"]))
+
+
+def known(context: Context, value: str) -> torch.Tensor | None:
+    """The value of a constant."""
+    return context.builder.constants.get(value)
+
+
+def at_places(context: Context, x: str, places: torch.Tensor) -> str:
+    """The elements of x, counted in row-major order, at known places, in the places' shape."""
+    flat = context.add(Reshape((math.prod(context.shape(x)),)), x)
+    index = context.builder.add_constant(f"{context.wish}_places", places.to(torch.int64), INT64)
+    return context.add(Gather(0), flat, index)
+
+
+def _index(context: Context, args: dict[str, Any]) -> Imported:
+    """x[i, :, j, ...]: known indices name places; of computed ones there may be one, or several that are neighbours."""
+    x, indices = args["self"], list(args["indices"])
+    indices += [None] * (len(context.shape(x)) - len(indices))
+    values = [None if index is None else known(context, index) for index in indices]
+    named = [axis for axis, index in enumerate(indices) if index is not None]
+    if all(values[axis] is not None for axis in named):
+        if len(named) == 1 and values[named[0]].dtype != torch.bool:  # type: ignore[union-attr]
+            return context.add(Gather(named[0]), x, _as_index(context, indices[named[0]]))
+        numbers = torch.arange(math.prod(context.shape(x))).reshape(context.shape(x))
+        return at_places(context, x, numbers[_keys(values)])
+    return _computed_index(context, x, {axis: indices[axis] for axis in named})
+
+
+def _keys(values: Sequence[torch.Tensor | None]) -> tuple[Any, ...]:
+    """Keys of a tensor; a mask of several axes takes the place of as many keys."""
+    keys: list[Any] = [slice(None) if value is None else value for value in values]
+    extra = sum(key.dim() - 1 for key in keys if isinstance(key, torch.Tensor) and key.dtype == torch.bool)
+    return tuple(keys[: len(keys) - extra])
+
+
+def _computed_index(context: Context, x: str, indices: dict[int, str]) -> str:
+    """By indices of neighbouring axes, which become one axis and one index."""
+    axes, shape = sorted(indices), context.shape(x)
+    if any(context.format(index) == BOOL for index in indices.values()):
+        raise UnsupportedModel(
+            "a choice of elements by a computed mask, of which nobody knows how many there are",
+            layer=context.layer,
+            fix="keep all of them, with torch.where",
+        )
+    if axes != list(range(axes[0], axes[-1] + 1)):
+        # As PyTorch: the axes of the indices come first then.
+        order = (*axes, *(axis for axis in range(len(shape)) if axis not in axes))
+        moved = context.add(Permute(order), x)
+        return _computed_index(context, moved, {number: indices[axis] for number, axis in enumerate(axes)})
+    sizes = shape[axes[0] : axes[-1] + 1]
+    index = _as_index(context, indices[axes[0]])
+    if len(axes) > 1:
+        index = _joined(context, [context.cast(indices[axis], INT64) for axis in axes], sizes)
+        x = context.add(Reshape((*shape[: axes[0]], math.prod(sizes), *shape[axes[-1] + 1 :])), x)
+    return context.add(Gather(axes[0]), x, index)
+
+
+def _joined(context: Context, indices: Sequence[str], sizes: Shape) -> str:
+    """One index, in row-major order, of an index for each axis."""
+    result = _counted(context, indices[0], sizes[0])
+    for index, size in zip(indices[1:], sizes[1:], strict=True):
+        scaled = context.add(Arithmetic("mul"), result, context.operand(size, INT64))
+        result = context.add(Arithmetic("add"), scaled, _counted(context, index, size))
+    return result
+
+
+def _counted(context: Context, index: str, size: int) -> str:
+    """The index counted from the front: below 0 it counts from the end."""
+    below = context.add(Compare("lt"), index, context.operand(0, INT64))
+    back = context.add(Arithmetic("mul"), context.cast(below, INT64), context.operand(size, INT64))
+    return context.add(Arithmetic("add"), index, back)
+
+
+def _gather(context: Context, args: dict[str, Any]) -> Imported:
+    """y[i, j] = x[index[i, j], j] along an axis."""
+    x, axis, shape = args["self"], context.axis(args["self"], args["dim"]), context.shape(args["self"])
+    index_shape = context.shape(args["index"])
+    if not shape:
+        return context.add(Reshape(()), x)
+    steps = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    # The places along the other axes are known.
+    rest = sum(
+        (torch.arange(size) * step).reshape(-1, *[1] * (len(shape) - 1 - i))
+        for i, (size, step) in enumerate(zip(index_shape, steps, strict=True))
+        if i != axis
+    ) + torch.zeros(index_shape, dtype=torch.int64)
+    value = known(context, args["index"])
+    if value is not None:
+        return at_places(context, x, value.long() * steps[axis] + rest)
+    index = context.cast(args["index"], INT64)
+    scaled = context.add(Arithmetic("mul"), index, context.operand(steps[axis], INT64))
+    places = context.add(Arithmetic("add"), scaled, context.builder.add_constant(f"{context.wish}_rest", rest, INT64))
+    return context.add(Gather(0), context.add(Reshape((math.prod(shape),)), x), places)
+
+
+# --- writing at places that are known
+
+
+def written(context: Context, x: str, places: torch.Tensor, source: str | float) -> str:
+    """x with the elements of `source`, broadcast to the shape of `places`, at these places."""
+    format_ = context.format(x)
+    shape = context.shape(x)
+    size = math.prod(shape)
+    source = context.cast(source, format_)
+    count = math.prod(context.shape(source))
+    numbers = torch.arange(count).reshape(context.shape(source)).expand(places.shape)
+    chosen = torch.arange(size)
+    chosen[places.reshape(-1)] = size + numbers.reshape(-1)
+    parts = [context.add(Reshape((math.prod(context.shape(value)),)), value) for value in (x, source)]
+    index = context.builder.add_constant(f"{context.wish}_places", chosen, INT64)
+    return context.add(Reshape(shape), context.add(Gather(0), context.add(Concat(0), *parts), index))
+
+
+def _numbered(shape: Shape) -> torch.Tensor:
+    return torch.arange(math.prod(shape)).reshape(shape)
+
+
+def _slice_scatter(context: Context, args: dict[str, Any]) -> Imported:
+    shape, axis = context.shape(args["self"]), context.axis(args["self"], args["dim"])
+    start, stop, step = slice(args["start"], args["end"], args["step"]).indices(shape[axis])
+    if (start, stop, step) == (0, shape[axis], 1):
+        return context.cast(args["src"], context.format(args["self"]))
+    keys = (*[slice(None)] * axis, slice(start, stop, step))
+    return written(context, args["self"], _numbered(shape)[keys], args["src"])
+
+
+def _select_scatter(context: Context, args: dict[str, Any]) -> Imported:
+    shape, axis = context.shape(args["self"]), context.axis(args["self"], args["dim"])
+    return written(context, args["self"], _numbered(shape).select(axis, args["index"]), args["src"])
+
+
+def _index_put(context: Context, args: dict[str, Any]) -> Imported:
+    """x[i, j] = values, with known indices."""
+    values = [None if index is None else _known_index(context, index) for index in args["indices"]]
+    if args["accumulate"]:
+        raise UnsupportedModel("index_put", expected="accumulate=False", found=True, layer=context.layer)
+    return written(context, args["self"], _numbered(context.shape(args["self"]))[_keys(values)], args["values"])
+
+
+def _known_index(context: Context, index: str) -> torch.Tensor:
+    value = known(context, index)
+    if value is None:
+        raise UnsupportedModel(
+            "writing at computed indices", layer=context.layer, fix="use indices that are known when lowering"
+        )
+    return value
+
+
+def _scatter(source: str) -> Importer:
+    """y[index[i, j], j] = source[i, j] along an axis, with known indices."""
+
+    def importer(context: Context, args: dict[str, Any]) -> Imported:
+        shape, axis = context.shape(args["self"]), context.axis(args["self"], args["dim"])
+        index = _known_index(context, args["index"]).long()
+        places = _numbered(shape).gather(axis, index) if shape else torch.zeros_like(index)
+        value = args[source]
+        if isinstance(value, str) and context.shape(value) != tuple(index.shape):
+            numbers = _numbered(context.shape(value))[tuple(slice(0, size) for size in index.shape)]
+            value = at_places(context, value, numbers)
+        return written(context, args["self"], places, value)
+
+    return importer
+
+
+def _copy(context: Context, args: dict[str, Any]) -> Imported:
+    """The source, broadcast to the shape of what it is copied into, in its format."""
+    value, shape = context.cast(args["src"], context.format(args["self"])), context.shape(args["self"])
+    return value if context.shape(value) == shape else context.add(Expand(shape), value)
+
+
+def _one_hot(context: Context, args: dict[str, Any]) -> Imported:
+    """Whether a class is the one that is named."""
+    x, classes = args["self"], args["num_classes"]
+    if classes < 0:
+        raise UnsupportedModel("one_hot", expected="num_classes", found=classes, layer=context.layer, fix="give it")
+    column = context.add(Reshape((*context.shape(x), 1)), context.cast(x, INT64))
+    numbers = context.builder.add_constant(f"{context.wish}_classes", torch.arange(classes), INT64)
+    return context.cast(context.add(Compare("eq"), column, numbers), INT64)
+
+
+IMPORTERS: dict[str, Importer] = {
+    "embedding.default": _embedding,
+    "index_select.default": _index_select,
+    "index.Tensor": _index,
+    "gather.default": _gather,
+    "slice_scatter.default": _slice_scatter,
+    "select_scatter.default": _select_scatter,
+    "index_put.default": _index_put,
+    "scatter.src": _scatter("src"),
+    "scatter.value": _scatter("value"),
+    "copy.default": _copy,
+    "one_hot.default": _one_hot,
+}
