@@ -102,11 +102,15 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _other_inputs(value: Any) -> Any:
-    """Arguments of the same types and shapes, with other numbers in their tensors: those of the whole are within."""
-    tree = torch.utils._pytree
-    return tree.tree_map_only(
-        torch.Tensor, lambda t: t.flip(list(range(t.dim()))) * (0.5 if t.is_floating_point() else 1), value
-    )
+    """Arguments of the same types and shapes with other numbers in their tensors; indices are among those given, or 0."""
+    return torch.utils._pytree.tree_map_only(torch.Tensor, _other_numbers, value)
+
+
+def _other_numbers(tensor: torch.Tensor) -> torch.Tensor:
+    turned = tensor.flip(list(range(tensor.dim())))
+    if tensor.is_floating_point():
+        return turned * 0.5 + 0.25
+    return torch.zeros_like(tensor) if torch.equal(turned, tensor) else turned
 
 
 def _import(

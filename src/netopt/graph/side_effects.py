@@ -47,17 +47,13 @@ def trace_without_effects(
         UnsupportedModel: a call depends on what an earlier one has left in an attribute, or it may, since the attribute
             is another after each call; names it.
     """
-    try:
-        return _trace_twice(model, trace, {})
-    except _EffectError:
+    result = _trace_twice(model, trace, {})
+    if isinstance(result, UnsupportedModel):
         same = _left_by_all(model, calls)
-        if not same:
-            raise
-    return _trace_twice(model, trace, same)
-
-
-class _EffectError(UnsupportedModel):
-    """A call may depend on an earlier one."""
+        result = _trace_twice(model, trace, same) if same else result
+    if isinstance(result, UnsupportedModel):
+        raise result
+    return result
 
 
 def _left_by_all(model: nn.Module, calls: Sequence[Callable[[], object]]) -> Attributes:
@@ -75,36 +71,39 @@ def _left_by_all(model: nn.Module, calls: Sequence[Callable[[], object]]) -> Att
     return {layer: keys for layer, keys in same.items() if keys}
 
 
-def _trace_twice(model: nn.Module, trace: Callable[[], ExportedProgram], begin: Attributes) -> ExportedProgram:
+def _trace_twice(
+    model: nn.Module, trace: Callable[[], ExportedProgram], begin: Attributes
+) -> ExportedProgram | UnsupportedModel:
+    """The trace of a forward that finds the attributes `begin`; why not, where a call may depend on an earlier one."""
     with _kept_attributes(model, begin) as first:
         exported = trace()
     if not first.after:
         return exported
-    left = {layer: {key: _stand_in(value) for key, value in keys.items()} for layer, keys in first.after.items()}
-    with _kept_attributes(
-        model, {name: begin.get(name, {}) | left.get(name, {}) for name in {*begin, *left}}
-    ) as second:
+    left = {layer: dict(attributes) for layer, attributes in begin.items()}
+    for layer, attributes in first.after.items():
+        left.setdefault(layer, {}).update({key: _stand_in(value) for key, value in attributes.items()})
+    with _kept_attributes(model, left) as second:
         try:
             again = trace()
-        except UnsupportedModel as error:
-            raise _remembers(first.after) from error
+        except UnsupportedModel:
+            return _remembers(first.after)
     for layer, attributes in first.after.items():
         for key, value in attributes.items():
             now = second.after.get(layer, {}).get(key, left[layer][key])
             if not _is_alike(value, now):
-                raise _EffectError(
+                return UnsupportedModel(
                     f"forward changes 'self.{key}' with each call, and a lowered network keeps nothing between calls",
                     layer=layer,
                     fix="take it out of forward, or give it as an input and return it as an output",
                 )
     if not _is_same_program(exported, again):
-        raise _remembers(first.after)
+        return _remembers(first.after)
     return exported
 
 
-def _remembers(after: Attributes) -> _EffectError:
+def _remembers(after: Attributes) -> UnsupportedModel:
     layer, attributes = next(iter(after.items()))
-    return _EffectError(
+    return UnsupportedModel(
         f"forward changes 'self.{next(iter(attributes))}', and the next call depends on it; a lowered network keeps "
         "nothing between calls",
         layer=layer,
