@@ -102,7 +102,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _other_inputs(value: Any) -> Any:
-    """Arguments of the same types and shapes with other numbers in their tensors; indices are among those given, or 0."""
+    """Arguments of the same types and shapes with other numbers in their tensors; of indices those given, or 0."""
     return torch.utils._pytree.tree_map_only(torch.Tensor, _other_numbers, value)
 
 
