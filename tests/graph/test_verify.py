@@ -53,10 +53,13 @@ def _of_signs(graph: Graph) -> Graph:
 
 
 BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
-    "an output of packed signs": (_of_signs, "graph: format of 'y', an input or output: expected float32, found sign"),
+    "an output of packed signs": (
+        _of_signs,
+        "graph: format of 'y', an input or output: expected float32, bfloat16, int64, int32, uint8, bool, found sign",
+    ),
     "an input of packed signs that nothing reads": (
         lambda g: _typed(dataclasses.replace(g, inputs=("x", "s")), s=TensorType((2, 4), SIGNS)),
-        "graph: format of 's', an input or output: expected float32, found sign",
+        "graph: format of 's', an input or output: expected float32, bfloat16, int64, int32, uint8, bool, found sign",
     ),
     "a node reads a value of a later node": (
         lambda g: _nodes(g, *reversed(g.nodes)),

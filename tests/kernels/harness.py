@@ -18,11 +18,12 @@ from netopt.kernels.registry import KERNELS
 from netopt.numerics import (
     BFLOAT16,
     FLOAT32,
-    INT32,
     SIGN_BITS,
     SIGNS,
     NumberFormat,
     Shape,
+    align_up,
+    format_of,
     pack_signs,
     unpack_signs,
 )
@@ -35,20 +36,24 @@ def problem_of(
     threads: int = 1,
     layouts: Sequence[Layout] = (),
     output: Layout = ROW_MAJOR,
-    output_format: NumberFormat = FLOAT32,
+    output_format: NumberFormat | None = None,
 ) -> Problem:
     """The problem of applying `op` to tensors of these shapes and types, and layouts where they are given.
 
-    Of int8, signs, the first is a value and the others are constants.
+    Of int8, signs, the first is a value and the others are constants. The output is float32, or of whole numbers where
+    the op gives such.
     """
     layouts = [*layouts, *[ROW_MAJOR] * (len(inputs) - len(layouts))]
-    formats = {torch.bfloat16: BFLOAT16, torch.int32: INT32, torch.int8: SIGN_BITS}
+    formats: dict[torch.dtype, NumberFormat] = {torch.bfloat16: BFLOAT16, torch.int8: SIGN_BITS}
     types = [
-        TensorType(tuple(x.shape), formats.get(x.dtype, FLOAT32), at) for x, at in zip(inputs, layouts, strict=True)
+        TensorType(tuple(x.shape), format_of(x.dtype) or formats[x.dtype], at)
+        for x, at in zip(inputs, layouts, strict=True)
     ]
     if inputs and inputs[0].dtype == torch.int8:
         types[0] = dataclasses.replace(types[0], format=SIGNS)
-    return Problem(op, tuple(types), TensorType(op.infer(types).shape, output_format, output), threads)
+    given = op.infer(types)
+    format_ = output_format or (given.format if given.format.is_whole else FLOAT32)
+    return Problem(op, tuple(types), TensorType(given.shape, format_, output), threads)
 
 
 def in_memory(x: torch.Tensor, layout: Layout) -> torch.Tensor:
@@ -96,16 +101,21 @@ def allocate(shape: Shape, type_: TensorType) -> tuple[Array, Array]:
     One with a pitch begins at a channel that no vector is aligned to.
     """
     strides = strides_of(shape, type_)
-    memory = aligned_bytes(max(type_.span, array_bytes(shape, type_.format)) + 4 * max(64, type_.layout.pitch))
+    size = align_up(max(type_.span, array_bytes(shape, type_.format)))
+    memory = aligned_bytes(size + 4 * max(64, type_.layout.pitch))
     memory.view(np.uint16).fill(_BESIDE)
     start = type_.format.storage_bytes((_FIRST_CHANNEL,)) if strides else 0
     return memory, array_at(memory, start, shape, type_.format, strides)
 
 
 def assert_nothing_written_beside(memory: Array, operand: Array) -> None:
-    """Raise unless all memory but the operand is what it was; destroys the operand."""
-    operand[...] = np.full(2, _BESIDE).view(operand.dtype)[0]
-    assert (memory.view(np.uint16) == _BESIDE).all()
+    """Raise unless all memory but the operand is what it was."""
+    start = operand.ctypes.data - memory.ctypes.data
+    within = np.zeros(memory.shape, np.bool_)
+    shape, strides = (*operand.shape, operand.itemsize), (*operand.strides, 1)
+    np.ndarray(shape, np.bool_, within.view(np.uint8), start, strides)[...] = True
+    untouched = np.full(memory.size // 2, _BESIDE).view(np.uint8)
+    assert (memory[~within] == untouched[~within]).all()
 
 
 def run_kernel(
@@ -118,19 +128,20 @@ def run_kernel(
     in_place: int | None = None,
     layouts: Sequence[Layout] = (),
     output: Layout = ROW_MAJOR,
-    output_format: NumberFormat = FLOAT32,
+    output_format: NumberFormat | None = None,
     cpu: Cpu | None = None,
 ) -> torch.Tensor:
     """The op's result from its kernel.
 
     Args:
-        inputs: float32, or bfloat16 where the kernel is to read that; int8 are signs, see `problem_of`.
+        inputs: float32, or bfloat16 or whole numbers where the kernel is to read that; int8 are signs, see
+            `problem_of`.
         constants: inputs that are packed.
         schedule: the default one if None.
         in_place: input whose buffer is the output's, too.
         layouts: of the first inputs; the others are row-major.
         output: layout of the result, whose halo is checked.
-        output_format: what the kernel is to write; signs are returned as int8.
+        output_format: what the kernel is to write, if it is not what the op gives; signs are returned as int8.
         cpu: whose code to run, which the host must be able to; the host if None.
     """
     cpu, problem = cpu or host_cpu(), problem_of(op, inputs, threads, layouts, output, output_format)
@@ -148,8 +159,8 @@ def run_kernel(
         )
     if in_place is None:
         unwritten = np.uint32(2**32 - 1)
-        nan = output_format.encode(torch.tensor(torch.nan))
-        arrays[-1][...] = unwritten if output_format == SIGNS else output_format.to_array(nan)
+        nan = problem.output.format.encode(torch.tensor(torch.nan))
+        arrays[-1][...] = unwritten if output_format == SIGNS else problem.output.format.to_array(nan)
     else:
         assert arrays[in_place].shape == shapes[-1]
         memories[-1], arrays[-1] = memories[in_place], arrays[in_place]
@@ -163,7 +174,7 @@ def run_kernel(
     if output_format == SIGNS:
         result = signs_from_words(words, problem.output)
     else:
-        result = output_format.to_tensor(words, words.shape)
+        result = problem.output.format.to_tensor(words, words.shape)
     assert_nothing_written_beside(memories[-1], arrays[-1])
     return from_memory(result, problem.output)
 

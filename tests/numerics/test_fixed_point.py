@@ -141,7 +141,9 @@ def test_json_of_fixed_point() -> None:
 
 @pytest.mark.parametrize("fraction_bits", [[True], [1.0], ["1"], [[1]], {}, None])
 def test_json_of_no_fractions_is_refused(fraction_bits: object) -> None:
-    with pytest.raises(InvalidArgument, match="number format: expected one of float32, bfloat16, int32, fixed, sign"):
+    with pytest.raises(
+        InvalidArgument, match="number format: expected one of float32, bfloat16, int64, int32, .*, fixed, sign"
+    ):
         number_format_from_json({"name": "fixed", "bits": 8, "fraction_bits": fraction_bits})
 
 
@@ -232,7 +234,6 @@ def test_networks_take_and_give_no_codes() -> None:
     builder = GraphBuilder()
     builder.inputs, builder.types = ("x",), {"x": TensorType((2, 3), VALUES)}
     builder.outputs = ("x",)
-    with pytest.raises(
-        InvalidArgument, match="graph: format of 'x', an input or output: expected float32, found fixed"
-    ):
+    message = "graph: format of 'x', an input or output: expected float32, .*, found fixed"
+    with pytest.raises(InvalidArgument, match=message):
         verify(builder.finish())

@@ -58,7 +58,16 @@ TENSOR = Nesting("tensor")
 
 @pytest.mark.parametrize(
     ("number_format", "bits"),
-    [(Float32(), 32), (BFloat16(), 16), (Int32(), 32), (Int64(), 64), (UInt8(), 8), (Boolean(), 8), (FixedPoint(8, 3), 8), (FixedPoint(16, 3), 16)],
+    [
+        (Float32(), 32),
+        (BFloat16(), 16),
+        (Int32(), 32),
+        (Int64(), 64),
+        (UInt8(), 8),
+        (Boolean(), 8),
+        (FixedPoint(8, 3), 8),
+        (FixedPoint(16, 3), 16),
+    ],
 )
 @given(shape=SHAPES)
 @settings(derandomize=True, deadline=None, max_examples=30)

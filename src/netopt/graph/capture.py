@@ -53,10 +53,12 @@ def capture(model: nn.Module, example: Example, *, fallback: bool = False) -> tu
 
 
 def _check_tensors(model: nn.Module, example: list[torch.Tensor]) -> None:
-    named = [*model.named_parameters(), *model.named_buffers(), *((f"example {i}", t) for i, t in enumerate(example))]
-    for name, tensor in named:
+    given = [(f"example {i}", t) for i, t in enumerate(example)]
+    for name, tensor in [*model.named_parameters(), *model.named_buffers(), *given]:
         if tensor.device.type != "cpu":
             raise InvalidArgument(name, expected="a tensor on the CPU", found=tensor.device, fix="move it with .cpu()")
+    # A buffer of another type may be read by what is computed when lowering.
+    for name, tensor in [*model.named_parameters(), *given]:
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise InvalidType(name, expected="float32", found=tensor.dtype, fix="convert it with .float()")
     for index, tensor in enumerate(example):
@@ -119,6 +121,7 @@ def _import(
     _check_writes(exported)
     builder = GraphBuilder()
     values: dict[str, Imported] = {}
+    _drop_assertions(exported)
     nodes = list(exported.graph.nodes)
     state = _import_placeholders(exported, values, builder)
     known = known_values(nodes, state)
@@ -137,6 +140,13 @@ def _import(
     graph = builder.finish()
     verify(graph)
     return graph, Signature(positional, keyword, _nesting_of_outputs(results, exported))
+
+
+def _drop_assertions(exported: ExportedProgram) -> None:
+    """Take out what checks types and sizes, which are static here, and so reads values that nothing else does."""
+    for node in reversed(list(exported.graph.nodes)):
+        if node.op == "call_function" and str(node.target).startswith("aten._assert") and not node.users:
+            exported.graph.erase_node(node)
 
 
 def _parts(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from netopt.errors import InvalidArgument, InvalidType, NetoptError, UnsupportedModel
+from netopt.errors import InvalidArgument, InvalidType, NetoptError, UnsupportedModel, name_of_layer
 from netopt.graph.aten import IMPORTERS, Context, Imported
 from netopt.graph.export_error import place_in_trace
 from netopt.graph.graph import GraphBuilder
@@ -56,7 +56,8 @@ def import_call(
     except (InvalidArgument, InvalidType) as error:
         raise UnsupportedModel(f"op '{node.target}': {error}", layer=layer, fix=FALLBACK) from error
     except UnsupportedModel as error:
-        told = UnsupportedModel(f"{error}{', or' if error.fix else ';'} {FALLBACK}")
+        text = str(error) if error.layer is not None else f"{name_of_layer(layer)}: {_place(node)}{error}"
+        told = UnsupportedModel(f"{text}{', or' if error.fix else ';'} {FALLBACK}")
         told.layer = layer
         raise told from error
 

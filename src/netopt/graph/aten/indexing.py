@@ -23,12 +23,21 @@ def _as_index(context: Context, value: str) -> str:
 
 def _embedding(context: Context, args: dict[str, Any]) -> Imported:
     """Rows of a table. Its index of padding matters to gradients alone."""
-    return context.add(Gather(0), args["weight"], _as_index(context, args["indices"]))
+    return _parts(context, args["weight"], 0, args["indices"])
 
 
 def _index_select(context: Context, args: dict[str, Any]) -> Imported:
     x = args["self"]
-    return context.add(Gather(context.axis(x, args["dim"])), x, _as_index(context, args["index"]))
+    return _parts(context, x, context.axis(x, args["dim"]), args["index"])
+
+
+def _parts(context: Context, x: str, axis: int, index: str) -> str:
+    """The parts of x along an axis. Indices that are known are checked; a program checks those that it is given."""
+    value, size = known(context, index), context.shape(x)[axis]
+    if value is not None and not ((value >= -size) & (value < size)).all():
+        found = value[(value < -size) | (value >= size)][0].item()
+        raise UnsupportedModel("indices", expected=f"{-size} to {size - 1}", found=found, layer=context.layer)
+    return context.add(Gather(axis), x, _as_index(context, index))
 
 
 def known(context: Context, value: str) -> torch.Tensor | None:
@@ -51,7 +60,7 @@ def _index(context: Context, args: dict[str, Any]) -> Imported:
     named = [axis for axis, index in enumerate(indices) if index is not None]
     if all(values[axis] is not None for axis in named):
         if len(named) == 1 and values[named[0]].dtype != torch.bool:  # type: ignore[union-attr]
-            return context.add(Gather(named[0]), x, _as_index(context, indices[named[0]]))
+            return _parts(context, x, named[0], indices[named[0]])
         numbers = torch.arange(math.prod(context.shape(x))).reshape(context.shape(x))
         return at_places(context, x, numbers[_keys(values)])
     return _computed_index(context, x, {axis: indices[axis] for axis in named})
