@@ -10,20 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netopt import InvalidArgument
-from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS, Int32, NumberFormat
+from netopt.numerics import BFLOAT16, BOOL, FLOAT32, INT32, INT64, SIGN_BITS, SIGNS, Int32, NumberFormat
 from netopt.ops import (
     OPS,
     AdaptivePool2d,
+    ArgReduce,
     Arithmetic,
     BatchNorm,
     BinaryConv2d,
     BinaryDense,
+    Cast,
     ChannelShuffle,
+    Compare,
     Concat,
     Conv2d,
     ConvTranspose2d,
     Dense,
     Expand,
+    Gather,
     LayerNorm,
     Layout,
     Matmul,
@@ -45,6 +49,7 @@ from netopt.ops import (
     SpatialMean,
     TensorType,
     View,
+    Where,
     Winograd2d,
 )
 
@@ -124,6 +129,12 @@ CASES: list[tuple[Op, list[tuple[int, ...]], int, tuple[int, ...]]] = [
         (),
     ),
     (SignPool2d((2, 3), (2, 1), (1, 0, 1, 2)), [(2, 3, 5, 6), (3,)], 0, ()),
+    (ArgReduce("argmax", 1), [(2, 3, 4)], 0, ()),
+    (Cast("int64"), [(2, 3)], 0, ()),
+    (Cast("float32"), [(2, 3)], 0, ()),
+    (Compare("le"), [(2, 3), (3,)], 0, ()),
+    (Gather(1), [(2, 3, 4), (5, 6)], 0, ()),
+    (Where(), [(2, 1), (2, 3), (3,)], 0, (1,)),
 ]
 
 
@@ -136,11 +147,21 @@ def types_of(op: Op, shapes: list[tuple[int, ...]]) -> list[TensorType]:
         formats[1] = SIGN_BITS
         if op.has_threshold:
             formats[0], formats[2:] = SIGNS, [INT32] * (len(shapes) - 2)
+    if isinstance(op, Where):
+        formats[0] = BOOL
+    if isinstance(op, Gather):
+        formats[1] = INT64
     return [TensorType(shape, format_) for shape, format_ in zip(shapes, formats, strict=True)]
 
 
-def inputs_of(shapes: list[tuple[int, ...]]) -> list[torch.Tensor]:
-    return [torch.rand(shape) + 0.5 for shape in shapes]
+def inputs_of(types: list[TensorType], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Numbers from 0.5 to 1.5, and whole ones made of them."""
+    numbers = [torch.rand(type_.shape) + 0.5 for type_ in types]
+    whole = (INT64, BOOL)
+    return [
+        x.to(type_.format.tensor_dtype if type_.format in whole else dtype)
+        for x, type_ in zip(numbers, types, strict=True)
+    ]
 
 
 def test_every_op_has_a_case() -> None:
@@ -154,8 +175,9 @@ def test_the_shape_rule_is_that_of_the_reference(
     types = types_of(op, shapes)
     output = op.infer(types)
     for dtype in (torch.float32, torch.float64):
-        result = op.reference(*(x.to(dtype) for x in inputs_of(shapes)))
-        assert (result.shape, result.dtype) == (output.shape, dtype)
+        result = op.reference(*inputs_of(types, dtype))
+        given = output.format.tensor_dtype if output.format.is_whole else dtype
+        assert (result.shape, result.dtype) == (output.shape, given)
     assert op.multiply_adds(types) == multiply_adds
     assert op.in_place_operands(types) == in_place
 
@@ -468,7 +490,7 @@ def test_unknown_arithmetic() -> None:
 
 
 def test_dense_is_the_formula() -> None:
-    x, w, b, r = inputs_of([(2, 3), (4, 3), (4,), (2, 4)])
+    x, w, b, r = inputs_of([TensorType(shape) for shape in [(2, 3), (4, 3), (4,), (2, 4)]], torch.float32)
     expected = torch.nn.functional.gelu(torch.nn.functional.linear(x, w, b) + r)
     torch.testing.assert_close(Dense(True, True, Pointwise("gelu")).reference(x, w, b, r), expected)
 

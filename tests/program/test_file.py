@@ -29,20 +29,24 @@ from netopt.graph import Nesting, Signature
 from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
 from netopt.memory import plan_memory
-from netopt.numerics import INT32, SIGN_BITS, SIGNS
+from netopt.numerics import BOOL, INT32, INT64, SIGN_BITS, SIGNS, UINT8
 from netopt.ops import (
     OPS,
     AdaptivePool2d,
+    ArgReduce,
     Arithmetic,
     BatchNorm,
     BinaryConv2d,
     BinaryDense,
+    Cast,
     ChannelShuffle,
+    Compare,
     Concat,
     Conv2d,
     ConvTranspose2d,
     Dense,
     Expand,
+    Gather,
     LayerNorm,
     Layout,
     Matmul,
@@ -63,6 +67,7 @@ from netopt.ops import (
     SpatialMean,
     TensorType,
     View,
+    Where,
     Winograd2d,
 )
 from netopt.program import file as format_
@@ -124,6 +129,7 @@ def _of_all_ops() -> Network:
     image = b.add_node(Relayout(), (image,), "copy", "")
     b.types[image] = dataclasses.replace(b.types[image], layout=Layout(True, (1, 0, 2, 0)))
     _add_sign_ops(b, image, elu)
+    _add_ops_of_whole_numbers(b, image)
     flat = b.add_node(SpatialMean(), (image,), "mean", "")
     b.outputs = (b.add_node(Arithmetic("div"), (flat, flat), "y", ""), "n", "x", matrix, "n")
     signature = Signature(
@@ -164,6 +170,18 @@ def _add_sign_ops(b: GraphBuilder, image: str, elu: Pointwise) -> None:
     b.add_node(BinaryDense(False, False, False, False, elu), (image, matrix), "bits", "")
 
 
+def _add_ops_of_whole_numbers(b: GraphBuilder, image: str) -> None:
+    """What reads and writes indices and truth; and a constant of each format of whole numbers."""
+    most = b.add_node(ArgReduce("argmin", 1), (image,), "least", "")
+    bytes_ = b.add_constant("bytes", torch.tensor([0, 255], dtype=torch.uint8), UINT8)
+    ids = b.add_constant("ids", torch.tensor([-(2**63), 2**63 - 1, 0, 1]), INT64)
+    few = b.add_node(Gather(0), (bytes_, most), "few", "table")
+    truth = b.add_node(Compare("ne"), (few, bytes_), "differs", "")
+    yes = b.add_constant("yes", torch.tensor([True, False]), BOOL)
+    b.add_node(Where(), (truth, yes, yes), "chosen", "")
+    b.add_node(Cast("int32"), (ids,), "narrow", "")
+
+
 def _captured() -> Network:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 30), nn.BatchNorm1d(30), nn.GELU(), nn.LayerNorm(30), nn.Linear(30, 7))
@@ -173,7 +191,7 @@ def _captured() -> Network:
 
 
 def _bits(value: torch.Tensor) -> list[int]:
-    return value.reshape(-1).view({1: torch.int8, 4: torch.int32}[value.element_size()]).tolist()
+    return value.reshape(-1).view({1: torch.int8, 4: torch.int32, 8: torch.int64}[value.element_size()]).tolist()
 
 
 def _assert_equal(network: Network, other: Network) -> None:

@@ -18,7 +18,7 @@ from netopt.graph.aten import Imported
 from netopt.graph.export_error import explain, quiet_torch
 from netopt.graph.fallback import Region, can_leave, import_region, plan_fallback
 from netopt.graph.graph import Graph, GraphBuilder
-from netopt.graph.import_call import import_call, import_known, layer_of
+from netopt.graph.import_call import import_call, import_known, layer_of, number_of
 from netopt.graph.known import known_values
 from netopt.graph.side_effects import trace_without_effects
 from netopt.graph.signature import Nesting, Signature
@@ -129,6 +129,10 @@ def _import(
         if isinstance(part, Region):
             import_region(part, values, builder)
             continue
+        number = number_of(part, values, builder, known)
+        if number is not None:
+            known[part] = number
+            continue
         imported = import_known(part, values, builder, known) if part in known else None
         # Of what is known and no constant of a graph, those who read it may be known, too.
         if imported is None and part not in known:
@@ -150,7 +154,7 @@ def _drop_assertions(exported: ExportedProgram) -> None:
 
 
 def _parts(
-    nodes: list[torch.fx.Node], known: Mapping[torch.fx.Node, Any], fallback: bool
+    nodes: list[torch.fx.Node], known: dict[torch.fx.Node, Any], fallback: bool
 ) -> Sequence[torch.fx.Node | Region]:
     """What is to be imported, in order: all calls, or with `fallback` those that can be, and regions of the others."""
     if not fallback:

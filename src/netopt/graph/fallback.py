@@ -16,7 +16,7 @@ from torch import fx
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten import Imported
 from netopt.graph.graph import GraphBuilder
-from netopt.graph.import_call import constant_of, layer_of, try_call
+from netopt.graph.import_call import constant_of, layer_of, number_of, try_call
 from netopt.graph.known import is_repeatable
 from netopt.graph.regions import partition
 from netopt.numerics import FLOAT32, format_of
@@ -95,12 +95,13 @@ class Plan:
     parts: tuple[fx.Node | Region, ...]
 
 
-def plan_fallback(nodes: Sequence[fx.Node], known: Mapping[fx.Node, Any]) -> Plan:
+def plan_fallback(nodes: Sequence[fx.Node], known: dict[fx.Node, Any]) -> Plan:
     """Decide which calls are imported and which run in PyTorch.
 
     Args:
         nodes: all nodes of the exported program, in order.
-        known: the values of parameters, buffers and constants, and of all that is computed from them alone.
+        known: the values of parameters, buffers and constants, and of all that is computed from them alone. Sizes of
+            what can be imported are added.
     """
     unlowered = _unlowered(nodes, known)
     calls = [n for n in nodes if n.op == "call_function"]
@@ -158,7 +159,7 @@ def type_of(node: fx.Node) -> TensorType:
     return TensorType(tuple(value.shape), format_)
 
 
-def _unlowered(nodes: Sequence[fx.Node], known: Mapping[fx.Node, Any]) -> set[fx.Node]:
+def _unlowered(nodes: Sequence[fx.Node], known: dict[fx.Node, Any]) -> set[fx.Node]:
     """The calls that cannot be imported, found by trying: in a builder that is thrown away."""
     builder, values = GraphBuilder(), Values()
     fixed: set[str] = set()
@@ -171,6 +172,10 @@ def _unlowered(nodes: Sequence[fx.Node], known: Mapping[fx.Node, Any]) -> set[fx
             fixed.update(builder.constants)
             continue
         if node.op == "call_function":
+            number = number_of(node, values, builder, known)
+            if number is not None:
+                known[node] = number
+                continue
             imported = _try(node, values, builder, fixed, known)
             if imported is not None:
                 values[node.name] = imported

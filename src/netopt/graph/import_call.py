@@ -77,6 +77,26 @@ def import_known(
     return constant_of(node.name, known[node], builder)
 
 
+def number_of(
+    node: fx.Node, values: Mapping[str, Imported], builder: GraphBuilder, known: Mapping[fx.Node, Any]
+) -> float | None:
+    """A Python number that a call gives, of sizes that are known by now; None where it gives none.
+
+    torch.export leaves a size open where it depends on values, also on those of constants, such as a mask.
+    """
+    if str(node.target) == "aten.sym_size.int":
+        source, axis = node.args
+        name = values.get(source.name) if isinstance(source, fx.Node) else None
+        return builder.types[name].shape[axis] if isinstance(name, str) and name else None  # type: ignore[index]
+    if getattr(node.target, "__module__", "") not in ("_operator", "builtins", "math"):
+        return None
+    if not node.all_input_nodes or not all(isinstance(known.get(n), bool | int | float) for n in node.all_input_nodes):
+        return None
+    assert callable(node.target)
+    result = node.target(*fx.map_arg(node.args, known.__getitem__))
+    return result if isinstance(result, bool | int | float) else None
+
+
 def try_call(
     node: fx.Node, values: Mapping[str, Imported], builder: GraphBuilder, known: Mapping[fx.Node, Any]
 ) -> Imported | None:

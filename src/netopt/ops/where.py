@@ -25,7 +25,9 @@ class Where(Op):
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_number(self, inputs, 3)
         if inputs[0].format != BOOL:
-            raise InvalidArgument("condition of where", expected="bool", found=inputs[0].format.name)
+            raise InvalidArgument(
+                "input format of the condition of where", expected="bool", found=inputs[0].format.name
+            )
         format_ = expect_movable(self, inputs[1:], 2)
         return TensorType(broadcast_shape(self, inputs), format_)
 

@@ -75,16 +75,19 @@ class Context:
             )
         return self.cast(value, FLOAT32)
 
-    def result_format(self) -> NumberFormat:
-        """The format of the result.
+    def result_format(self, asked: torch.dtype | None = None) -> NumberFormat:
+        """The format of the result: of the type that is asked for, or that PyTorch gives it.
 
         Raises:
             UnsupportedModel: a graph has no such values.
         """
-        format_ = FLOAT32 if self.dtype is None else format_of(self.dtype)
+        dtype = asked or self.dtype
+        format_ = FLOAT32 if dtype is None else format_of(dtype)
         if format_ is None:
             names = ", ".join(known.name for known in (FLOAT32, *WHOLES))
-            raise UnsupportedModel("result", expected=names, found=self.dtype, fix="convert it, as with .float()")
+            raise UnsupportedModel(
+                "result", expected=names, found=dtype, layer=self.layer, fix="convert it with .float()"
+            )
         return format_
 
     def filled(self, value: str | None, shape: Shape, fill: float, role: str) -> str:

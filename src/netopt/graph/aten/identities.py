@@ -29,13 +29,12 @@ def _native_dropout(context: Context, args: dict[str, Any]) -> Imported:
 
 def _convert(context: Context, args: dict[str, Any]) -> Imported:
     """The same in another number format; a device or a memory format changes nothing."""
-    return context.cast(same(context, args), context.result_format())
+    return context.cast(same(context, args), context.result_format(args.get("dtype")))
 
 
 IMPORTERS: dict[str, Importer] = {
     "dropout.default": _dropout,
     "native_dropout.default": _native_dropout,
-    "_assert_tensor_metadata.default": lambda context, args: args["a"],
     "clone.default": same,
     "contiguous.default": same,
     "detach.default": same,
@@ -44,8 +43,5 @@ IMPORTERS: dict[str, Importer] = {
     "lift_fresh_copy.default": same,
     "_to_copy.default": _convert,
     "to.dtype": _convert,
-    "to.dtype_layout": _convert,
     "type_as.default": _convert,
-    "_cast_Float.default": _convert,
-    "bool.default": _convert,
 }

@@ -36,7 +36,7 @@ def _reduce(function: str) -> Importer:
     """Sums of whole numbers are of 64 bits, as PyTorch's; of truth the largest is or, and the smallest and."""
 
     def importer(context: Context, args: dict[str, Any]) -> Imported:
-        x = context.cast(args["self"], context.result_format())
+        x = context.cast(args["self"], context.result_format(args.get("dtype")))
         return reduce(context, function, x, args.get("dim"), keepdim=args.get("keepdim", False))
 
     return importer
