@@ -15,7 +15,11 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
     "*/__init__.py": ("test_public.py",),
     "example.py": ("graph/test_capture.py", "program/test_program.py", "verbs/test_optimize.py"),
     "factorization/tensorly_calls.py": ("factorization/test_tucker.py", "factorization/test_cp_als.py"),
-    "graph/aten/*.py": ("graph/test_aten.py", "graph/test_aten_of_whole_numbers.py"),
+    "graph/aten/*.py": (
+        "graph/test_aten.py",
+        "graph/test_aten_of_whole_numbers.py",
+        "graph/test_aten_of_composed_ops.py",
+    ),
     "graph/check_layouts.py": ("program/test_file_of_images.py",),
     "graph/import_call.py": ("graph/test_capture.py", "graph/test_aten.py"),
     "graph/passes/__init__.py": ("graph/passes/test_passes.py",),

@@ -20,7 +20,7 @@ from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
 from netopt.ops import TensorType
 from netopt.ops.sign import sign
-from tests.graph import test_aten_of_whole_numbers
+from tests.graph import test_aten_of_composed_ops, test_aten_of_whole_numbers
 
 ATEN = torch.ops.aten
 EPSILON = 2.0**-23
@@ -413,8 +413,8 @@ def test_a_conversion_that_changes_nothing_is_none() -> None:
 
 
 def test_every_row_is_exercised() -> None:
-    of_whole_numbers = {row for row, *_ in test_aten_of_whole_numbers.CASES}
-    assert {case.row for case in CASES} | of_whole_numbers | set(NOT_EXPORTED) | set(REFUSING) == set(IMPORTERS)
+    elsewhere = {row for tests in (test_aten_of_whole_numbers, test_aten_of_composed_ops) for row, *_ in tests.CASES}
+    assert {case.row for case in CASES} | elsewhere | set(NOT_EXPORTED) | set(REFUSING) == set(IMPORTERS)
 
 
 def test_no_row_is_excused_that_has_a_case() -> None:

@@ -125,7 +125,8 @@ def _import(
     nodes = list(exported.graph.nodes)
     state = _import_placeholders(exported, values, builder)
     known = known_values(nodes, state)
-    for part in _parts(nodes, known, fallback):
+    results = _results(nodes[-1], exported)
+    for part in _parts(nodes, results, known, fallback):
         if isinstance(part, Region):
             import_region(part, values, builder)
             continue
@@ -139,7 +140,6 @@ def _import(
             imported = import_call(part, values, builder, known)
         if imported is not None:
             values[part.name] = imported
-    results: Sequence[object] = nodes[-1].args[0]
     builder.outputs = _import_outputs(results, values)
     graph = builder.finish()
     verify(graph)
@@ -154,12 +154,12 @@ def _drop_assertions(exported: ExportedProgram) -> None:
 
 
 def _parts(
-    nodes: list[torch.fx.Node], known: dict[torch.fx.Node, Any], fallback: bool
+    nodes: list[torch.fx.Node], results: Sequence[object], known: dict[torch.fx.Node, Any], fallback: bool
 ) -> Sequence[torch.fx.Node | Region]:
     """What is to be imported, in order: all calls, or with `fallback` those that can be, and regions of the others."""
     if not fallback:
         return [node for node in nodes if node.op == "call_function"]
-    _check_outputs(nodes[-1], known)
+    _check_outputs(results, known)
     return plan_fallback(nodes, known).parts
 
 
@@ -241,17 +241,24 @@ def _nesting_of_outputs(results: Sequence[object], exported: ExportedProgram) ->
     return Nesting.of(tree, "output of the model")
 
 
+def _results(node: torch.fx.Node, exported: ExportedProgram) -> list[object]:
+    """What forward returns: not what it writes to its inputs, which a program leaves as they are."""
+    kinds = (spec.kind for spec in exported.graph_signature.output_specs)
+    pairs = zip(node.args[0], kinds, strict=True)  # type: ignore[arg-type]
+    return [result for result, kind in pairs if kind is OutputKind.USER_OUTPUT]
+
+
 def _check_writes(exported: ExportedProgram) -> None:
+    """Raise where forward writes to a buffer: the next call would find it changed."""
     for spec in exported.graph_signature.output_specs:
-        if spec.kind is not OutputKind.USER_OUTPUT:
+        if spec.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):
             raise UnsupportedModel(
                 f"the model writes to '{spec.target}' in forward", fix="return it as an output instead"
             )
 
 
-def _check_outputs(node: torch.fx.Node, known: Mapping[torch.fx.Node, Any]) -> None:
+def _check_outputs(results: Sequence[object], known: Mapping[torch.fx.Node, Any]) -> None:
     """What comes out of a part in PyTorch may be anything; what comes out of a program may not."""
-    results: Sequence[object] = node.args[0]  # type: ignore[assignment]
     for number, result in enumerate(results):
         if isinstance(result, torch.fx.Node) and result not in known and not can_leave(result):
             raise _refused_output(number, result)

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from netopt.errors import InvalidArgument, InvalidType, NetoptError, UnsupportedModel, name_of_layer
-from netopt.graph.aten import IMPORTERS, Context, Imported
+from netopt.graph.aten import IMPORTERS, OF_COMPLEX, Context, Imported, Importer
 from netopt.graph.export_error import place_in_trace
 from netopt.graph.graph import GraphBuilder
 from netopt.numerics import FLOAT32, WHOLES, format_of
@@ -44,7 +44,7 @@ def import_call(
             )
         return result
     op = str(node.target).removeprefix("aten.")
-    importer = IMPORTERS.get(op) if isinstance(node.target, torch._ops.OpOverload) else None
+    importer = _importer(op, node) if isinstance(node.target, torch._ops.OpOverload) else None
     if importer is None:
         raise UnsupportedModel(
             f"{_place(node)}op '{node.target}' is not lowered{_reason(node)}",
@@ -75,6 +75,18 @@ def import_known(
         if imported is not None:
             return imported
     return constant_of(node.name, known[node], builder)
+
+
+def _importer(op: str, node: fx.Node) -> Importer | None:
+    """The importer of an op; of one that reads complex values that of pairs."""
+    if op in OF_COMPLEX and any(_is_complex(source) for source in node.all_input_nodes):
+        return OF_COMPLEX[op]
+    return IMPORTERS.get(op)
+
+
+def _is_complex(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.is_complex()
 
 
 def number_of(
@@ -116,6 +128,8 @@ def constant_of(wish: str, value: object, builder: GraphBuilder) -> Imported | N
         return tuple(part if isinstance(part, str) else "" for part in parts)
     if not isinstance(value, torch.Tensor) or not value.numel():
         return None
+    if value.is_complex():
+        return constant_of(wish, (value.real, value.imag), builder)
     format_ = format_of(value.dtype)
     return None if format_ is None else builder.add_constant(builder.fresh_name(wish), value, format_)
 

@@ -42,10 +42,10 @@ class Nesting:
         """
         if isinstance(value, torch.Tensor):
             return cls("tensor")
-        if type(value) in (tuple, list):
-            assert isinstance(value, tuple | list)
+        if type(value) is list or isinstance(value, tuple):
+            # Named tuples are tuples: the classes of others are not kept.
             parts = tuple(cls.of(item, f"{where}[{i}]") for i, item in enumerate(value))
-            return cls(type(value).__name__, (), parts)
+            return cls("list" if type(value) is list else "tuple", (), parts)
         if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
             parts = tuple(cls.of(item, f"{where}[{key!r}]") for key, item in value.items())
             return cls("dict", tuple(value), parts)

@@ -22,7 +22,27 @@ EXPRESSIONS: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {
     "minimum": minimum,
 }
 # Those of whole numbers that differ.
-OF_WHOLES: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {"maximum": hl.max, "minimum": hl.min}
+OF_WHOLES: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {
+    "maximum": hl.max,
+    "minimum": hl.min,
+    "floor_divide": lambda x, y: _quotient(x, y, down=True),
+    "truncate_divide": lambda x, y: _quotient(x, y, down=False),
+}
+
+
+def _quotient(x: hl.Expr, y: hl.Expr, *, down: bool) -> hl.Expr:
+    """x / y rounded down, or towards 0. Halide's leaves a rest from 0 on; by 0 it is 0."""
+    quotient = x / y
+    rest = x - quotient * y
+    one = hl.cast(x.type(), 1)
+    if down:
+        # A rest has the sign of y.
+        return hl.select((y < 0) & (rest != 0), quotient - one, quotient) if x.type().is_int() else quotient
+    if not x.type().is_int():
+        return quotient
+    # Halide's rest is not below 0: where x is, the quotient is one step too far from 0.
+    step = hl.select(y > 0, one, -one)
+    return hl.select((x < 0) & (rest != 0), quotient + step, quotient)
 
 
 class ArithmeticKernel(BroadcastKernel[Arithmetic]):
@@ -33,6 +53,6 @@ class ArithmeticKernel(BroadcastKernel[Arithmetic]):
     def expression(self, problem: Problem[Arithmetic], *operands: hl.Expr) -> hl.Expr:
         function = problem.op.function
         if problem.output.format.is_whole:
-            return OF_WHOLES.get(function, EXPRESSIONS[function])(*operands)
+            return (EXPRESSIONS | OF_WHOLES)[function](*operands)
         # Division must be the correctly rounded one, not a product with an approximate reciprocal.
         return hl.strict_float(EXPRESSIONS[function](*operands))

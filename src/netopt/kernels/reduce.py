@@ -22,6 +22,7 @@ COMBINE: dict[str, tuple[Callable[[hl.Expr, hl.Expr], hl.Expr], float]] = {
     "mean": (operator.add, 0.0),
     "max": (maximum, -math.inf),
     "min": (minimum, math.inf),
+    "prod": (operator.mul, 1.0),
 }
 
 
@@ -71,8 +72,8 @@ class ReduceKernel(PlainKernel[Reduce]):
         shape, output = self.argument_shapes(problem, schedule, cpu)
         source = whole_input("source", shape, problem.inputs[0])
         type_, function = source.param.type(), problem.op.function
-        start = {"sum": hl.cast(type_, 0), "max": type_.min(), "min": type_.max()}[function]
-        combine = {"sum": operator.add, "max": hl.max, "min": hl.min}[function]
+        start = {"sum": hl.cast(type_, 0), "prod": hl.cast(type_, 1), "max": type_.min(), "min": type_.max()}[function]
+        combine = {"sum": operator.add, "prod": operator.mul, "max": hl.max, "min": hl.min}[function]
         out, row, inner = hl.Func("out"), hl.Var("row"), [hl.Var("i")][: len(shape) - 2]
         along = hl.RDom([(0, shape[1])], "along").x
         out[[*inner, row]] = start

@@ -20,9 +20,13 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "prelu": lambda x, slope: torch.where(x > 0, x, slope * x),
     "maximum": torch.maximum,
     "minimum": torch.minimum,
+    "floor_divide": lambda x, y: torch.div(x, y, rounding_mode="floor"),
+    "truncate_divide": lambda x, y: torch.div(x, y, rounding_mode="trunc"),
 }
+# Those of floating numbers.
+OF_NUMBERS = ("add", "sub", "mul", "div", "prelu", "maximum", "minimum")
 # Those of whole numbers, which wrap around, and of truth.
-OF_WHOLES = ("add", "sub", "mul", "maximum", "minimum")
+OF_WHOLES = ("add", "sub", "mul", "maximum", "minimum", "floor_divide", "truncate_divide")
 OF_TRUTH = ("mul", "maximum", "minimum")
 
 
@@ -30,7 +34,8 @@ OF_TRUTH = ("mul", "maximum", "minimum")
 class Arithmetic(Op):
     """z = x (+, -, *, /) y, or the larger or smaller of both, elementwise; or "prelu": x where x > 0, else y x.
 
-    Of numbers, or of whole numbers of one format without "div" and "prelu"; of truth "mul" is and, "maximum" or.
+    Of numbers, or of whole numbers of one format without "div" and "prelu", but with quotients that are rounded down or
+    towards 0; of truth "mul" is and, "maximum" or.
 
     Source of "prelu": He et al., 1502.01852.
 
@@ -54,8 +59,10 @@ class Arithmetic(Op):
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         format_ = expect_movable(self, inputs, 2)
-        if format_.is_whole and self.function not in (OF_TRUTH if format_ == BOOL else OF_WHOLES):
-            raise InvalidArgument(f"input format of {self.label}", expected="float32", found=format_.name)
+        taken = (OF_TRUTH if format_ == BOOL else OF_WHOLES) if format_.is_whole else OF_NUMBERS
+        if self.function not in taken:
+            expected = "whole numbers" if self.function in OF_WHOLES else "float32"
+            raise InvalidArgument(f"input format of {self.label}", expected=expected, found=format_.name)
         return TensorType(broadcast_shape(self, inputs), format_)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:

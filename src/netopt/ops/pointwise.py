@@ -70,7 +70,22 @@ FUNCTIONS: dict[str, PointwiseFunction] = {
     "abs": PointwiseFunction((), torch.abs),
     "neg": PointwiseFunction((), torch.neg),
     "square": PointwiseFunction((), torch.square),
-    "floor": PointwiseFunction((), torch.floor),
+    "floor": PointwiseFunction((), torch.floor, _always),
+    "ceil": PointwiseFunction((), torch.ceil, _always),
+    "round": PointwiseFunction((), torch.round, _always),
+    "trunc": PointwiseFunction((), torch.trunc, _always),
+    "sign": PointwiseFunction((), torch.sign, _always),
+    "sin": PointwiseFunction((), torch.sin),
+    "cos": PointwiseFunction((), torch.cos),
+    "tan": PointwiseFunction((), torch.tan),
+    "asin": PointwiseFunction((), torch.asin),
+    "acos": PointwiseFunction((), torch.acos),
+    "atan": PointwiseFunction((), torch.atan),
+    "sinh": PointwiseFunction((), torch.sinh),
+    "cosh": PointwiseFunction((), torch.cosh),
+    "expm1": PointwiseFunction((), torch.expm1),
+    "log1p": PointwiseFunction((), torch.log1p),
+    "power": PointwiseFunction(("exponent",), torch.pow),
 }
 
 

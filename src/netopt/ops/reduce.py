@@ -1,4 +1,4 @@
-"""Sum, mean, maximum and minimum over neighbouring axes."""
+"""Sum, mean, product, maximum and minimum over neighbouring axes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,19 @@ from netopt.errors import InvalidArgument
 from netopt.numerics import BOOL, FLOAT32, WHOLES, NumberFormat
 from netopt.ops.op import Op, TensorType, expect_axis, expect_movable
 
+
+def _product(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+    for axis in axes:
+        x = x.prod(axis, keepdim=True, dtype=x.dtype)
+    return x
+
+
 FUNCTIONS: dict[str, Callable[[torch.Tensor, tuple[int, ...]], torch.Tensor]] = {
     "sum": lambda x, axes: x.sum(axes, keepdim=True, dtype=x.dtype),
     "mean": lambda x, axes: x.mean(axes, keepdim=True),
     "max": lambda x, axes: x.amax(axes, keepdim=True),
     "min": lambda x, axes: x.amin(axes, keepdim=True),
+    "prod": _product,
 }
 
 
@@ -49,7 +57,7 @@ class Reduce(Op):
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         format_ = expect_movable(self, inputs, 1)
-        if format_.is_whole and (self.function == "mean" or (self.function == "sum" and format_ == BOOL)):
+        if format_.is_whole and (self.function == "mean" or (self.function in ("sum", "prod") and format_ == BOOL)):
             raise InvalidArgument(f"input format of {self.label}", expected="float32", found=format_.name)
         shape = inputs[0].shape
         expect_axis(self, self.axis, len(shape))

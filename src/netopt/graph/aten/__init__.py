@@ -8,15 +8,22 @@ names where the ATen op has several results.
 from netopt.graph.aten import (
     conditions,
     elementwise,
+    fourier,
+    functions,
     identities,
     images,
     indexing,
     layers,
+    moves,
+    norms,
     pooling,
     products,
     reductions,
+    resampling,
     shapes,
     signs,
+    sorting,
+    volumes,
 )
 from netopt.graph.aten.context import Context, Imported, Importer
 
@@ -28,10 +35,23 @@ IMPORTERS: dict[str, Importer] = {
     **reductions.IMPORTERS,
     **elementwise.IMPORTERS,
     **conditions.IMPORTERS,
+    **fourier.IMPORTERS,
+    **functions.IMPORTERS,
+    **moves.IMPORTERS,
+    **norms.IMPORTERS,
+    **resampling.IMPORTERS,
+    **sorting.IMPORTERS,
+    **volumes.IMPORTERS,
     **indexing.IMPORTERS,
     **shapes.IMPORTERS,
     **identities.IMPORTERS,
     **signs.IMPORTERS,
 }
 
-__all__ = ["IMPORTERS", "Context", "Imported", "Importer"]
+# Of complex values, which are pairs: what is another function of them, and what moves each part.
+OF_COMPLEX: dict[str, Importer] = {
+    **{row: fourier.of_parts(IMPORTERS[row]) for row in fourier.MOVING},
+    **fourier.OF_COMPLEX,
+}
+
+__all__ = ["IMPORTERS", "OF_COMPLEX", "Context", "Imported", "Importer"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from netopt.errors import UnsupportedModel
@@ -49,29 +50,38 @@ def _arithmetic(function: str, *, swapped: bool = False) -> Importer:
 
 
 def _clamp(context: Context, args: dict[str, Any]) -> Imported:
-    low, high, x = args.get("min"), args.get("max"), args["self"]
-    if low is not None and high is not None:
-        return context.add(Pointwise("hardtanh", (float(low), float(high))), x)
+    """Between two bounds, numbers or tensors, of which one may be missing, or infinite, which is as good."""
+    low, high = args.get("min"), args.get("max")
+    if low is None and high is None:
+        raise UnsupportedModel("clamp", expected="a minimum or a maximum", found="neither", layer=context.layer)
+    low, high = (None if isinstance(bound, float) and bound == away else bound for bound, away in _bounds(low, high))
+    format_ = context.result_format()
+    x = context.cast(args["self"], format_)
+    are_numbers = all(isinstance(bound, int | float) and math.isfinite(bound) for bound in (low, high))
+    if are_numbers and not format_.is_whole:
+        return context.add(Pointwise("hardtanh", (float(low), float(high))), x)  # type: ignore[arg-type]
     for function, bound in (("maximum", low), ("minimum", high)):
         if bound is not None:
-            return context.add(Arithmetic(function), x, context.operand(bound))
-    raise UnsupportedModel("clamp", expected="a minimum or a maximum", found="neither", layer=context.layer)
+            x = context.add(Arithmetic(function), x, context.cast(bound, format_))
+    return x
 
 
-def _power(context: Context, args: dict[str, Any]) -> Imported:
-    """x^n for n a multiple of 1/2, of at most 8 in magnitude, as products, a square root and a reciprocal."""
-    x, exponent = args["self"], float(args["exponent"])
-    if exponent == 0 or abs(exponent) > 8 or (2 * exponent) % 1:
-        raise UnsupportedModel(
-            "power",
-            expected="an exponent that is a multiple of 1/2, from -8 to 8 without 0",
-            found=exponent,
-            layer=context.layer,
-        )
-    whole, half = divmod(abs(exponent), 1)
-    if half and not whole:
+def _bounds(low: Any, high: Any) -> tuple[tuple[Any, float], tuple[Any, float]]:
+    """Each bound, and the infinity that bounds nothing on its side."""
+    return (low, -math.inf), (high, math.inf)
+
+
+def power(context: Context, args: dict[str, Any]) -> Imported:
+    """x^n: for whole n up to 8 in magnitude products and a reciprocal, for 1/2 a square root; else one function."""
+    x, exponent = context.real(args["self"]), float(args["exponent"])
+    if not math.isfinite(exponent):
+        raise UnsupportedModel("power", expected="a finite exponent", found=exponent, layer=context.layer)
+    if abs(exponent) == 0.5:
         return context.add(Pointwise("sqrt" if exponent > 0 else "rsqrt"), x)
-    factors = [context.add(Pointwise("sqrt"), x)] if half else []
+    whole = abs(exponent)
+    if whole % 1 or not 1 <= whole <= 8:
+        return context.add(Pointwise("power", (exponent,)), x)
+    factors: list[str] = []
     square = x
     for bit in range(int(whole).bit_length()):
         if bit:
@@ -106,6 +116,20 @@ def _prelu(context: Context, args: dict[str, Any]) -> Imported:
     return context.add(Arithmetic("prelu"), x, context.add(Reshape(along), slope))
 
 
+def _negative(context: Context, args: dict[str, Any]) -> Imported:
+    x, format_ = args["self"], context.format(args["self"])
+    if not format_.is_whole:
+        return context.add(Pointwise("neg"), x)
+    return context.add(Arithmetic("sub"), context.operand(0, format_), x)
+
+
+def _magnitude(context: Context, args: dict[str, Any]) -> Imported:
+    x, format_ = args["self"], context.format(args["self"])
+    if not format_.is_whole:
+        return context.add(Pointwise("abs"), x)
+    return context.add(Arithmetic("maximum"), x, context.add(Arithmetic("sub"), context.operand(0, format_), x))
+
+
 IMPORTERS: dict[str, Importer] = {
     "prelu.default": _prelu,
     "relu.default": _pointwise("relu"),
@@ -114,11 +138,14 @@ IMPORTERS: dict[str, Importer] = {
     "clamp.default": _clamp,
     "clamp_min.default": _clamp,
     "clamp_max.default": _clamp,
+    "clamp.Tensor": _clamp,
+    "clamp_min.Tensor": _clamp,
+    "clamp_max.Tensor": _clamp,
     "maximum.default": _arithmetic("maximum"),
     "minimum.default": _arithmetic("minimum"),
     "max.other": _arithmetic("maximum"),
     "min.other": _arithmetic("minimum"),
-    "pow.Tensor_Scalar": _power,
+    "pow.Tensor_Scalar": power,
     "glu.default": _glu,
     "log_sigmoid.default": _pointwise("logsigmoid"),
     "mish.default": _pointwise("mish"),
@@ -128,10 +155,9 @@ IMPORTERS: dict[str, Importer] = {
     "rsqrt.default": _pointwise("rsqrt"),
     "reciprocal.default": _pointwise("reciprocal"),
     "erf.default": _pointwise("erf"),
-    "abs.default": _pointwise("abs"),
-    "neg.default": _pointwise("neg"),
+    "abs.default": _magnitude,
+    "neg.default": _negative,
     "square.default": _pointwise("square"),
-    "floor.default": _pointwise("floor"),
     "leaky_relu.default": _pointwise("leaky_relu", "negative_slope"),
     "elu.default": _pointwise("elu", "alpha", "scale", "input_scale"),
     "selu.default": _fixed_pointwise("elu", 1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0),

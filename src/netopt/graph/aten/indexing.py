@@ -10,8 +10,9 @@ import torch
 
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer
+from netopt.graph.aten.products import along_axis
 from netopt.numerics import BOOL, INT32, INT64, Shape
-from netopt.ops import Arithmetic, Compare, Concat, Expand, Gather, Permute, Reshape
+from netopt.ops import Arithmetic, Compare, Concat, Expand, Gather, Permute, Reduce, Reshape
 
 # An index that a graph has: of 64 or 32 bits.
 _INDICES = (INT64, INT32)
@@ -112,9 +113,13 @@ def _counted(context: Context, index: str, size: int) -> str:
 
 
 def _gather(context: Context, args: dict[str, Any]) -> Imported:
+    return gathered(context, args["self"], context.axis(args["self"], args["dim"]), args["index"])
+
+
+def gathered(context: Context, x: str, axis: int, at: str) -> str:
     """y[i, j] = x[index[i, j], j] along an axis."""
-    x, axis, shape = args["self"], context.axis(args["self"], args["dim"]), context.shape(args["self"])
-    index_shape = context.shape(args["index"])
+    shape = context.shape(x)
+    index_shape = context.shape(at)
     if not shape:
         return context.add(Reshape(()), x)
     steps = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
@@ -124,13 +129,34 @@ def _gather(context: Context, args: dict[str, Any]) -> Imported:
         for i, (size, step) in enumerate(zip(index_shape, steps, strict=True))
         if i != axis
     ) + torch.zeros(index_shape, dtype=torch.int64)
-    value = known(context, args["index"])
+    value = known(context, at)
     if value is not None:
         return at_places(context, x, value.long() * steps[axis] + rest)
-    index = context.cast(args["index"], INT64)
+    index = context.cast(at, INT64)
     scaled = context.add(Arithmetic("mul"), index, context.operand(steps[axis], INT64))
     places = context.add(Arithmetic("add"), scaled, context.builder.add_constant(f"{context.wish}_rest", rest, INT64))
     return context.add(Gather(0), context.add(Reshape((math.prod(shape),)), x), places)
+
+
+def _take(context: Context, args: dict[str, Any]) -> Imported:
+    flat = context.add(Reshape((math.prod(context.shape(args["self"])),)), args["self"])
+    return _parts(context, flat, 0, args["index"])
+
+
+def _take_along(context: Context, args: dict[str, Any]) -> Imported:
+    """As gather, with shapes that broadcast along the other axes."""
+    x, index, dim = args["self"], args["indices"], args["dim"]
+    if dim is None:
+        flat = context.add(Reshape((math.prod(context.shape(index)),)), index)
+        return _take(context, {"self": x, "index": flat})
+    axis = context.axis(x, dim)
+    shapes = [list(context.shape(each)) for each in (x, index)]
+    rest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+    wide = []
+    for each, shape in zip((x, index), shapes, strict=True):
+        target = tuple(shape[i] if i == axis else size for i, size in enumerate(rest))
+        wide.append(each if target == tuple(shape) else context.add(Expand(target), each))
+    return gathered(context, wide[0], axis, wide[1])
 
 
 # --- writing at places that are known
@@ -172,9 +198,14 @@ def _select_scatter(context: Context, args: dict[str, Any]) -> Imported:
 def _index_put(context: Context, args: dict[str, Any]) -> Imported:
     """x[i, j] = values, with known indices."""
     values = [None if index is None else _known_index(context, index) for index in args["indices"]]
-    if args["accumulate"]:
-        raise UnsupportedModel("index_put", expected="accumulate=False", found=True, layer=context.layer)
-    return written(context, args["self"], _numbered(context.shape(args["self"]))[_keys(values)], args["values"])
+    shape = context.shape(args["self"])
+    places = _numbered(shape)[_keys(values)]
+    if not args["accumulate"]:
+        return written(context, args["self"], places, args["values"])
+    flat = context.add(Reshape((math.prod(shape),)), args["self"])
+    wide = context.add(Expand(tuple(places.shape)), args["values"])
+    source = context.add(Reshape((places.numel(),)), wide)
+    return context.add(Reshape(shape), _add_to(context, flat, source, 0, places.reshape(-1)))
 
 
 def _known_index(context: Context, index: str) -> torch.Tensor:
@@ -218,6 +249,62 @@ def _one_hot(context: Context, args: dict[str, Any]) -> Imported:
     return context.cast(context.add(Compare("eq"), column, numbers), INT64)
 
 
+def added(context: Context, source: str, axis: int, places: torch.Tensor, size: int) -> str | None:
+    """Zeros of `size` along an axis, with the parts of `source` added at known places; None where too many meet.
+
+    Each place gathers the parts that belong there, and zeros where it has fewer than others.
+    """
+    order = places.argsort(stable=True)
+    counts = torch.bincount(places, minlength=size)
+    most = int(counts.max())
+    if most * size > 16 * max(size, places.numel()):
+        return None
+    table = torch.full((size, most), places.numel())
+    ends = counts.cumsum(0)
+    rank = torch.arange(places.numel()) - (ends - counts)[places[order]]
+    table[places[order], rank] = order
+    shape = context.shape(source)
+    zeros = torch.zeros((*shape[:axis], 1, *shape[axis + 1 :]))
+    joined = context.add(Concat(axis), source, context.builder.add_constant(f"{context.wish}_zeros", zeros))
+    index = context.builder.add_constant(f"{context.wish}_places", table, INT64)
+    parts = context.add(Gather(axis), joined, index)
+    return context.add(Reshape((*shape[:axis], size, *shape[axis + 1 :])), context.add(Reduce("sum", axis + 1), parts))
+
+
+def _index_add(context: Context, args: dict[str, Any]) -> Imported:
+    x, source, axis = args["self"], args["source"], context.axis(args["self"], args["dim"])
+    return _add_to(context, x, source, axis, _known_index(context, args["index"]), args["alpha"])
+
+
+def _add_to(context: Context, x: str, source: str, axis: int, places: torch.Tensor, alpha: float = 1) -> str:
+    size = context.shape(x)[axis]
+    total = added(context, source, axis, places.long(), size)
+    if total is None:
+        matrix = torch.zeros(places.numel(), size)
+        matrix[torch.arange(places.numel()), places.long()] = 1.0
+        total = along_axis(context, source, axis, matrix)
+    if alpha != 1:
+        total = context.add(Arithmetic("mul"), total, context.operand(float(alpha)))
+    return context.add(Arithmetic("add"), x, total)
+
+
+def _scatter_add(context: Context, args: dict[str, Any]) -> Imported:
+    """x[index[i, j], j] += source[i, j] along an axis, with known indices: in row-major order of all elements."""
+    x, shape, axis = args["self"], context.shape(args["self"]), context.axis(args["self"], args["dim"])
+    index = _known_index(context, args["index"]).long()
+    places = _numbered(shape).gather(axis, index)
+    numbers = _numbered(context.shape(args["src"]))[tuple(slice(0, size) for size in index.shape)]
+    source = at_places(context, args["src"], numbers.reshape(-1))
+    flat = context.add(Reshape((math.prod(shape),)), x)
+    return context.add(Reshape(shape), _add_to(context, flat, source, 0, places.reshape(-1)))
+
+
+def _index_copy(context: Context, args: dict[str, Any]) -> Imported:
+    shape, axis = context.shape(args["self"]), context.axis(args["self"], args["dim"])
+    places = _numbered(shape).index_select(axis, _known_index(context, args["index"]).long())
+    return written(context, args["self"], places, args["source"] if "source" in args else args["value"])
+
+
 IMPORTERS: dict[str, Importer] = {
     "embedding.default": _embedding,
     "index_select.default": _index_select,
@@ -228,6 +315,12 @@ IMPORTERS: dict[str, Importer] = {
     "index_put.default": _index_put,
     "scatter.src": _scatter("src"),
     "scatter.value": _scatter("value"),
+    "take.default": _take,
+    "take_along_dim.default": _take_along,
+    "index_add.default": _index_add,
+    "scatter_add.default": _scatter_add,
+    "index_copy.default": _index_copy,
+    "index_fill.int_Scalar": _index_copy,
     "copy.default": _copy,
     "one_hot.default": _one_hot,
 }

@@ -22,6 +22,7 @@ from netopt.ops import (
     Reshape,
     Softmax,
 )
+from netopt.ops.spatial import Sides
 
 
 def _linear(context: Context, args: dict[str, Any]) -> Imported:
@@ -42,8 +43,22 @@ def _conv2d(context: Context, args: dict[str, Any]) -> Imported:
         sides = (0, 0, 0, 0)
     else:
         sides = both_sides(padding)
-    op = Conv2d(stride, sides, dilation, args["groups"], has_bias=args["bias"] is not None)
-    return context.add(op, args["input"], args["weight"], *([] if args["bias"] is None else [args["bias"]]))
+    return convolution(context, args["input"], args["weight"], args["bias"], stride, sides, dilation, args["groups"])
+
+
+def convolution(
+    context: Context,
+    x: str,
+    weight: str,
+    bias: str | None,
+    stride: tuple[int, int],
+    sides: Sides,
+    dilation: tuple[int, int],
+    groups: int,
+) -> str:
+    """Of images."""
+    op = Conv2d(stride, sides, dilation, groups, has_bias=bias is not None)
+    return context.add(op, x, weight, *([] if bias is None else [bias]))
 
 
 def _conv1d(context: Context, args: dict[str, Any]) -> Imported:
@@ -67,16 +82,25 @@ def _conv_transpose2d(context: Context, args: dict[str, Any]) -> Imported:
             found=context.shape(args["input"]),
             layer=context.layer,
         )
-    bias = args["bias"]
-    op = ConvTranspose2d(
-        pair(args["stride"]),
-        both_sides(args["padding"]),
-        pair(args["output_padding"]),
-        pair(args["dilation"]),
-        args["groups"],
-        has_bias=bias is not None,
-    )
-    return context.add(op, args["input"], args["weight"], *([] if bias is None else [bias]))
+    stride, padding, extra, dilation = (pair(args[k]) for k in ("stride", "padding", "output_padding", "dilation"))
+    x, weight, bias = (args[name] for name in ("input", "weight", "bias"))
+    return transposed_convolution(context, x, weight, bias, stride, padding, extra, dilation, args["groups"])
+
+
+def transposed_convolution(
+    context: Context,
+    x: str,
+    weight: str,
+    bias: str | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    extra: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> str:
+    """Of images; `extra` rows and columns are added below and to the right."""
+    op = ConvTranspose2d(stride, both_sides(padding), extra, dilation, groups, has_bias=bias is not None)
+    return context.add(op, x, weight, *([] if bias is None else [bias]))
 
 
 def _conv_transpose1d(context: Context, args: dict[str, Any]) -> Imported:
@@ -109,7 +133,7 @@ def _rms_norm(context: Context, args: dict[str, Any]) -> Imported:
     return y if args["weight"] is None else context.add(Arithmetic("mul"), y, args["weight"])
 
 
-def _group_norm(context: Context, args: dict[str, Any]) -> Imported:
+def group_norm(context: Context, args: dict[str, Any]) -> Imported:
     """Layer normalization of each group of channels, then a weight and a bias for each channel.
 
     Source: Wu and He, 1803.08494.
@@ -126,7 +150,7 @@ def _group_norm(context: Context, args: dict[str, Any]) -> Imported:
     return y
 
 
-def _batch_norm(context: Context, args: dict[str, Any]) -> Imported:
+def batch_norm(context: Context, args: dict[str, Any]) -> Imported:
     if args.get("training", False) or args.get("running_mean") is None:
         raise UnsupportedModel(
             "batch normalization with the statistics of the batch",
@@ -143,7 +167,7 @@ def _batch_norm(context: Context, args: dict[str, Any]) -> Imported:
 
 
 def _batch_norm_alone(context: Context, args: dict[str, Any]) -> Imported:
-    return _batch_norm(context, args)[0]
+    return batch_norm(context, args)[0]
 
 
 def _softmax(log: bool) -> Importer:
@@ -169,9 +193,9 @@ IMPORTERS: dict[str, Importer] = {
     "_log_softmax.default": _softmax(log=True),
     "layer_norm.default": _layer_norm,
     "rms_norm.default": _rms_norm,
-    "group_norm.default": _group_norm,
+    "group_norm.default": group_norm,
     "batch_norm.default": _batch_norm_alone,
-    "_native_batch_norm_legit_no_training.default": _batch_norm,
-    "_native_batch_norm_legit.default": _batch_norm,
-    "_native_batch_norm_legit.no_stats": _batch_norm,
+    "_native_batch_norm_legit_no_training.default": batch_norm,
+    "_native_batch_norm_legit.default": batch_norm,
+    "_native_batch_norm_legit.no_stats": batch_norm,
 }

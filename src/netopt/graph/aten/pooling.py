@@ -11,7 +11,7 @@ from netopt.graph.aten.images import as_image, as_sequence
 from netopt.ops import AdaptivePool2d, Arithmetic, Pool2d, SpatialMean
 
 
-def _pool2d(function: str) -> Importer:
+def pool2d(function: str) -> Importer:
     """A pooling whose stride defaults to its kernel."""
 
     def importer(context: Context, args: dict[str, Any]) -> Imported:
@@ -46,7 +46,7 @@ def _excess(
     return result[0], result[1]
 
 
-def _adaptive(function: str) -> Importer:
+def adaptive(function: str) -> Importer:
     def importer(context: Context, args: dict[str, Any]) -> Imported:
         shape, sizes = context.shape(args["self"]), pair(args["output_size"])
         if len(shape) != 4:
@@ -94,13 +94,13 @@ def _pool1d(pool: Importer) -> Importer:
 
 
 IMPORTERS: dict[str, Importer] = {
-    "max_pool2d.default": _pool2d("max"),
-    "max_pool2d_with_indices.default": _with_indices(_pool2d("max")),
-    "max_pool1d.default": _pool1d(_pool2d("max")),
-    "avg_pool2d.default": _pool2d("average"),
-    "avg_pool1d.default": _pool1d(_pool2d("average")),
-    "adaptive_avg_pool2d.default": _adaptive("average"),
-    "adaptive_avg_pool1d.default": _pool1d(_adaptive("average")),
-    "adaptive_max_pool2d.default": _with_indices(_adaptive("max")),
-    "adaptive_max_pool1d.default": _with_indices(_pool1d(_adaptive("max"))),
+    "max_pool2d.default": pool2d("max"),
+    "max_pool2d_with_indices.default": _with_indices(pool2d("max")),
+    "max_pool1d.default": _pool1d(pool2d("max")),
+    "avg_pool2d.default": pool2d("average"),
+    "avg_pool1d.default": _pool1d(pool2d("average")),
+    "adaptive_avg_pool2d.default": adaptive("average"),
+    "adaptive_avg_pool1d.default": _pool1d(adaptive("average")),
+    "adaptive_max_pool2d.default": _with_indices(adaptive("max")),
+    "adaptive_max_pool1d.default": _with_indices(_pool1d(adaptive("max"))),
 }

@@ -11,7 +11,7 @@ from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer
 from netopt.graph.aten.reductions import reduce
 from netopt.numerics import BOOL
-from netopt.ops import Arithmetic, Matmul, Permute, Reshape, Softmax, Where
+from netopt.ops import Arithmetic, Expand, Matmul, Permute, Reshape, Softmax, Where
 
 
 def _matmul(first: str, second: str) -> Importer:
@@ -37,6 +37,17 @@ def multiply(context: Context, x: str, y: str) -> str:
     if len(a) == 1:
         shape = shape[:-2] + shape[len(shape) - 1 + (len(b) == 1) :]
     return product if shape == context.shape(product) else context.add(Reshape(shape), product)
+
+
+def along_axis(context: Context, x: str, axis: int, matrix: torch.Tensor) -> str:
+    """x with the numbers along an axis multiplied by a constant: (n, m) makes m of n."""
+    last = len(context.shape(x)) - 1
+    weight = context.builder.add_constant(f"{context.wish}_matrix", matrix.float())
+    if axis == last:
+        return context.add(Matmul(), x, weight) if last else multiply(context, x, weight)
+    order = [i for i in range(last + 1) if i != axis] + [axis]
+    product = context.add(Matmul(), context.add(Permute(tuple(order)), x), weight)
+    return context.add(Permute(tuple(order.index(i) for i in range(last + 1))), product)
 
 
 def _add_product(first: str, second: str) -> Importer:
@@ -106,9 +117,7 @@ def _attention(context: Context, args: dict[str, Any]) -> Imported:
     if args["dropout_p"]:
         raise UnsupportedModel("attention", expected="dropout_p=0", found=args["dropout_p"], layer=context.layer)
     if args.get("enable_gqa"):
-        raise UnsupportedModel(
-            "attention with enable_gqa", layer=context.layer, fix="repeat the heads of key and value instead"
-        )
+        k, v = (_repeated_heads(context, each, context.shape(q)[-3]) for each in (k, v))
     rows, columns = context.shape(q)[-2], context.shape(k)[-2]
     scale = args["scale"]
     scale = 1.0 / math.sqrt(context.shape(q)[-1]) if scale is None else float(scale)
@@ -128,6 +137,17 @@ def _attention(context: Context, args: dict[str, Any]) -> Imported:
     if visible is not None:
         weights = _of_seen(context, weights, visible)
     return context.add(Matmul(), weights, v)
+
+
+def _repeated_heads(context: Context, x: str, heads: int) -> str:
+    """Each head, axis -3, so many times in a row that there are `heads`.
+
+    Source: Ainslie et al., 2305.13245.
+    """
+    *lead, own, rows, columns = context.shape(x)
+    apart = context.add(Reshape((*lead, own, 1, rows, columns)), x)
+    wide = context.add(Expand((*lead, own, heads // own, rows, columns)), apart)
+    return context.add(Reshape((*lead, heads, rows, columns)), wide)
 
 
 def _mask(context: Context, visible: str) -> str:

@@ -73,13 +73,13 @@ def _truth(function: str) -> Importer:
 
 
 def _running_sum(context: Context, args: dict[str, Any]) -> Imported:
-    """Of whole numbers: each element plus the one 1, 2, 4, ... places before, until all before are in.
+    """Each element plus the one 1, 2, 4, ... places before, until all before are in.
 
     Source: Hillis and Steele, Data Parallel Algorithms, 1986.
     """
-    x, format_ = args["self"], context.result_format()
-    if not format_.is_whole:
-        raise UnsupportedModel("a running sum", expected="whole numbers", found="float32", layer=context.layer)
+    x, format_ = args["self"], context.result_format(args.get("dtype"))
+    if not context.shape(x):
+        return context.cast(x, format_)
     y, axis = context.cast(x, format_), context.axis(x, args["dim"])
     shape, step = context.shape(x), 1
     while step < shape[axis]:
@@ -90,7 +90,7 @@ def _running_sum(context: Context, args: dict[str, Any]) -> Imported:
     return y
 
 
-def _variance(context: Context, args: dict[str, Any]) -> str:
+def variance(context: Context, args: dict[str, Any]) -> str:
     """The mean square of the differences from the mean, times n / (n - correction).
 
     Two passes: the one-pass formula loses all digits where mean^2 >> variance.
@@ -110,15 +110,7 @@ def _variance(context: Context, args: dict[str, Any]) -> str:
 
 
 def _deviation(context: Context, args: dict[str, Any]) -> Imported:
-    return context.add(Pointwise("sqrt"), _variance(context, args))
-
-
-def _norm(context: Context, args: dict[str, Any]) -> Imported:
-    """The square root of the sum of squares."""
-    if args["ord"] != 2 or args.get("dtype") not in (None, torch.float32):
-        raise UnsupportedModel("vector norm", expected="order 2 in float32", found=args["ord"], layer=context.layer)
-    square = context.add(Arithmetic("mul"), args["self"], args["self"])
-    return context.add(Pointwise("sqrt"), reduce(context, "sum", square, args["dim"], keepdim=args["keepdim"]))
+    return context.add(Pointwise("sqrt"), variance(context, args))
 
 
 IMPORTERS: dict[str, Importer] = {
@@ -141,9 +133,8 @@ IMPORTERS: dict[str, Importer] = {
     "all.dim": _truth("min"),
     "all.dims": _truth("min"),
     "cumsum.default": _running_sum,
-    "var.dim": _variance,
-    "var.correction": _variance,
+    "var.dim": variance,
+    "var.correction": variance,
     "std.dim": _deviation,
     "std.correction": _deviation,
-    "linalg_vector_norm.default": _norm,
 }

@@ -77,7 +77,7 @@ def _stack(context: Context, args: dict[str, Any]) -> Imported:
     return context.add(Concat(axis), *parts)
 
 
-def _part(context: Context, value: str, axis: int, start: int, stop: int, step: int = 1) -> str:
+def part(context: Context, value: str, axis: int, start: int, stop: int, step: int = 1) -> str:
     return context.add(Slice(axis, start, stop, step), value)
 
 
@@ -86,14 +86,14 @@ def _slice(context: Context, args: dict[str, Any]) -> Imported:
     size = context.shape(args["self"])[axis]
     start, stop, step = slice(args["start"], args["end"], args["step"]).indices(size)
     # A longer step than the axis reads one element, too, and is within what kernels compute with.
-    return _part(context, args["self"], axis, start, stop, min(step, max(1, size)))
+    return part(context, args["self"], axis, start, stop, min(step, max(1, size)))
 
 
 def _select(context: Context, args: dict[str, Any]) -> Imported:
     axis = context.axis(args["self"], args["dim"])
     shape = context.shape(args["self"])
     index = args["index"] % shape[axis]
-    return context.add(Reshape(shape[:axis] + shape[axis + 1 :]), _part(context, args["self"], axis, index, index + 1))
+    return context.add(Reshape(shape[:axis] + shape[axis + 1 :]), part(context, args["self"], axis, index, index + 1))
 
 
 def _split(context: Context, args: dict[str, Any]) -> Imported:
@@ -102,7 +102,7 @@ def _split(context: Context, args: dict[str, Any]) -> Imported:
     lengths = args["split_size"] if "split_size" in args else args["split_sizes"]
     starts = range(0, size, lengths) if isinstance(lengths, int) else _running_sum(lengths)
     stops = [*list(starts)[1:], size]
-    return tuple(_part(context, args["self"], axis, a, b) for a, b in zip(starts, stops, strict=True))
+    return tuple(part(context, args["self"], axis, a, b) for a, b in zip(starts, stops, strict=True))
 
 
 def _running_sum(lengths: Sequence[int]) -> list[int]:
@@ -121,7 +121,7 @@ def _unbind(context: Context, args: dict[str, Any]) -> Imported:
     axis = context.axis(args["self"], args["dim"])
     shape = context.shape(args["self"])
     rest = Reshape(shape[:axis] + shape[axis + 1 :])
-    return tuple(context.add(rest, _part(context, args["self"], axis, i, i + 1)) for i in range(shape[axis]))
+    return tuple(context.add(rest, part(context, args["self"], axis, i, i + 1)) for i in range(shape[axis]))
 
 
 IMPORTERS: dict[str, Importer] = {

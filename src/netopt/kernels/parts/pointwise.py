@@ -15,6 +15,7 @@ from netopt.kernels.parts.math import (
     exp,
     expm1_of_negative,
     f32,
+    is_nan,
     log,
     log1p_of_unit,
     sigmoid,
@@ -53,6 +54,51 @@ def _hardsigmoid(x: hl.Expr) -> hl.Expr:
     return clamp(x + f32(3.0), 0.0, 6.0) * f32(1.0 / 6.0)
 
 
+def _sign(x: hl.Expr) -> hl.Expr:
+    one = hl.select(x > f32(0.0), f32(1.0), hl.select(x < f32(0.0), f32(-1.0), f32(0.0)))
+    return hl.strict_float(hl.select(is_nan(x), f32(0.0), one))
+
+
+def _expm1(x: hl.Expr) -> hl.Expr:
+    """By the formula in tanh where nothing else keeps the digits, and from 1/2 on as it says."""
+    return hl.select(x < f32(0.5), expm1_of_negative(at_most(x, f32(0.5))), exp(x) - f32(1.0))
+
+
+def _log1p(x: hl.Expr) -> hl.Expr:
+    """ln(u) of u = 1 + x, as rounded, and what the rounding has lost over u."""
+    u = hl.strict_float(f32(1.0) + x)
+    lost = hl.strict_float(x - (u - f32(1.0))) / u
+    # At the ends, and for NaN, the logarithm has all.
+    is_inner = (u > f32(0.0)) & (u < f32(math.inf))
+    return hl.strict_float(hl.select(is_inner, log(u) + lost, log(u)))
+
+
+def _power(x: hl.Expr, exponent: float) -> hl.Expr:
+    """x^n: whole powers of up to 64 as products, times a square root for a half; else e^(n ln x)."""
+    whole, rest = divmod(abs(exponent), 1.0)
+    if exponent == 0.0:
+        return f32(1.0)
+    if whole <= 64 and rest in (0.0, 0.5):
+        y = None if rest == 0.0 else _sqrt(x)
+        square = x
+        for bit in range(int(whole).bit_length()):
+            square = square * square if bit else square
+            if int(whole) >> bit & 1:
+                y = square if y is None else y * square
+        assert y is not None
+        y = y if exponent > 0 else f32(1.0) / y
+    else:
+        y = exp(f32(exponent) * log(hl.abs(x)))
+        if exponent % 1.0:
+            y = hl.select(x < f32(0.0), f32(math.nan), y)
+        elif exponent % 2.0:
+            y = hl.select(x < f32(0.0), -y, y)
+    if exponent % 1.0:
+        # As IEEE 754: what is not a number for any negative base is one for -infinity.
+        y = hl.select(x == f32(-math.inf), f32(math.inf if exponent > 0 else 0.0), y)
+    return hl.strict_float(y)
+
+
 # One row for each function of `ops.pointwise.FUNCTIONS`.
 EXPRESSIONS: dict[str, Callable[..., hl.Expr]] = {
     "relu": lambda x: at_least(x, f32(0.0)),
@@ -79,6 +125,21 @@ EXPRESSIONS: dict[str, Callable[..., hl.Expr]] = {
     "neg": lambda x: -x,
     "square": lambda x: x * x,
     "floor": hl.floor,
+    "ceil": hl.ceil,
+    "round": hl.round,
+    "trunc": hl.trunc,
+    "sign": _sign,
+    "sin": hl.sin,
+    "cos": hl.cos,
+    "tan": hl.tan,
+    "asin": hl.asin,
+    "acos": hl.acos,
+    "atan": hl.atan,
+    "sinh": hl.sinh,
+    "cosh": hl.cosh,
+    "expm1": _expm1,
+    "log1p": _log1p,
+    "power": _power,
 }
 
 
