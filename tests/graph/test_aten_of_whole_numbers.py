@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import netopt
 from netopt.graph import interpret
 from netopt.graph.capture import capture
+from tests.graph.recording import record_importers
 from tests.pipelines import run_passes
 
 
@@ -154,9 +155,11 @@ def _inputs(seed: int) -> tuple[torch.Tensor, ...]:
 
 
 @pytest.mark.parametrize(("row", "function"), CASES, ids=[f"{row}-{number}" for number, (row, _) in enumerate(CASES)])
-def test_results_are_those_of_pytorch(row: str, function: Callable[..., Any]) -> None:
+def test_results_are_those_of_pytorch(row: str, function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    used = record_importers(monkeypatch)
     model = Model(function).eval()
     graph, signature = capture(model, _inputs(0))
+    assert row in used
     program = netopt.lower(model, _inputs(0))
     for seed in (0, 1):
         inputs = _inputs(seed)

@@ -56,6 +56,7 @@ from netopt.ops import (
     PixelUnshuffle,
     Pointwise,
     Pool2d,
+    Recurrent,
     Reduce,
     Relayout,
     Reshape,
@@ -180,6 +181,8 @@ def _add_ops_of_whole_numbers(b: GraphBuilder, image: str) -> None:
     yes = b.add_constant("yes", torch.tensor([True, False]), BOOL)
     b.add_node(Where(), (truth, yes, yes), "chosen", "")
     b.add_node(Cast("int32"), (ids,), "narrow", "")
+    states = [b.add_constant("state", torch.zeros(shape)) for shape in ((2, 1, 12), (9, 3), (1, 3), (3,))]
+    b.add_node(Recurrent("gru", True, 3), tuple(states), "backwards", "rnn")
 
 
 def _captured() -> Network:

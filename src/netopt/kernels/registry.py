@@ -23,6 +23,7 @@ from netopt.kernels.matmul import MatmulKernel
 from netopt.kernels.pad import PadKernel
 from netopt.kernels.pointwise import PointwiseKernel
 from netopt.kernels.pool2d import Pool2dKernel, SpatialMeanKernel
+from netopt.kernels.recurrent import RecurrentKernel
 from netopt.kernels.reduce import ReduceKernel
 from netopt.kernels.relayout import RelayoutKernel
 from netopt.kernels.resize import ResizeKernel
@@ -60,6 +61,7 @@ KERNELS: dict[type[Op], Kernel[Any, Any]] = {
         PixelUnshuffleKernel(),
         PointwiseKernel(),
         Pool2dKernel(),
+        RecurrentKernel(),
         ReduceKernel(),
         RelayoutKernel(),
         ResizeKernel(),

@@ -23,6 +23,7 @@ from netopt.ops.permute import Permute
 from netopt.ops.pixel_shuffle import PixelShuffle, PixelUnshuffle
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.pool2d import Pool2d
+from netopt.ops.recurrent import Recurrent
 from netopt.ops.reduce import Reduce
 from netopt.ops.relayout import Relayout
 from netopt.ops.reshape import Reshape
@@ -64,6 +65,7 @@ OPS: dict[str, type[Op]] = {
         PixelUnshuffle,
         Pointwise,
         Pool2d,
+        Recurrent,
         Reduce,
         Relayout,
         Reshape,
@@ -109,6 +111,7 @@ __all__ = [
     "PixelUnshuffle",
     "Pointwise",
     "Pool2d",
+    "Recurrent",
     "Reduce",
     "Relayout",
     "Reshape",

@@ -164,8 +164,6 @@ def _stft(context: Context, args: dict[str, Any]) -> Imported:
     _check_points(context, points)
     shape = context.shape(x)
     x = context.add(Reshape((1,) * (2 - len(shape)) + shape), x)
-    if args.get("center"):
-        x = _padded(context, x, points // 2, args["pad_mode"])
     hop = args["hop_length"] or points // 4
     rows = points // 2 + 1 if args["onesided"] in (None, True) else points
     cos, sin = _waves(rows, points, points, -1.0)
@@ -180,10 +178,6 @@ def _stft(context: Context, args: dict[str, Any]) -> Imported:
     both = context.add(Reshape((*shape[:-1], 2 * rows, frames)), y)
     pair = _halves(context, both, len(shape) - 1)
     return pair if args["return_complex"] in (None, True) else _stacked(context, pair)
-
-
-def _padded(context: Context, x: str, size: int, mode: str) -> str:
-    return context.add(Pad(mode, (0, size), (0, size), 0.0), x)
 
 
 def _window(context: Context, args: dict[str, Any], points: int) -> torch.Tensor:
@@ -326,21 +320,6 @@ def _part_of(value: Any, index: int) -> Any:
     return [_part_of(each, index) for each in value] if isinstance(value, list) else value
 
 
-def _second(context: Context, args: dict[str, Any]) -> Imported:
-    imaginary: str = args["self"][1]
-    return imaginary
-
-
-def _first(context: Context, args: dict[str, Any]) -> Imported:
-    real: str = args["self"][0]
-    return real
-
-
-def _same(context: Context, args: dict[str, Any]) -> Imported:
-    value: Imported = args["self"]
-    return value
-
-
 # Those that read or give complex values.
 IMPORTERS: dict[str, Importer] = {
     "fft_fft.default": _fft(inverse=False),
@@ -356,17 +335,12 @@ IMPORTERS: dict[str, Importer] = {
     "fft_rfftn.default": _fft_of_several(inverse=False, half=True),
     "fft_irfftn.default": _irfft_of_several,
     "stft.default": _stft,
-    "stft.center": _stft,
     "istft.default": _istft,
-    "real.default": _first,
-    "imag.default": _second,
     "view_as_real.default": lambda context, args: _stacked(context, args["self"]),
     "view_as_complex.default": _view_as_complex,
     "complex.default": lambda context, args: (args["real"], args["imag"]),
     "polar.default": _polar,
     "_conj.default": _conjugate,
-    "conj_physical.default": _conjugate,
-    "resolve_conj.default": _same,
 }
 # Those that do something else where a value that they read is complex.
 OF_COMPLEX: dict[str, Importer] = {

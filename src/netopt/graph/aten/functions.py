@@ -127,18 +127,6 @@ def _remainder(rounding: str) -> Importer:
     return importer
 
 
-def _softshrink(context: Context, args: dict[str, Any]) -> Imported:
-    bound = float(args["lambd"])
-    inner = context.add(Pointwise("hardtanh", (-bound, bound)), args["self"])
-    return context.add(Arithmetic("sub"), args["self"], inner)
-
-
-def _hardshrink(context: Context, args: dict[str, Any]) -> Imported:
-    magnitude = context.add(Pointwise("abs"), args["self"])
-    small = context.add(Compare("le"), magnitude, context.operand(float(args["lambd"])))
-    return context.add(Where(), small, context.operand(0.0), args["self"])
-
-
 def _threshold(context: Context, args: dict[str, Any]) -> Imported:
     small = context.add(Compare("le"), args["self"], context.operand(float(args["threshold"])))
     return context.add(Where(), small, context.operand(float(args["value"])), args["self"])
@@ -178,15 +166,11 @@ IMPORTERS: dict[str, Importer] = {
     "pow.Tensor_Tensor": _power_of_tensor,
     "pow.Scalar": _power_of_number,
     "floor_divide.default": _quotient("floor"),
-    "floor_divide.Scalar": _quotient("floor"),
     "div.Tensor_mode": _quotient_by_mode,
-    "div.Scalar_mode": _quotient_by_mode,
     "remainder.Scalar": _remainder("floor"),
     "remainder.Tensor": _remainder("floor"),
     "fmod.Scalar": _remainder("trunc"),
     "fmod.Tensor": _remainder("trunc"),
-    "softshrink.default": _softshrink,
-    "hardshrink.default": _hardshrink,
     "threshold.default": _threshold,
     "rrelu.default": _rrelu,
     "nan_to_num.default": _nan_to_num,

@@ -143,7 +143,6 @@ IMPORTERS: dict[str, Importer] = {
     "conv3d.padding": _conv3d,
     "conv_transpose3d.input": _conv_transpose3d,
     "max_pool3d.default": _separable(pool2d("max"), _WINDOW),
-    "max_pool3d_with_indices.default": _with_indices(_separable(pool2d("max"), _WINDOW)),
     "avg_pool3d.default": _separable(pool2d("average"), _WINDOW),
     "adaptive_avg_pool3d.default": _separable(adaptive("average"), ("output_size",)),
     "adaptive_max_pool3d.default": _with_indices(_separable(adaptive("max"), ("output_size",))),
