@@ -38,7 +38,7 @@ class CP(ConvFactorization):
             largest of the four. The rule EVBMF takes the larger of the ranks of outputs and inputs.
         ways: 4, or 3 for depthwise convolutions over both axes at once.
         seed: of the starts.
-        multiple: ranks that a rule finds are rounded to the nearest multiple.
+        multiple: ranks that a rule finds are rounded to the nearest multiple; None for the CPU's vectors.
         select: which convolutions; None for all.
 
     Source: Lebedev et al., 1412.6553, "Speeding-up convolutional neural networks using fine-tuned CP-decomposition",

@@ -104,6 +104,16 @@ class Decomposition(ABC):
         return tuple(check_rank(rank, full, self.layer.name) for full in self.full)
 
     @property
+    def precision(self) -> torch.dtype:
+        """The coarsest type that holds the layer's weight exactly: also where the network was stored in it before."""
+        weight = self.layer.module.weight
+        assert isinstance(weight, torch.Tensor)
+        narrower = (torch.bfloat16, torch.float16, torch.float32)
+        return next(
+            (dtype for dtype in narrower if torch.equal(weight.to(dtype).to(weight.dtype), weight)), weight.dtype
+        )
+
+    @property
     def parameters_of_layer(self) -> int:
         """All parameters of the layer as it is."""
         return sum(parameter.numel() for parameter in self.layer.module.parameters())
@@ -121,11 +131,12 @@ class Factorization(Technique):
     Attributes:
         rank: see `netopt.factorization.ranks`.
         multiple: ranks that a rule finds are rounded to the nearest multiple; numbers and functions are taken as given.
+            None: the vectors of the CPU that the network is for, see `Layer.lanes`.
         select: which layers; None for all that are handled.
     """
 
     rank: Rank
-    multiple: int = 16
+    multiple: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,6 +146,10 @@ class Factorization(Technique):
     @abstractmethod
     def decomposition(self, layer: Layer) -> Decomposition | Keep:
         """The layer as this technique decomposes it, or why it does not."""
+
+    def multiple_for(self, layer: Layer) -> int:
+        """What ranks of a layer are rounded to a multiple of."""
+        return layer.lanes if self.multiple is None else self.multiple
 
     def replace(self, layer: Layer) -> nn.Module | Proposal | Keep:
         found = self.decomposition(layer)
@@ -182,7 +197,7 @@ class Factorization(Technique):
     def choices(self, layer: Layer) -> list[Choice]:
         """What ranks the layer may have, what they cost and lose; none if it cannot be decomposed."""
         found = self.decomposition(layer)
-        return [] if isinstance(found, Keep) else choices(found, self.multiple)
+        return [] if isinstance(found, Keep) else choices(found, self.multiple_for(layer))
 
     def _ranks(self, found: Decomposition) -> tuple[Ranks | None, str]:
         """The ranks of a layer, and how they came about."""
@@ -202,8 +217,8 @@ class Factorization(Technique):
             wanted = found.at_energy(rule.share)
         else:
             assert isinstance(rule, EVBMF)
-            wanted = tuple(rank_for_evbmf(matrices) for matrices in found.unfoldings())
-        return _rounded(wanted, found.full, self.multiple, "EVBMF" if isinstance(rule, EVBMF) else "")
+            wanted = tuple(rank_for_evbmf(matrices, found.precision) for matrices in found.unfoldings())
+        return _rounded(wanted, found.full, self.multiple_for(found.layer), "EVBMF" if isinstance(rule, EVBMF) else "")
 
 
 @dataclass(frozen=True)

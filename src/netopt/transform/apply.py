@@ -20,7 +20,7 @@ from netopt.transform.observe import Calibration, Observer, input_shapes
 from netopt.transform.policy import Always, Decision, Faster, Judge, Policy, Smaller
 from netopt.transform.reparametrized import copied
 from netopt.transform.replace import put
-from netopt.transform.select import Layer, select
+from netopt.transform.select import WIDEST_LANES, Layer, select
 from netopt.transform.site import Site, cost_of_network, sites_of
 from netopt.transform.technique import Keep, Technique
 
@@ -38,6 +38,7 @@ def transform(
     keep_if: KeepIf = "smaller",
     judge: Judge | None = None,
     recover: Train | None = None,
+    lanes: int = WIDEST_LANES,
 ) -> tuple[nn.Module, Report]:
     """A new model with layers replaced, and the report. The techniques are applied one after the other.
 
@@ -52,6 +53,7 @@ def transform(
             that `judge` keeps; it is not asked about proposals with 1.5 times the layer's parameters or more.
         judge: needed for "faster".
         recover: trains the model after each replacement, in place, or returns another model.
+        lanes: float32 numbers in a vector register of the CPU that the network is for.
 
     Raises:
         InvalidType: an argument is not what it should be.
@@ -69,7 +71,7 @@ def transform(
         raise InvalidType("model", expected="one that copy.deepcopy can copy", found=repr(error)) from error
     report, earlier = Report(()), _Earlier()
     for technique in sequence:
-        application = _Application(model, technique, policy, example, calibration)
+        application = _Application(model, technique, policy, example, calibration, lanes)
         rows = application.run(recover, earlier)
         model = application.model
         report += Report(rows)
@@ -148,8 +150,9 @@ class _Application:
         policy: Policy,
         example: Example | None,
         calibration: Calibration | None,
+        lanes: int,
     ) -> None:
-        self.model, self._technique, self._policy = model, technique, policy
+        self.model, self._technique, self._policy, self._lanes = model, technique, policy, lanes
         self._shapes = {} if example is None else input_shapes(model, example)
         self._observer = None if calibration is None else Observer(model, calibration)
         self._sites: dict[str, Site] = {}
@@ -190,7 +193,7 @@ class _Application:
     def _informed(self, site: Site) -> Site:
         name = site.layer.name
         calibration = None if self._observer is None else partial(self._observer.inputs, name)
-        layer = replace(site.layer, input_shapes=self._shapes.get(name, ()), calibration=calibration)
+        layer = replace(site.layer, input_shapes=self._shapes.get(name, ()), calibration=calibration, lanes=self._lanes)
         return replace(site, layer=layer)
 
     def _proposed(self, groups: Sequence[Group]) -> Iterator[Candidate]:

@@ -202,6 +202,7 @@ def _transformed(
         keep_if=options.policy,
         judge=judge if by_time else None,
         recover=options.trains_between,
+        lanes=lowering.cpu.lanes,
     )
     if by_time and example is not None and any(row.replaced for row in report.rows):
         report = replace(report, network=network_times(model, transformed, example, lowering))
