@@ -13,6 +13,7 @@ from torch import nn
 import netopt
 from netopt.datasets import digits
 from netopt.factorization import SVD, FactoredDense, decompose
+from netopt.search.whole import WholeNetwork
 from netopt.transform.layer_report import NetworkTimes
 from netopt.transform.policy import Verdict
 
@@ -157,7 +158,7 @@ def test_replacements_are_undone_where_the_whole_network_is_slower(
     """`netopt.optimize` names both the function and the module."""
     module = sys.modules["netopt.verbs.optimize"]
     monkeypatch.setattr(module, "FasterBy", lambda **_: lambda _: Verdict(True, "", 1.0, 0.5))
-    monkeypatch.setattr(module, "network_times", lambda *_: NetworkTimes(2.0, after))
+    monkeypatch.setattr(WholeNetwork, "times", lambda *_: NetworkTimes(2.0, after))
     model, x = network(), torch.randn(3, 20)
     result = netopt.optimize(model, SVD(rank=2, select="0"), example=x)
     row = result.report.rows[0]

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from netopt.errors import InvalidArgument, InvalidType
+from netopt.console import doing
+from netopt.errors import InvalidArgument, InvalidType, name_of_layer
 from netopt.factorization.allot import OfRanks, allotted
 from netopt.factorization.ranks import (
     EVBMF,
@@ -174,7 +175,8 @@ class Factorization(Technique):
     def candidate(self, layer: Layer) -> Candidate:
         """The layer with all that this technique proposes for it."""
         group, before = Group((layer,)), Cost.of(layer.module, layer.input_shapes)
-        found = Candidate.of(self, group, before)
+        with doing(f"ranks for {name_of_layer(layer.name)}"):
+            found = Candidate.of(self, group, before)
         return Candidate(group, before) if isinstance(found, Keep) else found
 
     def _at(self, layer: Layer, choice: Choice) -> OfRanks:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from netopt.console import progress
+from netopt.console import doing, progress
 from netopt.errors import InvalidArgument, InvalidType, name_of_layer
 from netopt.example import Example
 from netopt.transform.candidate import Candidate, cost_of, title_of
@@ -166,11 +166,12 @@ class _Application:
             self._rows[row.layer] = row
         network = cost_of_network(self.model, self._shapes)
         free = [site.layer for site in self._sites.values() if site.obstacle is None]
-        self._technique = self._technique.prepare(free, network)
-        groups = check_groups(self._technique.groups(free), free, self._technique.name)
-        self._policy = self._policy.prepare(self._proposed(groups), network)
-        group_of = {name: group for group in groups for name in group.names}
         with progress(self._technique.name, len(self._sites)) as bar:
+            with doing("looking at all layers"):
+                self._technique = self._technique.prepare(free, network)
+                groups = check_groups(self._technique.groups(free), free, self._technique.name)
+                self._policy = self._policy.prepare(self._proposed(groups), network)
+            group_of = {name: group for group in groups for name in group.names}
             for name in self._sites:
                 bar.update(description=f"{self._technique.name} {name}")
                 if name not in self._rows and self._visit(group_of.get(name), name):
