@@ -72,7 +72,7 @@ def test_wrong_arguments() -> None:
         netopt.optimize(network(), SVD(rank=2), keep_if="faster")
     with pytest.raises(netopt.InvalidArgument, match="keep_if: expected .* found 'quicker'"):
         netopt.optimize(network(), SVD(rank=2), keep_if="quicker")  # type: ignore[arg-type]
-    for margin in (1.0, -0.1, float("nan"), "5 %"):
+    for margin in (1.0, -0.1, float("nan"), "5 %", False, None):
         with pytest.raises(netopt.InvalidArgument, match="margin: expected a share from 0, below 1"):
             netopt.optimize(network(), SVD(rank=2), margin=margin)  # type: ignore[arg-type]
     with pytest.raises(netopt.InvalidArgument, match="iterative: expected train or recover, found neither"):

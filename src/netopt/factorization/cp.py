@@ -50,8 +50,10 @@ class CP(ConvFactorization):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ways not in (3, 4):
-            raise InvalidArgument("ways", expected="3 or 4", found=self.ways)
+        if type(self.ways) is not int or self.ways not in (3, 4):
+            raise InvalidArgument("ways", expected="3 or 4", found=repr(self.ways))
+        if type(self.seed) is not int or not 0 <= self.seed < 1 << 63:
+            raise InvalidArgument("seed", expected="an integer from 0 to 2^63 - 1", found=repr(self.seed))
 
     def decomposition(self, layer: Layer) -> CPDecomposition:
         return CPDecomposition(layer, self.ways, self.seed)
