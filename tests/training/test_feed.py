@@ -311,6 +311,27 @@ def test_batches_do_not_depend_on_what_the_model_draws() -> None:
     assert not torch.equal(plain[0][0][0], other[0][0][0])
 
 
+def test_an_interruption_leaves_the_generators_as_they_were(tmp_path: Path) -> None:
+    """In the middle of an epoch, while the traceback still holds all that was going on."""
+    calls = []
+
+    def noise() -> float:
+        calls.append(random.random() + float(np.random.rand()) + torch_noise())  # noqa: NPY002  # what data do
+        if len(calls) == NUMBER + 6:
+            raise KeyboardInterrupt
+        return 0.0
+
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    torch.manual_seed(2)
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(loader(Own(noise)), tmp_path / "net")
+    assert caught.traceback
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == states[1:]  # noqa: NPY002
+
+
 @pytest.mark.parametrize(
     "change",
     [

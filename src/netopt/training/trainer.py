@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -125,17 +125,18 @@ class Trainer:
     def epoch(self, feed: Feed, number: int, bar: Bar) -> tuple[float, float]:
         """Mean loss and accuracy of one pass through the data."""
         total, right, seen, steps = 0.0, 0, 0, 0
-        for inputs, labels in feed.epoch(number):
-            where = f"epoch {number + 1}, step {steps + 1}"
-            self.lr = self.schedule(number * len(feed) + steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.lr
-            loss, hits = self._step(inputs, labels, where)
-            steps += 1
-            if not math.isfinite(loss):
-                raise self._diverged(f"loss in {where}", loss)
-            total, right, seen = total + loss, right + hits, seen + len(labels)
-            bar.advance(description=f"epoch {number + 1}, loss {total / steps:.3f}")
+        with closing(feed.epoch(number)) as batches:
+            for inputs, labels in batches:
+                where = f"epoch {number + 1}, step {steps + 1}"
+                self.lr = self.schedule(number * len(feed) + steps)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.lr
+                loss, hits = self._step(inputs, labels, where)
+                steps += 1
+                if not math.isfinite(loss):
+                    raise self._diverged(f"loss in {where}", loss)
+                total, right, seen = total + loss, right + hits, seen + len(labels)
+                bar.advance(description=f"epoch {number + 1}, loss {total / steps:.3f}")
         if steps != len(feed):
             raise InvalidArgument(
                 f"data in epoch {number + 1}",
