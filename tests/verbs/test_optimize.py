@@ -290,3 +290,11 @@ def test_lowering_takes_its_options() -> None:
 def test_flags_are_true_or_false(name: str) -> None:
     with pytest.raises(netopt.InvalidType, match=f"{name}: expected True or False, found 'yes'"):
         netopt.optimize(network(), SVD(rank=1), **{name: "yes"})  # type: ignore[call-overload]
+
+
+def test_wrong_arguments_are_found_before_the_network_is_lowered() -> None:
+    x = torch.zeros(1, 4)
+    with pytest.raises(netopt.InvalidType, match="model: expected a torch.nn.Module, found str"):
+        netopt.optimize("model", SVD(rank=2), example=x)  # type: ignore[call-overload]
+    with pytest.raises(netopt.InvalidType, match="techniques: expected a netopt.Technique or a sequence of them"):
+        netopt.optimize(nn.Linear(4, 4), [SVD], example=x)  # type: ignore[call-overload]

@@ -59,11 +59,7 @@ def transform(
         InvalidType: an argument is not what it should be.
         NetoptError: a layer cannot be replaced; names it.
     """
-    if not isinstance(model, nn.Module):
-        raise InvalidType("model", expected="a torch.nn.Module", found=type(model).__name__)
-    sequence = [techniques] if isinstance(techniques, Technique) else techniques
-    if not isinstance(sequence, Sequence) or not all(isinstance(technique, Technique) for technique in sequence):
-        raise InvalidType("techniques", expected="a netopt.Technique or a sequence of them", found=repr(techniques))
+    sequence = checked(model, techniques)
     policy = _policy(keep_if, judge)
     try:
         model = copied(model)
@@ -76,6 +72,20 @@ def transform(
         model = application.model
         report += Report(rows)
     return model, report
+
+
+def checked(model: object, techniques: object) -> Sequence[Technique]:
+    """The techniques as a sequence.
+
+    Raises:
+        InvalidType: they are none, or the model is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise InvalidType("model", expected="a torch.nn.Module", found=type(model).__name__)
+    sequence: object = [techniques] if isinstance(techniques, Technique) else techniques
+    if not isinstance(sequence, Sequence) or not all(isinstance(technique, Technique) for technique in sequence):
+        raise InvalidType("techniques", expected="a netopt.Technique or a sequence of them", found=repr(techniques))
+    return sequence
 
 
 def check_keep_if(keep_if: object) -> None:

@@ -14,7 +14,7 @@ from netopt.program.options import Lowering, Precision
 from netopt.program.program import Program
 from netopt.search.measure import FasterBy
 from netopt.search.whole import WholeNetwork
-from netopt.transform.apply import KeepIf, Train, retrained, transform
+from netopt.transform.apply import KeepIf, Train, checked, retrained, transform
 from netopt.transform.layer_report import Report
 from netopt.transform.observe import Calibration
 from netopt.transform.reparametrized import copied
@@ -194,6 +194,7 @@ def _transformed(
 ) -> tuple[nn.Module, Report]:
     """The model with layers replaced where that is worth it, and the report."""
     example, lowering = options.example, options.lowering
+    techniques = checked(model, techniques)  # before the model is lowered as it is
     by_time = options.policy == "faster" and example is not None
     whole = WholeNetwork.of(model, example, lowering) if by_time and example is not None else None
     judge = FasterBy(margin=options.margin, options=replace(lowering, fallback=False))
