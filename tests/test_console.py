@@ -1,8 +1,9 @@
 import builtins
+from contextlib import suppress
 
 import pytest
 
-from netopt.console import count, progress, render_table
+from netopt.console import count, doing, progress, render_table
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +85,22 @@ def test_a_notebook_gets_the_text_too(monkeypatch: pytest.MonkeyPatch) -> None:
     shell = type("ZMQInteractiveShell", (), {})
     monkeypatch.setattr(builtins, "get_ipython", shell, raising=False)
     assert _cells(render_table(["layer"], [("fc1",)]).splitlines()[-1]) == ["fc1"]
+
+
+def test_what_is_being_done_stands_behind_the_description() -> None:
+    with doing("nothing is running"), progress("outer", 3) as bar, progress("inner", 2) as inner:
+        with doing("work"):
+            assert (bar.description, inner.description) == ("outer", "inner: work")
+            with suppress(KeyError), doing("part"):
+                assert inner.description == "inner: work: part"
+                raise KeyError
+            assert inner.description == "inner: work"
+        assert inner.description == "inner"
+    with progress("outer", 3) as bar:
+        with progress("inner", 2):
+            pass
+        with doing("work"):
+            assert bar.description == "outer: work"
 
 
 def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

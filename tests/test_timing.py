@@ -2,6 +2,7 @@ import dataclasses
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -117,12 +118,23 @@ def test_calls_in_bursts(clock: Clock) -> None:
     assert timings == {"a": Timing(1500.0, 1000.0, 2000.0, 4), "b": Timing(3e3, 3e3, 3e3, 4)}
 
 
-@pytest.mark.parametrize(("rounds", "burst"), [(0, 1), (-1, 1), (1, 0), (1, -2)])
-def test_rounds_and_burst_are_checked(rounds: int, burst: int) -> None:
-    called = []
-    with pytest.raises(InvalidArgument, match=f"rounds and burst: expected at least 1, found {rounds} and {burst}"):
-        interleaved({"a": lambda: called.append(1)}, rounds=rounds, burst=burst)
-    assert called == []
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rounds": 0}, "rounds: expected an integer of at least 1, found 0"),
+        ({"rounds": 2.5}, r"rounds: .* found 2\.5"),
+        ({"burst": 0}, "burst: expected an integer of at least 1, found 0"),
+        ({"burst": True}, "burst: .* found True"),
+        ({"warmup": -1}, "warmup: expected an integer of at least 0, found -1"),
+        ({"warmup": "2"}, "warmup: .* found '2'"),
+        ({"seconds": -1.0}, r"seconds: expected a number of at least 0, or None, found -1\.0"),
+        ({"seconds": float("nan")}, "seconds: .* found nan"),
+        ({"seconds": "1"}, "seconds: .* found '1'"),
+    ],
+)
+def test_numbers_are_checked(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgument, match=message):
+        interleaved({"a": list}, **options)
 
 
 def test_an_error_of_a_call_reaches_the_caller() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -68,6 +69,10 @@ class Bar:
         return self._bars.tasks[self._task].description
 
 
+# The innermost progress bar of this thread.
+_running: ContextVar[Bar | None] = ContextVar("running", default=None)
+
+
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Bar]:
     """A progress bar on standard error, gone when done and silent where that is no terminal."""
@@ -83,7 +88,27 @@ def progress(description: str, total: int) -> Iterator[Bar]:
         rich.TimeElapsedColumn(),
     )
     with rich.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        yield Bar(bars, bars.add_task(description, total=total))
+        bar = Bar(bars, bars.add_task(description, total=total))
+        token = _running.set(bar)
+        try:
+            yield bar
+        finally:
+            _running.reset(token)
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Say, behind the description of the progress bar that is running, if one is, what is being done inside."""
+    bar = _running.get()
+    if bar is None:
+        yield
+        return
+    before = bar.description
+    bar.update(description=f"{before}: {what}")
+    try:
+        yield
+    finally:
+        bar.update(description=before)
 
 
 def count(number: int) -> str:

@@ -57,9 +57,15 @@ def interleaved(
         burst: timed calls in one turn. More than one are preceded by an untimed one, so that each call finds the
             caches as it left them itself, not as the call before it in the round did.
         seconds: stop early, after at least three rounds, once this much time has passed.
+
+    Raises:
+        InvalidArgument: a number is out of range, or none.
     """
-    if rounds < 1 or burst < 1:
-        raise InvalidArgument("rounds and burst", expected="at least 1", found=f"{rounds} and {burst}")
+    for name, number, least in (("rounds", rounds, 1), ("warmup", warmup, 0), ("burst", burst, 1)):
+        if type(number) is not int or number < least:
+            raise InvalidArgument(name, expected=f"an integer of at least {least}", found=repr(number))
+    if seconds is not None and (type(seconds) not in (int, float) or not seconds >= 0):
+        raise InvalidArgument("seconds", expected="a number of at least 0, or None", found=repr(seconds))
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(warmup):
         for call in calls.values():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
-from netopt import InvalidArgument
+from netopt import InvalidArgument, InvalidType
 from netopt.datasets import Batches, Split
 
 HEIGHT, WIDTH = 5, 7
@@ -166,3 +167,9 @@ def test_sizes_that_are_none(size: int) -> None:
 def test_pixels_that_are_none(name: str, pixels: int) -> None:
     with pytest.raises(InvalidArgument, match=f"{name}: expected a number of pixels, .* found {pixels}"):
         Batches(images(8), 4, **{name: pixels})
+
+
+@pytest.mark.parametrize("flip", [1, None, "yes", 0.5])
+def test_flip_is_true_or_false(flip: Any) -> None:
+    with pytest.raises(InvalidType, match="flip: expected True or False, found "):
+        Batches(images(4), 2, flip=flip)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -23,6 +24,7 @@ import netopt
 from netopt import Cost, InvalidArgument, NetoptError, optimize
 from netopt.factorization import CP, ChannelSVD, Energy, FactoredConv, SpatialSVD, Tucker, cp, cp_als
 from netopt.graph.capture import capture
+from netopt.program.options import Lowering
 from tests.factorization.methods import (
     CONV1D,
     LAYERS,
@@ -230,8 +232,22 @@ def test_a_rule_that_finds_no_rank_gives_one_and_says_so() -> None:
     nn.init.normal_(layer.weight)
     report = optimize(layer, Tucker(rank=netopt.factorization.EVBMF(), multiple=1), keep_if="always").report
     assert report.rows[0].reason == "Tucker(3 -> 1 [3 x 3] 1 -> 64); EVBMF rank 0 x 0 -> 1 x 1"
-    report = optimize(layer, ChannelSVD(rank=netopt.factorization.EVBMF()), keep_if="always").report
+    report = optimize(layer, ChannelSVD(rank=netopt.factorization.EVBMF(), multiple=16), keep_if="always").report
     assert report.rows[0].reason.endswith("EVBMF rank 0 -> 16")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("dtype", "was_bfloat16"), [(torch.float32, False), (torch.float32, True), (torch.float64, False)]
+)
+def test_evbmf_finds_the_rank_of_a_kernel_without_noise(method: str, dtype: torch.dtype, was_bfloat16: bool) -> None:
+    """In the numbers that the layer has, or had once: its weight is decomposed in float64."""
+    layer = nn.Conv2d(24, 32, 3).to(dtype)
+    kernel = torch.einsum("t,s,a,b->tsab", *(torch.randn(n) for n in layer.weight.shape))
+    layer.weight.data = (kernel.bfloat16() if was_bfloat16 else kernel).to(dtype)
+    technique = METHODS[method](rank=netopt.factorization.EVBMF(), multiple=1)
+    row = optimize(layer, technique, keep_if="always").report.rows[0]
+    assert "EVBMF rank 1 x 1" in row.reason if method == "Tucker" else "EVBMF rank 1" in row.reason
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -243,14 +259,39 @@ def test_evbmf_finds_the_rank_of_a_kernel_with_noise(method: str) -> None:
     assert "EVBMF rank 1 x 1" in row.reason if method == "Tucker" else "EVBMF rank 1" in row.reason
 
 
+@pytest.mark.parametrize(
+    ("target", "rank"),
+    [
+        ("x86-64-linux-avx-avx2-avx512-avx512_skylake-f16c-fma-sse41", 48),
+        ("x86-64-linux-avx-avx2-f16c-fma-sse41", 40),
+        ("arm-64-linux", 44),
+        (None, {16: 48, 8: 40, 4: 44}[Lowering().cpu.lanes]),
+    ],
+)
+def test_ranks_are_multiples_of_the_vectors_of_the_cpu(target: str | None, rank: int) -> None:
+    """42 of 96 channels: the CPU is that of this machine, or the one that is asked for."""
+    layer = nn.Conv2d(96, 96, 3)
+    technique = ChannelSVD(rank=0.4375)
+    row = optimize(layer, technique, keep_if="always", target=target).report.rows[0]
+    assert row.reason == f"ChannelSVD(96 [3 x 3] {rank} -> 96); rank 42 -> {rank}"
+    assert technique.multiple is None
+
+
+def test_a_budget_chooses_among_multiples_of_the_vectors() -> None:
+    layer = handle(nn.Conv2d(96, 96, 3))
+    ranks = lambda lanes: [choice.ranks[0] for choice in ChannelSVD(rank=1).choices(replace(layer, lanes=lanes))]
+    assert ranks(8) == list(range(8, 84, 8))
+    assert ranks(16) == list(range(16, 84, 16))
+
+
 def test_ranks_that_rules_find_are_rounded_for_the_kernels_and_numbers_are_not() -> None:
     layer = nn.Conv2d(64, 96, 3)
     reason = lambda technique: optimize(layer, technique).report.rows[0].reason
-    assert reason(Tucker(rank=0.3)) == "Tucker(64 -> 16 [3 x 3] 32 -> 96); rank 29 x 19 -> 32 x 16"
+    assert reason(Tucker(rank=0.3, multiple=16)) == "Tucker(64 -> 16 [3 x 3] 32 -> 96); rank 29 x 19 -> 32 x 16"
     assert reason(Tucker(rank=0.3, multiple=8)) == "Tucker(64 -> 16 [3 x 3] 32 -> 96); rank 29 x 19 -> 32 x 16"
     assert reason(Tucker(rank=0.3, multiple=1)) == "Tucker(64 -> 19 [3 x 3] 29 -> 96)"
-    assert reason(Tucker(rank=0.25)) == "Tucker(64 -> 16 [3 x 3] 32 -> 96); rank 24 x 16 -> 32 x 16"
-    assert reason(ChannelSVD(rank=0.3)) == "ChannelSVD(64 [3 x 3] 32 -> 96); rank 29 -> 32"
+    assert reason(Tucker(rank=0.25, multiple=16)) == "Tucker(64 -> 16 [3 x 3] 32 -> 96); rank 24 x 16 -> 32 x 16"
+    assert reason(ChannelSVD(rank=0.3, multiple=16)) == "ChannelSVD(64 [3 x 3] 32 -> 96); rank 29 -> 32"
     assert reason(ChannelSVD(rank=29)) == "ChannelSVD(64 [3 x 3] 29 -> 96)"
     assert reason(ChannelSVD(rank=lambda w: w.shape[0] // 5)) == "ChannelSVD(64 [3 x 3] 19 -> 96)"
     assert reason(METHODS["DepthwiseSVD"](rank=0.3)) == "DepthwiseSVD(64 [3 x 3] 192 -> 96)"

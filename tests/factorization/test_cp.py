@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -123,3 +125,15 @@ def test_calibration_at_full_quality() -> None:
 def test_ways(ways: object) -> None:
     with pytest.raises(InvalidArgument, match="ways: expected 3 or 4"):
         CP(rank=3, ways=ways)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 63, 0.5, True, "1", None])
+def test_seeds_that_are_none(seed: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"seed: expected an integer from 0 to 2\^63 - 1, found "):
+        CP(rank=1, seed=seed)
+
+
+@pytest.mark.parametrize("ways", [2, 3.0, True, "4", None])
+def test_ways_that_are_none(ways: Any) -> None:
+    with pytest.raises(InvalidArgument, match="ways: expected 3 or 4, found "):
+        CP(rank=1, ways=ways)

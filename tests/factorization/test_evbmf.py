@@ -90,6 +90,41 @@ def test_without_noise_rounding_is_not_taken_for_rank(m: int, n: int, rank: int,
     assert evbmf_rank(noisy(m, n, rank, 0.0).to(dtype)) == rank
 
 
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(
+    outs=st.integers(12, 80),
+    ins=st.integers(12, 80),
+    area=st.sampled_from([1, 4, 9]),
+    rank=st.integers(1, 4),
+    unevenness=st.sampled_from([0.0, 1.0]),
+    seed=st.integers(0, 99),
+    dtype=st.sampled_from([torch.float64, torch.float32]),
+)
+def test_the_rank_of_a_kernel_without_noise(
+    outs: int, ins: int, area: int, rank: int, unevenness: float, seed: int, dtype: torch.dtype
+) -> None:
+    """What rounding leaves is larger in large rows, and no Gaussian noise; the numbers are given in float64."""
+    random = torch.Generator().manual_seed(seed)
+    t, s, k = (torch.randn(n, rank, generator=random, dtype=dtype) for n in (outs, ins, area))
+    t *= torch.exp(unevenness * torch.randn(outs, 1, generator=random, dtype=dtype))
+    kernel = torch.einsum("tr,sr,kr->tsk", t, s, k).double()
+    assert evbmf_rank(kernel.flatten(1), dtype) == rank
+    assert evbmf_rank(kernel.transpose(0, 1).flatten(1), dtype) == rank
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("unevenness", [0.0, 1.0])
+def test_the_rank_of_a_matrix_in_half_precision(dtype: torch.dtype, unevenness: float) -> None:
+    matrix = noisy(64, 144, 3, 0.0)
+    matrix *= torch.exp(unevenness * torch.randn(64, 1, generator=torch.Generator().manual_seed(1)))
+    assert evbmf_rank(matrix.to(dtype)) == evbmf_rank(matrix.to(dtype).double(), dtype) == 3
+
+
+def test_noise_above_that_of_rounding_is_found_as_before() -> None:
+    """A hundred times float32's rounding, in numbers that are known to float32."""
+    assert evbmf_rank(noisy(64, 144, 5, 1e-5), torch.float32) == 5
+
+
 def test_exact_zeros_in_the_spectrum() -> None:
     assert evbmf_rank(torch.diag(torch.tensor([3.0, 2.0, 0.0, 0.0, 0.0, 0.0]))) == 2
 

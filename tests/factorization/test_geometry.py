@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from netopt import InvalidArgument
-from netopt.factorization.geometry import Geometry, blocks_of, finite_weight
+from netopt.factorization.geometry import Geometry, blocks_of
 
 
 @pytest.mark.parametrize(
@@ -77,21 +77,9 @@ def test_blocks_are_copies_in_float64_with_outputs_first() -> None:
     assert blocks_of(transposed, "")[1][0, 2, 1, 0] == transposed.weight[5, 0, 1, 0].double()
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-def test_weights_are_copied_in_float32_or_better(dtype: torch.dtype) -> None:
-    layer = nn.Linear(3, 2).to(dtype)
-    weight = finite_weight(layer, "fc")
-    assert weight.dtype is (torch.float64 if dtype is torch.float64 else torch.float32)
-    assert torch.equal(weight, layer.weight.to(weight.dtype))
-    weight.zero_()
-    assert layer.weight.abs().sum() > 0
-
-
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 def test_weights_that_cannot_be_decomposed(poison: float) -> None:
     layer = nn.Conv2d(2, 2, 3)
     layer.weight.data[1, 0, 2, 2] = poison
     with pytest.raises(InvalidArgument, match="layer 'conv': weight: expected finite numbers, found NaN or infinity"):
         blocks_of(layer, "conv")
-    with pytest.raises(InvalidArgument, match="layer 'conv': weight: expected values, found a tensor on the meta"):
-        finite_weight(nn.Linear(3, 2, device="meta"), "conv")

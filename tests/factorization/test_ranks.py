@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_a_budget_of_one_thing() -> None:
     assert (Budget(multiply_adds=0.5).share, Budget(parameters=0.25).share) == (0.5, 0.25)
 
 
-@pytest.mark.parametrize("multiple", [0, -8, 2.0, True, "16", None])
+@pytest.mark.parametrize("multiple", [0, -8, 2.0, True, "16", math.nan])
 def test_impossible_multiples(multiple: Any) -> None:
     with pytest.raises(InvalidArgument, match="multiple: expected an integer of at least 1"):
         check_multiple(multiple)

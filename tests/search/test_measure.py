@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import netopt
+from netopt import console
+from netopt.console import progress
 from netopt.program.options import Lowering
 from netopt.search import measure
-from netopt.search.measure import FasterBy, StepsOf, network_times
+from netopt.search.measure import FasterBy, StepsOf
 from netopt.timing import Timing
 from netopt.transform.candidate import Replacement
 from netopt.transform.policy import Verdict
@@ -141,30 +144,84 @@ def test_steps_are_timed_but_for_changes_of_layout() -> None:
     assert all(seconds > 0 for seconds in steps.times(3))
 
 
-class Two(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.dense = nn.Linear(4, 3)
+def measurements(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Fills with the times of all measurements: the first is of 8 and 4 ms, the next of 7 and 3.5, and so on."""
+    done: list[float] = []
 
-    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return self.dense(x) + y
+    def interleaved(calls: Mapping[str, object], **_: object) -> dict[str, Timing]:
+        done.append(8.0 - len(done))
+        return {name: Timing(done[-1] / (1 + index), 0, 0, 1) for index, name in enumerate(calls)}
 
-
-@pytest.mark.parametrize("by_name", [False, True])
-def test_a_network_with_several_arguments(by_name: bool) -> None:
-    x, y = torch.zeros(1, 4), torch.zeros(1, 3)
-    times = network_times(Two(), Two(), {"x": x, "y": y} if by_name else (x, y), OPTIONS)
-    assert times is not None
-    assert times.before_ms > 0
-    assert times.after_ms > 0
+    monkeypatch.setattr(measure, "interleaved", interleaved)
+    return done
 
 
-def test_a_network_that_cannot_be_lowered_has_no_times(one_and_two: None) -> None:
-    model, x = nn.Sequential(nn.Linear(4, 4), Sorted()), torch.zeros(1, 4)
-    assert network_times(model, model, x, OPTIONS) is None
-    times = network_times(model, model, x, Lowering(fallback=True))
-    assert times is not None
-    assert (times.before_ms, times.after_ms) == (4.0, 3.0)
+def test_layers_that_are_alike_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, judge = measurements(monkeypatch), FasterBy(margin=0.05, options=OPTIONS)
+    first = judged(judge, handle(nn.Linear(8, 8), (1, 8)), thin(8, 2))
+    assert (first.before_ms, first.after_ms) == (8.0, 4.0)
+    assert judged(judge, handle(nn.Linear(8, 8), (1, 8)), thin(8, 2)) == first
+    assert len(done) == 1
+    for shape in ((2, 8), (1, 8)):
+        judged(judge, handle(nn.Linear(8, 8), shape, (2, 8)), thin(8, 2))
+    assert len(done) == 2
+    judged(FasterBy(margin=0.05, options=OPTIONS), handle(nn.Linear(8, 8), (1, 8)), thin(8, 2))
+    assert len(done) == 3
+
+
+def test_a_layer_has_one_time_whatever_it_is_compared_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its second measurement says 7 ms and 3.5; of the replacement the ratio counts."""
+    done, judge = measurements(monkeypatch), FasterBy(margin=0.05, options=OPTIONS)
+    times = [judged(judge, handle(nn.Linear(8, 8), (1, 8)), thin(8, rank)) for rank in (2, 3, 2)]
+    assert [(verdict.before_ms, verdict.after_ms) for verdict in times] == [(8.0, 4.0)] * 3
+    assert done == [8.0, 7.0]
+
+
+def test_what_cannot_be_compared_is_measured_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    done, judge = measurements(monkeypatch), FasterBy(margin=0.05, options=OPTIONS)
+
+    class Odd(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 4)
+            self.other = object()
+
+    for _ in range(2):
+        judged(judge, handle(Odd(), (1, 4)), thin(4, 1))
+    assert done == [8.0, 7.0]
+    assert judge.known == measure.Known()
+
+
+def test_what_cannot_be_lowered_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered, real = [], measure.lower_as
+
+    def lower_as(module: nn.Module, *rest: Any) -> Any:
+        lowered.append(type(module).__name__)
+        return real(module, *rest)
+
+    monkeypatch.setattr(measure, "lower_as", lower_as)
+    judge = FasterBy(margin=0.05, options=OPTIONS)
+    verdicts = [judged(judge, handle(nn.Linear(4, 4), (1, 4)), Sorted()) for _ in range(3)]
+    assert lowered == ["Linear", "Sorted"]
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+    assert "sort" in verdicts[2].reason
+
+
+def test_the_progress_bar_says_what_is_done(one_and_two: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    real = console.Bar.update
+
+    def update(bar: console.Bar, **what: Any) -> None:
+        said.append(what.get("description"))
+        real(bar, **what)
+
+    monkeypatch.setattr(console.Bar, "update", update)
+    with progress("decompose 3.conv", 58):
+        judged(FasterBy(margin=0.05, options=OPTIONS), handle(nn.Linear(4, 4), (1, 4)), thin(4, 1))
+    assert [text for text in said if ":" in text] == [
+        "decompose 3.conv: lowering it alone",
+        "decompose 3.conv: timing it",
+    ]
+    assert said[-1] == "decompose 3.conv"
 
 
 def test_handles_have_the_shapes_that_are_measured() -> None:

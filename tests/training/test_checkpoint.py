@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickletools
 import zipfile
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,13 +43,92 @@ def path(tmp_path: Path) -> Path:
 
 def test_it_holds_what_it_should_and_no_code(path: Path) -> None:
     state = torch.load(path, weights_only=True)
-    assert sorted(state) == ["epochs", "model", "optimizer", "training"]
+    assert sorted(state) == ["data", "epochs", "model", "optimizer", "training"]
     assert (state["training"], state["epochs"]) == (TRAINING, 2)
     assert list(state["model"]) == list(network().state_dict())
     with zipfile.ZipFile(path) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("data.pkl")]
         named = {argument for op, argument, _ in pickletools.genops(archive.read(name)) if op.name == "GLOBAL"}
     assert named == {"torch._utils _rebuild_tensor_v2", "torch FloatStorage", "collections OrderedDict"}
+
+
+def test_what_it_keeps_of_the_data(path: Path) -> None:
+    """Nothing but a checksum of the batches, where they have no state; the same in each epoch."""
+    kept = torch.load(path, weights_only=True)["data"]
+    digest = 0
+    for x, labels in data():
+        for tensor in (x, labels):
+            said = zlib.crc32(f"{tuple(tensor.shape)} {tensor.dtype}".encode(), digest)
+            digest = zlib.crc32(tensor.numpy().tobytes(), said)
+    assert kept == {"before": {}, "after": {}, "digest": digest, "changed": {}}
+
+
+def test_every_flipped_bit_is_refused(path: Path) -> None:
+    """Of 400 places, with the first and the last 100 bytes; torch.load takes most of them."""
+    whole = path.read_bytes()
+    places = {*range(100), *range(len(whole) - 100, len(whole)), *range(0, len(whole), len(whole) // 200)}
+    for place in sorted(places):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(InvalidArgument, match="expected one written by retrain, found Damaged: "):
+            train(path)
+    path.write_bytes(whole)
+    train(path)
+
+
+def as_older(path: Path) -> None:
+    """Make a file as netopt wrote it before it kept anything of the data."""
+    state = torch.load(path, weights_only=True)
+    del state["data"]
+    torch.save(state, path)
+
+
+def test_files_of_an_older_netopt_are_gone_on_from(path: Path, tmp_path: Path) -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    older = tmp_path / "older"
+    with pytest.raises(KeyboardInterrupt):
+        train(older, on_epoch=interrupt)
+    as_older(older)
+    wanted, got = train(path), train(older)
+    assert all(torch.equal(a, b) for a, b in zip(wanted.parameters(), got.parameters(), strict=True))
+    as_older(path)
+    again = train(path)
+    assert all(torch.equal(a, b) for a, b in zip(wanted.parameters(), again.parameters(), strict=True))
+
+
+def test_damaged_contents_of_an_older_file_are_refused(path: Path) -> None:
+    as_older(path)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        (entry,) = [entry for entry in archive.infolist() if entry.filename.endswith("data/0")]
+    # The local header: 30 bytes, then name and padding, whose length stands at its end.
+    padding = int.from_bytes(whole[entry.header_offset + 28 : entry.header_offset + 30], "little")
+    start = entry.header_offset + 30 + len(entry.filename) + padding
+    for number in range(0, entry.file_size, 5):
+        damaged = bytearray(whole)
+        damaged[start + number] ^= 4
+        path.write_bytes(damaged)
+        assert "the checksum of its part" in refusal(path)
+
+
+def test_two_trainings_on_one_file_are_refused(tmp_path: Path) -> None:
+    path, messages = tmp_path / "net.checkpoint", []
+
+    def another(_: object) -> None:
+        with pytest.raises(InvalidArgument) as caught:
+            train(path)
+        messages.append(str(caught.value))
+        train(tmp_path / "another")
+
+    train(path, on_epoch=another)
+    assert messages == 2 * [
+        f"checkpoint '{path}': expected one that no other training writes, found one that a running training holds; "
+        "wait for it or end it, or give another checkpoint=..."
+    ]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["another", "net.checkpoint"]
 
 
 def test_folders_are_made(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,24 @@ def test_numbers_out_of_range(options: dict[str, Any], message: str) -> None:
 def test_other_types(options: dict[str, Any], message: str) -> None:
     with pytest.raises(netopt.InvalidType, match=message):
         netopt.Training(**{"epochs": 1, **options})
+
+
+@pytest.mark.parametrize("value", [-3, 3.7, "5", True, math.nan, math.inf, None, [1], 1j])
+@pytest.mark.parametrize("name", ["epochs", "lr", "warmup", "label_smoothing", "clip_norm", "seed", "bfloat16"])
+def test_every_number_is_checked(name: str, value: Any) -> None:
+    """Those that some of them take: 3.7 as a rate or a bound, True, no bound, and one without an end."""
+    taken = {"lr": [3.7], "clip_norm": [3.7, math.inf, None], "bfloat16": [True]}
+    if any(value is right or (type(value) is float and value == right) for right in taken.get(name, [])):
+        netopt.Training(**{"epochs": 1, name: value})
+        return
+    with pytest.raises(netopt.NetoptError, match=f"^{name}: expected .*, found "):
+        netopt.Training(**{"epochs": 1, name: value})
+
+
+@pytest.mark.parametrize("path", [-3, 3.7, True, [], b"net", ""])
+def test_the_checkpoint_is_a_path(path: Any) -> None:
+    with pytest.raises(netopt.NetoptError, match="^checkpoint: expected the path of a file, found "):
+        netopt.retrain(nn.Linear(6, 3), [(torch.zeros(1, 6), torch.tensor([0]))], epochs=1, checkpoint=path)
 
 
 def test_options_do_not_change() -> None:

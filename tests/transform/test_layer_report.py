@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from netopt.transform.cost import Cost
-from netopt.transform.layer_report import LayerReport, NetworkTimes, Report
+from netopt.transform.layer_report import LayerReport, NetworkTimes, Outlook, Report
 
 
 def row(layer: str, replaced: bool, **more: float) -> LayerReport:
@@ -55,6 +57,19 @@ def test_times_of_layers() -> None:
 def test_times_of_the_network(before: float, after: float, change: str) -> None:
     last = str(Report((row("a", True),), NetworkTimes(before, after))).splitlines()[-1]
     assert last == f"whole network, lowered: {before:.4f} ms -> {after:.4f} ms, {change}"
+
+
+def test_what_was_to_be_had_of_the_network_stands_before_its_times() -> None:
+    outlook = Outlook(0.9, 0.75, 1.5, 2.0)
+    lines = str(Report((row("a", True),), NetworkTimes(3.0, 2.0), outlook)).splitlines()
+    assert lines[-3:-1] == [
+        "candidate layers take 90% of the network's time, the replaced ones 75%: at most 4.00 times faster",
+        "expected: 1.50 times faster by the times of layers, 2.00 times by multiply-adds",
+    ]
+    assert lines[-1].startswith("whole network, lowered: ")
+    assert Outlook(1.0, 1.0, 1.5, 2.0).at_most == math.inf
+    assert (Report((), None, outlook) + Report(())).outlook is outlook
+    assert Report((row("a", True),), None, outlook).undone().outlook is outlook
 
 
 def test_reports_add_up() -> None:

@@ -208,3 +208,9 @@ def test_it_is_optimize_with_the_method_of_each_kind() -> None:
     ).model
     new = decompose(model, 0.3, keep_if="always").model
     assert torch.equal(new(X), by_hand(X))
+
+
+@pytest.mark.parametrize("first", [1, None, "yes", float("nan")])
+def test_first_is_true_or_false(first: Any) -> None:
+    with pytest.raises(InvalidType, match="first: expected True or False, found "):
+        decompose(nn.Sequential(nn.Linear(4, 4)), 1, first=first)

@@ -13,6 +13,7 @@ from torch import nn
 import netopt
 from netopt.datasets import digits
 from netopt.factorization import SVD, FactoredDense, decompose
+from netopt.search.whole import WholeNetwork
 from netopt.transform.layer_report import NetworkTimes
 from netopt.transform.policy import Verdict
 
@@ -71,7 +72,7 @@ def test_wrong_arguments() -> None:
         netopt.optimize(network(), SVD(rank=2), keep_if="faster")
     with pytest.raises(netopt.InvalidArgument, match="keep_if: expected .* found 'quicker'"):
         netopt.optimize(network(), SVD(rank=2), keep_if="quicker")  # type: ignore[arg-type]
-    for margin in (1.0, -0.1, float("nan"), "5 %"):
+    for margin in (1.0, -0.1, float("nan"), "5 %", False, None):
         with pytest.raises(netopt.InvalidArgument, match="margin: expected a share from 0, below 1"):
             netopt.optimize(network(), SVD(rank=2), margin=margin)  # type: ignore[arg-type]
     with pytest.raises(netopt.InvalidArgument, match="iterative: expected train or recover, found neither"):
@@ -157,7 +158,7 @@ def test_replacements_are_undone_where_the_whole_network_is_slower(
     """`netopt.optimize` names both the function and the module."""
     module = sys.modules["netopt.verbs.optimize"]
     monkeypatch.setattr(module, "FasterBy", lambda **_: lambda _: Verdict(True, "", 1.0, 0.5))
-    monkeypatch.setattr(module, "network_times", lambda *_: NetworkTimes(2.0, after))
+    monkeypatch.setattr(WholeNetwork, "times", lambda *_: NetworkTimes(2.0, after))
     model, x = network(), torch.randn(3, 20)
     result = netopt.optimize(model, SVD(rank=2, select="0"), example=x)
     row = result.report.rows[0]
@@ -289,3 +290,11 @@ def test_lowering_takes_its_options() -> None:
 def test_flags_are_true_or_false(name: str) -> None:
     with pytest.raises(netopt.InvalidType, match=f"{name}: expected True or False, found 'yes'"):
         netopt.optimize(network(), SVD(rank=1), **{name: "yes"})  # type: ignore[call-overload]
+
+
+def test_wrong_arguments_are_found_before_the_network_is_lowered() -> None:
+    x = torch.zeros(1, 4)
+    with pytest.raises(netopt.InvalidType, match="model: expected a torch.nn.Module, found str"):
+        netopt.optimize("model", SVD(rank=2), example=x)  # type: ignore[call-overload]
+    with pytest.raises(netopt.InvalidType, match="techniques: expected a netopt.Technique or a sequence of them"):
+        netopt.optimize(nn.Linear(4, 4), [SVD], example=x)  # type: ignore[call-overload]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from netopt.datasets.split import Split
-from netopt.errors import InvalidArgument
+from netopt.errors import InvalidArgument, InvalidType
 
 
 class Batches:
@@ -30,12 +30,15 @@ class Batches:
         Raises:
             InvalidArgument: `size` is not from 1 to the number of images, another number is negative or no integer, or
                 images to be augmented have no height and width.
+            InvalidType: `flip` is not True or False.
         """
         if type(size) is not int or not 1 <= size <= len(split):
             raise InvalidArgument("size of a batch", expected=f"an integer from 1 to {len(split)}", found=repr(size))
         for name, pixels in (("shift", shift), ("cutout", cutout)):
             if type(pixels) is not int or pixels < 0:
                 raise InvalidArgument(name, expected="a number of pixels, an integer of at least 0", found=repr(pixels))
+        if not isinstance(flip, bool):
+            raise InvalidType("flip", expected="True or False", found=repr(flip))
         if (flip or shift or cutout) and split.images.dim() != 4:
             shape = tuple(split.images.shape)
             raise InvalidArgument("images", expected="(number, channels, height, width) to augment", found=shape)

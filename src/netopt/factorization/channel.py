@@ -28,7 +28,7 @@ class ChannelSVD(ConvFactorization):
 
     Attributes:
         rank: R, of each group; full is min(T, S kh kw).
-        multiple: ranks that a rule finds are rounded to the nearest multiple.
+        multiple: ranks that a rule finds are rounded to the nearest multiple; None for the CPU's vectors.
         select: which convolutions; None for all.
 
     Source: Zhang et al., 1505.06798, "Accelerating very deep convolutional networks for classification and detection",

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from netopt.factorization.decomposition import Decomposition, Factorization, inherit_with_bias
-from netopt.factorization.geometry import Geometry, blocks_of, finite_weight
+from netopt.factorization.geometry import Geometry, blocks_of
 from netopt.factorization.moments import (
     channel_moment,
     fitted,
@@ -24,6 +24,7 @@ from netopt.factorization.moments import (
 from netopt.factorization.ranks import Ranks
 from netopt.factorization.stages import FactoredConv, Stage, composed
 from netopt.transform.cost import Cost
+from netopt.transform.finite import finite_weight
 from netopt.transform.select import Layer
 
 

@@ -38,7 +38,7 @@ class CP(ConvFactorization):
             largest of the four. The rule EVBMF takes the larger of the ranks of outputs and inputs.
         ways: 4, or 3 for depthwise convolutions over both axes at once.
         seed: of the starts.
-        multiple: ranks that a rule finds are rounded to the nearest multiple.
+        multiple: ranks that a rule finds are rounded to the nearest multiple; None for the CPU's vectors.
         select: which convolutions; None for all.
 
     Source: Lebedev et al., 1412.6553, "Speeding-up convolutional neural networks using fine-tuned CP-decomposition",
@@ -50,8 +50,10 @@ class CP(ConvFactorization):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ways not in (3, 4):
-            raise InvalidArgument("ways", expected="3 or 4", found=self.ways)
+        if type(self.ways) is not int or self.ways not in (3, 4):
+            raise InvalidArgument("ways", expected="3 or 4", found=repr(self.ways))
+        if type(self.seed) is not int or not 0 <= self.seed < 1 << 63:
+            raise InvalidArgument("seed", expected="an integer from 0 to 2^63 - 1", found=repr(self.seed))
 
     def decomposition(self, layer: Layer) -> CPDecomposition:
         return CPDecomposition(layer, self.ways, self.seed)

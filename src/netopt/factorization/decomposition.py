@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from netopt.errors import InvalidArgument, InvalidType
+from netopt.console import doing
+from netopt.errors import InvalidArgument, InvalidType, name_of_layer
 from netopt.factorization.allot import OfRanks, allotted
 from netopt.factorization.ranks import (
     EVBMF,
@@ -104,6 +105,16 @@ class Decomposition(ABC):
         return tuple(check_rank(rank, full, self.layer.name) for full in self.full)
 
     @property
+    def precision(self) -> torch.dtype:
+        """The coarsest type that holds the layer's weight exactly: also where the network was stored in it before."""
+        weight = self.layer.module.weight
+        assert isinstance(weight, torch.Tensor)
+        narrower = (torch.bfloat16, torch.float16, torch.float32)
+        return next(
+            (dtype for dtype in narrower if torch.equal(weight.to(dtype).to(weight.dtype), weight)), weight.dtype
+        )
+
+    @property
     def parameters_of_layer(self) -> int:
         """All parameters of the layer as it is."""
         return sum(parameter.numel() for parameter in self.layer.module.parameters())
@@ -121,11 +132,12 @@ class Factorization(Technique):
     Attributes:
         rank: see `netopt.factorization.ranks`.
         multiple: ranks that a rule finds are rounded to the nearest multiple; numbers and functions are taken as given.
+            None: the vectors of the CPU that the network is for, see `Layer.lanes`.
         select: which layers; None for all that are handled.
     """
 
     rank: Rank
-    multiple: int = 16
+    multiple: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,6 +147,10 @@ class Factorization(Technique):
     @abstractmethod
     def decomposition(self, layer: Layer) -> Decomposition | Keep:
         """The layer as this technique decomposes it, or why it does not."""
+
+    def multiple_for(self, layer: Layer) -> int:
+        """What ranks of a layer are rounded to a multiple of."""
+        return layer.lanes if self.multiple is None else self.multiple
 
     def replace(self, layer: Layer) -> nn.Module | Proposal | Keep:
         found = self.decomposition(layer)
@@ -159,7 +175,8 @@ class Factorization(Technique):
     def candidate(self, layer: Layer) -> Candidate:
         """The layer with all that this technique proposes for it."""
         group, before = Group((layer,)), Cost.of(layer.module, layer.input_shapes)
-        found = Candidate.of(self, group, before)
+        with doing(f"ranks for {name_of_layer(layer.name)}"):
+            found = Candidate.of(self, group, before)
         return Candidate(group, before) if isinstance(found, Keep) else found
 
     def _at(self, layer: Layer, choice: Choice) -> OfRanks:
@@ -182,7 +199,7 @@ class Factorization(Technique):
     def choices(self, layer: Layer) -> list[Choice]:
         """What ranks the layer may have, what they cost and lose; none if it cannot be decomposed."""
         found = self.decomposition(layer)
-        return [] if isinstance(found, Keep) else choices(found, self.multiple)
+        return [] if isinstance(found, Keep) else choices(found, self.multiple_for(layer))
 
     def _ranks(self, found: Decomposition) -> tuple[Ranks | None, str]:
         """The ranks of a layer, and how they came about."""
@@ -202,8 +219,8 @@ class Factorization(Technique):
             wanted = found.at_energy(rule.share)
         else:
             assert isinstance(rule, EVBMF)
-            wanted = tuple(rank_for_evbmf(matrices) for matrices in found.unfoldings())
-        return _rounded(wanted, found.full, self.multiple, "EVBMF" if isinstance(rule, EVBMF) else "")
+            wanted = tuple(rank_for_evbmf(matrices, found.precision) for matrices in found.unfoldings())
+        return _rounded(wanted, found.full, self.multiple_for(found.layer), "EVBMF" if isinstance(rule, EVBMF) else "")
 
 
 @dataclass(frozen=True)

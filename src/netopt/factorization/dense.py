@@ -15,12 +15,12 @@ from torch import nn
 
 from netopt.errors import FileFormatError, InvalidArgument, InvalidType
 from netopt.factorization.decomposition import Decomposition, Factorization, inherit_with_bias
-from netopt.factorization.geometry import finite_weight
 from netopt.factorization.moments import moment_of_dense, principal_components, relative_error, root_ratio
 from netopt.factorization.ranks import Ranks, check_rank
 from netopt.factorization.truncate import truncated
 from netopt.transform.apply import transform
 from netopt.transform.cost import Cost
+from netopt.transform.finite import finite_weight
 from netopt.transform.select import Layer, Predicate, Selection
 from netopt.transform.structure_file import Structured
 from netopt.transform.technique import Proposal, Technique
@@ -136,7 +136,7 @@ class SVD(Factorization):
         select: which dense layers; None for all.
     """
 
-    multiple: int = 1
+    multiple: int | None = 1
     handles: ClassVar[tuple[type[nn.Module], ...]] = (nn.Linear,)
 
     def decomposition(self, layer: Layer) -> DenseDecomposition:

@@ -35,7 +35,7 @@ class DepthwiseSVD(ConvFactorization):
     the `svd_convolution` of Sony's nnabla is the same.
     """
 
-    multiple: int = 1
+    multiple: int | None = 1
     handles: ClassVar[tuple[type[nn.Module], ...]] = (nn.Conv1d, nn.Conv2d)
 
     def decomposition(self, layer: Layer) -> ConvDecomposition | Keep:

@@ -26,15 +26,18 @@ from netopt.errors import NetoptError
 _GRID = 256
 
 
-def evbmf_rank(matrix: torch.Tensor) -> int:
+def evbmf_rank(matrix: torch.Tensor, precision: torch.dtype | None = None) -> int:
     """The number of singular values that stand out of the noise.
 
     0 means that the matrix cannot be told from noise; so it is for zeros, and for a single row or column, which says
     nothing about its noise. The rank is always below ceil(m n / (m + n)): nearly full rank cannot be recognized, even
     without noise. Neither scale nor orientation matters. Computed in float64.
 
+    What rounding leaves of an exact rank is not taken for more of it: see `_rounding`.
+
     Args:
         matrix: (m, n), finite numbers.
+        precision: the type that its numbers were rounded to; None for the matrix's own.
 
     Raises:
         NetoptError: SciPy is not installed.
@@ -43,7 +46,7 @@ def evbmf_rank(matrix: torch.Tensor) -> int:
     """
     optimize = _scipy_optimize()
     rows, columns = sorted(matrix.shape)
-    squares = _squared_spectrum(matrix)
+    squares = _squared_spectrum(matrix.detach().to("cpu", torch.float64), precision or matrix.dtype)
     if squares is None:
         return 0
     alpha = rows / columns
@@ -78,16 +81,32 @@ def _scipy_optimize() -> ModuleType:
         raise NetoptError("scipy is not installed", fix="pip install 'netopt[factorization]'") from None
 
 
-def _squared_spectrum(matrix: torch.Tensor) -> np.ndarray | None:
-    """Squared singular values in descending order, the largest 1; None for a zero matrix."""
-    values = torch.linalg.svdvals(matrix.detach().to("cpu", torch.float64)).numpy()
+def _squared_spectrum(matrix: torch.Tensor, precision: torch.dtype) -> np.ndarray | None:
+    """Squared singular values of a float64 matrix in descending order, the largest 1; None for a zero matrix."""
+    values = torch.linalg.svdvals(matrix).numpy()
     if values[0] == 0:
         return None
-    # Numbers rounded to their type hold noise of about this size, but not evenly spread. Smaller values, 0 among them,
-    # whose logarithm is needed, count as noise of exactly this size.
-    floor = torch.finfo(matrix.dtype).eps * sum(math.sqrt(n) for n in matrix.shape)
+    # Smaller values, 0 among them, whose logarithm is needed, count as noise of exactly this size: of rounding, or of
+    # the decomposition itself.
+    own = torch.finfo(torch.float64).eps * sum(math.sqrt(n) for n in matrix.shape)
+    floor = max(own, _rounding(matrix, precision) / values[0])
     squares: np.ndarray = np.maximum(values / values[0], floor) ** 2
     return squares
+
+
+def _rounding(matrix: torch.Tensor, precision: torch.dtype) -> float:
+    """A bound of the singular values that rounding to a precision adds to a matrix.
+
+    Each number is off by its own size times 0.2 eps, about, so that large rows and columns hold more of the error than
+    small ones: it is noise, but not of one variance, and the model would find structure in it. The spectral norm of
+    independent numbers is about that of the largest row plus that of the largest column. 0.2 is taken for 1, as
+    weights that were computed in this precision were rounded several times.
+
+    Source: Bandeira and van Handel, "Sharp nonasymptotic bounds on the norm of random matrices with independent
+    entries", Annals of Probability 44, 2016, theorem 1.1, for the norm.
+    """
+    largest = matrix.norm(dim=0).max() + matrix.norm(dim=1).max()
+    return torch.finfo(precision).eps * float(largest)
 
 
 def _threshold(alpha: float, optimize: ModuleType) -> float:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from netopt.errors import InvalidArgument
 from netopt.factorization.stages import ConvSpec, Stage
+from netopt.transform.finite import finite_weight
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d)
 
@@ -95,18 +95,3 @@ def blocks_of(module: nn.Module, layer: str) -> list[torch.Tensor]:
     assert isinstance(module.groups, int)
     chunks = weight.chunk(module.groups)
     return [chunk.transpose(0, 1).contiguous() if isinstance(module, _TRANSPOSED) else chunk for chunk in chunks]
-
-
-def finite_weight(module: nn.Module, layer: str) -> torch.Tensor:
-    """A copy of a layer's weight in float32, or in float64 where it is that.
-
-    Raises:
-        InvalidArgument: the weight has no values, or some that are not finite.
-    """
-    assert isinstance(module.weight, torch.Tensor)
-    weight = module.weight.detach()
-    if weight.is_meta:
-        raise InvalidArgument("weight", expected="values", found="a tensor on the meta device", layer=layer)
-    if not torch.isfinite(weight).all():
-        raise InvalidArgument("weight", expected="finite numbers", found="NaN or infinity", layer=layer)
-    return weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)

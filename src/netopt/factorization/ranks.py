@@ -85,9 +85,9 @@ def check_rule(rank: object) -> None:
 
 
 def check_multiple(multiple: object) -> None:
-    """Raise unless `multiple` is an integer of at least 1."""
-    if type(multiple) is not int or multiple < 1:
-        raise InvalidArgument("multiple", expected="an integer of at least 1", found=multiple)
+    """Raise unless `multiple` is an integer of at least 1, or None."""
+    if multiple is not None and (type(multiple) is not int or multiple < 1):
+        raise InvalidArgument("multiple", expected="an integer of at least 1, or None", found=repr(multiple))
 
 
 def rounded(rank: int, full: int, multiple: int) -> int:
@@ -116,9 +116,9 @@ def rank_for_energy(share: float, energy: torch.Tensor) -> int:
     return min(len(kept), int((kept < share - torch.finfo(torch.float32).eps).sum()) + 1)
 
 
-def rank_for_evbmf(matrices: Sequence[torch.Tensor]) -> int:
-    """The largest of the ranks of these matrices by `EVBMF`; may be 0."""
-    return max(evbmf_rank(matrix) for matrix in matrices)
+def rank_for_evbmf(matrices: Sequence[torch.Tensor], precision: torch.dtype | None = None) -> int:
+    """The largest of the ranks of these matrices by `EVBMF`, whose numbers were rounded to a precision; may be 0."""
+    return max(evbmf_rank(matrix, precision) for matrix in matrices)
 
 
 def check_rank(rank: object, full: int, layer: str) -> int:

@@ -26,7 +26,7 @@ class SpatialSVD(ConvFactorization):
 
     Attributes:
         rank: channels between both, of each group; full is min(S kh, T kw).
-        multiple: ranks that a rule finds are rounded to the nearest multiple.
+        multiple: ranks that a rule finds are rounded to the nearest multiple; None for the CPU's vectors.
         select: which convolutions; None for all.
 
     Source: Jaderberg et al., 1405.3866, "Speeding up convolutional neural networks with low rank expansions", scheme 2;

@@ -30,7 +30,7 @@ class Tucker(ConvFactorization):
 
     Attributes:
         rank: of both modes: a rule, a number, or (R4, R3) for outputs and inputs; of each group.
-        multiple: ranks that a rule finds are rounded to the nearest multiple.
+        multiple: ranks that a rule finds are rounded to the nearest multiple; None for the CPU's vectors.
         select: which convolutions; None for all.
 
     Source: Kim et al., 1511.06530, "Compression of deep convolutional neural networks for fast and low power mobile

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ from torch import nn
 
 from netopt.errors import InvalidArgument
 from netopt.files import write_atomically
+from netopt.training.checksum import check, with_checksum
+from netopt.training.feed import Record
+from netopt.training.lock import locked
 
 _REMEDY = "each training needs a file of its own: give another checkpoint=..., or remove the file to train anew"
 
@@ -32,48 +37,67 @@ class Checkpoint:
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
-    def save(self, epochs: int) -> None:
-        """Replace the file by one with `epochs` behind it."""
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """The file is this training's alone; its folder is made.
+
+        Raises:
+            InvalidArgument: another training has it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.path):
+            yield
+
+    def save(self, epochs: int, record: Record) -> None:
+        """Replace the file by one with `epochs` behind it, of which the last was fed with what `record` tells."""
         state = {
             "training": self.training,
             "epochs": epochs,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "data": record.as_state(),
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, [buffer.getbuffer()])
+        write_atomically(self.path, with_checksum(buffer.getbuffer()))
 
-    def load(self) -> int:
-        """Restore model and optimizer; the number of epochs behind them, 0 where there is no file.
+    def load(self) -> tuple[int, Record | None]:
+        """Restore model and optimizer.
+
+        Returns:
+            The number of epochs behind them, 0 where there is no file, and what was fed in the last one; None without
+            an epoch, and where an older netopt wrote the file.
 
         Raises:
             InvalidArgument: the file is damaged, or of another training, optimizer or model. It stays as it is.
         """
         if not self.path.exists():
-            return 0
+            return 0, None
         try:
+            content = self.path.read_bytes()
+            check(content)
             # On the CPU, where optimizers keep their counts of steps; loading moves the rest to the model's device.
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             training, epochs = state["training"], int(state["epochs"])
             model, optimizer = state["model"], state["optimizer"]
+            record = Record(**state["data"]) if "data" in state else None
             settings = _settings(optimizer)
         except Exception as error:  # whatever a damaged file makes torch raise
-            raise self._refused("one written by retrain", _reason(error)) from error
+            raise self.refused("one written by retrain", _reason(error)) from error
         if training != self.training:
-            raise self._refused(f"one of {self.training}", training)
+            raise self.refused(f"one of {self.training}", training)
         if settings != _settings(self.optimizer.state_dict()):
-            raise self._refused(f"one of this {type(self.optimizer).__name__}", "another optimizer, or other options")
+            raise self.refused(f"one of this {type(self.optimizer).__name__}", "another optimizer, or other options")
         try:
             self.model.load_state_dict(model)
             self.optimizer.load_state_dict(optimizer)
         except (RuntimeError, ValueError, KeyError) as error:
-            raise self._refused("one of this model", _reason(error)) from error
-        return epochs
+            raise self.refused("one of this model", _reason(error)) from error
+        return epochs, record
 
-    def _refused(self, expected: str, found: str) -> InvalidArgument:
-        return InvalidArgument(f"checkpoint '{self.path}'", expected=expected, found=found, fix=_REMEDY)
+    def refused(self, expected: str, found: str, fix: str = _REMEDY) -> InvalidArgument:
+        """The error for a file that this training cannot go on from."""
+        return InvalidArgument(f"checkpoint '{self.path}'", expected=expected, found=found, fix=fix)
 
 
 def _settings(state: dict[str, Any]) -> list[dict[str, Any]]:

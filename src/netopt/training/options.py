@@ -108,6 +108,10 @@ class Training:
         _check_function("evaluate", evaluate)
         _check_function("on_epoch", on_epoch)
         check_data(data)
+        if checkpoint is not None and not isinstance(checkpoint, str | Path):
+            raise InvalidType("checkpoint", expected="the path of a file", found=repr(checkpoint))
+        if checkpoint == "":
+            raise InvalidArgument("checkpoint", expected="the path of a file", found="an empty text")
         path = None if checkpoint is None else Path(checkpoint)
         return partial(self._train, data=data, teacher=teacher, path=path, evaluate=evaluate, on_epoch=on_epoch)
 

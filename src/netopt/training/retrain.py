@@ -56,16 +56,18 @@ def retrain(
         bfloat16: compute matrix products and convolutions at that precision: faster on CPUs and GPUs that have it.
         penalty: a further term of the loss, of the model, computed in each step.
         checkpoint: a file written after each epoch. If it is there at the start, training goes on from it, and gives
-            what it would have given without the interruption. It holds tensors, numbers and text, no code.
+            what it would have given without the interruption, or is refused where the data do not allow it: those of
+            the last epoch are read again to see that. It holds tensors, numbers and text, no code, with a checksum.
         evaluate: a score of the model in eval mode, computed after each epoch without gradients, for `on_epoch`.
         on_epoch: is told of each epoch, for a log.
-        seed: of PyTorch's generators, from which the data may draw their order; from 0.
+        seed: of PyTorch's, NumPy's and Python's generators, from which the data may draw, and of PyTorch's, from which
+            the model may; from 0.
 
     Raises:
         InvalidArgument: a number is out of range; data have no batches, or not as many as they say; labels or logits
             have another shape; a label is no class of the model; model or teacher do not take the inputs; the
             optimizer takes no groups or needs a closure; features are to match where no layer is replaced; the
-            checkpoint is of another training.
+            checkpoint is of another training or other data, damaged, or held by another training.
         InvalidType: an argument or a batch is of another type.
         NetoptError: the loss or a weight became NaN or infinite; says when. The last checkpoint stays.
     """

@@ -6,9 +6,8 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from torch import nn
@@ -16,9 +15,10 @@ from torch.nn import functional as F
 
 from netopt.console import Bar, progress
 from netopt.errors import InvalidArgument, InvalidType, NetoptError
-from netopt.training.batches import Data, check_labels, check_lengths, class_range, unpack
+from netopt.training.batches import Data, check_labels, check_lengths, class_range
 from netopt.training.checkpoint import Checkpoint
 from netopt.training.distillation import Distillation, Outputs, at_least_float32, kl_divergence, match, replaced_layers
+from netopt.training.feed import Feed
 from netopt.training.schedule import LearningRate
 from netopt.transform.constraints import Latent
 
@@ -60,25 +60,39 @@ def train(
     on_epoch: Callable[[Epoch], None] | None,
 ) -> None:
     """Train the trainer's student, from where the file is, for the rest of the epochs."""
-    student, done = trainer.student, 0 if file is None else file.load()
+    student, feed = trainer.student, Feed(data, seed, records=file is not None)
     modes = {module: module.training for module in student.modules()}
     all_training = not student.training
-    with _own_generators(trainer.device), progress("retrain", epochs * len(data)) as bar:
-        bar.update(completed=done * len(data))
+    with (
+        nullcontext() if file is None else file.held(),
+        _own_generators(trainer.device),
+        progress("retrain", epochs * len(feed)) as bar,
+    ):
+        done = 0 if file is None else _resumed(file, feed, epochs, bar)
         for number in range(done, epochs):
-            # Seeded for each epoch, so that a resumed training draws what an uninterrupted one would.
-            _seed_generators(trainer.device, (seed << 20) + number)
+            _seed_generators(trainer.device, _seed_of_model(seed, number))
             _set_modes(modes, all_training=all_training)
             started = time.perf_counter()
-            loss, accuracy = trainer.epoch(data, number, bar)
+            loss, accuracy = trainer.epoch(feed, number, bar)
             seconds = time.perf_counter() - started
             if file is not None:
-                file.save(number + 1)
-            score = None if evaluate is None else _score(evaluate, student)
-            if on_epoch is not None:
-                on_epoch(Epoch(number + 1, loss, accuracy, trainer.lr, seconds, score))
+                file.save(number + 1, feed.record())
+            with feed.left_alone():
+                score = None if evaluate is None else _score(evaluate, student)
+                if on_epoch is not None:
+                    on_epoch(Epoch(number + 1, loss, accuracy, trainer.lr, seconds, score))
     _set_modes(modes)
     student.zero_grad()
+
+
+def _resumed(file: Checkpoint, feed: Feed, epochs: int, bar: Bar) -> int:
+    """Go on from the file: the number of epochs that are behind."""
+    done, record = file.load()
+    if 0 < done < epochs:
+        bar.update(description=f"reading the data of epoch {done} again")
+        feed.resume(done, record, file.refused)
+    bar.update(completed=done * len(feed), description="retrain")
+    return done
 
 
 class Trainer:
@@ -108,26 +122,26 @@ class Trainer:
         self._taught = Outputs(student, names)
         self._teaching = Outputs(student if self._teacher is None else self._teacher, names)
 
-    def epoch(self, data: Data, number: int, bar: Bar) -> tuple[float, float]:
+    def epoch(self, feed: Feed, number: int, bar: Bar) -> tuple[float, float]:
         """Mean loss and accuracy of one pass through the data."""
         total, right, seen, steps = 0.0, 0, 0, 0
-        for batch in islice(data, len(data) + 1):
-            where = f"epoch {number + 1}, step {steps + 1}"
-            inputs, labels = unpack(batch, where)
-            self.lr = self.schedule(number * len(data) + steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.lr
-            loss, hits = self._step(inputs, labels, where)
-            steps += 1
-            if not math.isfinite(loss):
-                raise self._diverged(f"loss in {where}", loss)
-            total, right, seen = total + loss, right + hits, seen + len(labels)
-            bar.advance(description=f"epoch {number + 1}, loss {total / steps:.3f}")
-        if steps != len(data):
+        with closing(feed.epoch(number)) as batches:
+            for inputs, labels in batches:
+                where = f"epoch {number + 1}, step {steps + 1}"
+                self.lr = self.schedule(number * len(feed) + steps)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.lr
+                loss, hits = self._step(inputs, labels, where)
+                steps += 1
+                if not math.isfinite(loss):
+                    raise self._diverged(f"loss in {where}", loss)
+                total, right, seen = total + loss, right + hits, seen + len(labels)
+                bar.advance(description=f"epoch {number + 1}, loss {total / steps:.3f}")
+        if steps != len(feed):
             raise InvalidArgument(
                 f"data in epoch {number + 1}",
-                expected=f"{len(data)} batches, as len(data) says",
-                found=f"{steps}" if steps < len(data) else "more",
+                expected=f"{len(feed)} batches, as len(data) says",
+                found=f"{steps}" if steps < len(feed) else "more",
                 fix="give batches that can be iterated over again and again, such as a DataLoader or a list",
             )
         if not all(torch.isfinite(weight).all() for weight in self.student.parameters() if weight.requires_grad):
@@ -212,6 +226,11 @@ def _seed_generators(device: torch.device, seed: int) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
+
+
+def _seed_of_model(seed: int, epoch: int) -> int:
+    """Of what the model draws in an epoch: none that data are seeded with, which are below 2^63."""
+    return (1 << 63) + (seed << 20) + epoch
 
 
 def _set_modes(modes: Mapping[nn.Module, bool], *, all_training: bool = False) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from netopt.console import progress
+from netopt.console import doing, progress
 from netopt.errors import InvalidArgument, InvalidType, name_of_layer
 from netopt.example import Example
 from netopt.transform.candidate import Candidate, cost_of, title_of
@@ -20,7 +20,7 @@ from netopt.transform.observe import Calibration, Observer, input_shapes
 from netopt.transform.policy import Always, Decision, Faster, Judge, Policy, Smaller
 from netopt.transform.reparametrized import copied
 from netopt.transform.replace import put
-from netopt.transform.select import Layer, select
+from netopt.transform.select import WIDEST_LANES, Layer, select
 from netopt.transform.site import Site, cost_of_network, sites_of
 from netopt.transform.technique import Keep, Technique
 
@@ -38,6 +38,7 @@ def transform(
     keep_if: KeepIf = "smaller",
     judge: Judge | None = None,
     recover: Train | None = None,
+    lanes: int = WIDEST_LANES,
 ) -> tuple[nn.Module, Report]:
     """A new model with layers replaced, and the report. The techniques are applied one after the other.
 
@@ -52,16 +53,13 @@ def transform(
             that `judge` keeps; it is not asked about proposals with 1.5 times the layer's parameters or more.
         judge: needed for "faster".
         recover: trains the model after each replacement, in place, or returns another model.
+        lanes: float32 numbers in a vector register of the CPU that the network is for.
 
     Raises:
         InvalidType: an argument is not what it should be.
         NetoptError: a layer cannot be replaced; names it.
     """
-    if not isinstance(model, nn.Module):
-        raise InvalidType("model", expected="a torch.nn.Module", found=type(model).__name__)
-    sequence = [techniques] if isinstance(techniques, Technique) else techniques
-    if not isinstance(sequence, Sequence) or not all(isinstance(technique, Technique) for technique in sequence):
-        raise InvalidType("techniques", expected="a netopt.Technique or a sequence of them", found=repr(techniques))
+    sequence = checked(model, techniques)
     policy = _policy(keep_if, judge)
     try:
         model = copied(model)
@@ -69,11 +67,25 @@ def transform(
         raise InvalidType("model", expected="one that copy.deepcopy can copy", found=repr(error)) from error
     report, earlier = Report(()), _Earlier()
     for technique in sequence:
-        application = _Application(model, technique, policy, example, calibration)
+        application = _Application(model, technique, policy, example, calibration, lanes)
         rows = application.run(recover, earlier)
         model = application.model
         report += Report(rows)
     return model, report
+
+
+def checked(model: object, techniques: object) -> Sequence[Technique]:
+    """The techniques as a sequence.
+
+    Raises:
+        InvalidType: they are none, or the model is no module.
+    """
+    if not isinstance(model, nn.Module):
+        raise InvalidType("model", expected="a torch.nn.Module", found=type(model).__name__)
+    sequence: object = [techniques] if isinstance(techniques, Technique) else techniques
+    if not isinstance(sequence, Sequence) or not all(isinstance(technique, Technique) for technique in sequence):
+        raise InvalidType("techniques", expected="a netopt.Technique or a sequence of them", found=repr(techniques))
+    return sequence
 
 
 def check_keep_if(keep_if: object) -> None:
@@ -148,8 +160,9 @@ class _Application:
         policy: Policy,
         example: Example | None,
         calibration: Calibration | None,
+        lanes: int,
     ) -> None:
-        self.model, self._technique, self._policy = model, technique, policy
+        self.model, self._technique, self._policy, self._lanes = model, technique, policy, lanes
         self._shapes = {} if example is None else input_shapes(model, example)
         self._observer = None if calibration is None else Observer(model, calibration)
         self._sites: dict[str, Site] = {}
@@ -163,11 +176,12 @@ class _Application:
             self._rows[row.layer] = row
         network = cost_of_network(self.model, self._shapes)
         free = [site.layer for site in self._sites.values() if site.obstacle is None]
-        self._technique = self._technique.prepare(free, network)
-        groups = check_groups(self._technique.groups(free), free, self._technique.name)
-        self._policy = self._policy.prepare(self._proposed(groups), network)
-        group_of = {name: group for group in groups for name in group.names}
         with progress(self._technique.name, len(self._sites)) as bar:
+            with doing("looking at all layers"):
+                self._technique = self._technique.prepare(free, network)
+                groups = check_groups(self._technique.groups(free), free, self._technique.name)
+                self._policy = self._policy.prepare(self._proposed(groups), network)
+            group_of = {name: group for group in groups for name in group.names}
             for name in self._sites:
                 bar.update(description=f"{self._technique.name} {name}")
                 if name not in self._rows and self._visit(group_of.get(name), name):
@@ -190,7 +204,7 @@ class _Application:
     def _informed(self, site: Site) -> Site:
         name = site.layer.name
         calibration = None if self._observer is None else partial(self._observer.inputs, name)
-        layer = replace(site.layer, input_shapes=self._shapes.get(name, ()), calibration=calibration)
+        layer = replace(site.layer, input_shapes=self._shapes.get(name, ()), calibration=calibration, lanes=self._lanes)
         return replace(site, layer=layer)
 
     def _proposed(self, groups: Sequence[Group]) -> Iterator[Candidate]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from netopt.console import count, render_table
@@ -52,16 +53,48 @@ class NetworkTimes:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What replacements can bring the whole network, as far as it is known before that is measured.
+
+    Attributes:
+        candidates: share of the time of the lowered network, as it was, that all candidate layers take.
+        replaced: that those take that were replaced.
+        by_times: how many times faster it would be by the replaced layers' own times.
+        by_multiply_adds: how many times faster it would be if its time went by its multiply-adds.
+    """
+
+    candidates: float
+    replaced: float
+    by_times: float
+    by_multiply_adds: float
+
+    @property
+    def at_most(self) -> float:
+        """How many times faster it would be if the replacements took no time (Amdahl's law)."""
+        return 1 / (1 - self.replaced) if self.replaced < 1 else math.inf
+
+    def __str__(self) -> str:
+        return (
+            f"candidate layers take {self.candidates:.0%} of the network's time, "
+            f"the replaced ones {self.replaced:.0%}: at most {self.at_most:.2f} times faster\n"
+            f"expected: {self.by_times:.2f} times faster by the times of layers, {self.by_multiply_adds:.2f} times by "
+            "multiply-adds"
+        )
+
+
+@dataclass(frozen=True)
 class Report:
     """A row for each candidate layer of each technique. `print(report)` shows a table.
 
     Attributes:
         rows: the candidates.
         network: times of the whole network, where layers were kept by their times.
+        outlook: what was to be had of that, likewise.
     """
 
     rows: tuple[LayerReport, ...]
     network: NetworkTimes | None = None
+    outlook: Outlook | None = None
 
     def __str__(self) -> str:
         columns: tuple[str, ...] = ("layer", "type", "technique", "replaced", "note")
@@ -83,6 +116,8 @@ class Report:
         replaced = sum(row.replaced for row in self.rows)
         lines = [render_table(columns, cells, text_columns=texts)]
         lines.append(f"{replaced} of {len(self.rows)} candidate layers replaced")
+        if self.outlook is not None:
+            lines.append(str(self.outlook))
         if self.network is not None:
             lines.append(str(self.network))
         return "\n".join(lines)
@@ -98,7 +133,7 @@ class Report:
         return replace(self, rows=tuple(rows))
 
     def __add__(self, other: Report) -> Report:
-        return Report(self.rows + other.rows, other.network or self.network)
+        return Report(self.rows + other.rows, other.network or self.network, other.outlook or self.outlook)
 
 
 def _ms(time: float | None) -> str:

@@ -23,6 +23,9 @@ WEIGHTED = (
     nn.ConvTranspose3d,
 )
 
+# Of AVX-512, where the CPU is not known: narrower vectors divide it.
+WIDEST_LANES = 16
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -37,6 +40,7 @@ class Layer:
         is_last: none was registered after it.
         input_shapes: the shape of its input in each call of a run on the example; empty without an example.
         calibration: gives the layer's inputs when the network runs on calibration inputs; None without such.
+        lanes: float32 numbers in a vector register of the CPU that the network is for: channels cost as whole vectors.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Layer:
     is_last: bool
     input_shapes: tuple[torch.Size, ...] = ()
     calibration: Callable[[], Iterator[torch.Tensor]] | None = None
+    lanes: int = WIDEST_LANES
 
     def __getattr__(self, attribute: str) -> Any:
         # Python asks only for what a Layer does not have itself. Dunder names are the interpreter's own questions.

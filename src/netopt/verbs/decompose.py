@@ -47,6 +47,11 @@ class ByKind(Technique):
     first: bool = False
     handles: ClassVar[tuple[type[nn.Module], ...]] = (*SVD.handles, *ConvFactorization.handles)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.first, bool):
+            raise InvalidType("first", expected="True or False", found=repr(self.first))
+
     @property
     def name(self) -> str:
         return "decompose"

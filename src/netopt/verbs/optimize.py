@@ -12,8 +12,9 @@ from netopt.example import Example
 from netopt.program.lower import lower_as, prepare
 from netopt.program.options import Lowering, Precision
 from netopt.program.program import Program
-from netopt.search.measure import FasterBy, network_times
-from netopt.transform.apply import KeepIf, Train, retrained, transform
+from netopt.search.measure import FasterBy
+from netopt.search.whole import WholeNetwork
+from netopt.transform.apply import KeepIf, Train, checked, retrained, transform
 from netopt.transform.layer_report import Report
 from netopt.transform.observe import Calibration
 from netopt.transform.reparametrized import copied
@@ -192,7 +193,10 @@ def _transformed(
     model: nn.Module, techniques: Technique | Sequence[Technique], options: Optimization
 ) -> tuple[nn.Module, Report]:
     """The model with layers replaced where that is worth it, and the report."""
-    example, lowering, by_time = options.example, options.lowering, options.policy == "faster"
+    example, lowering = options.example, options.lowering
+    techniques = checked(model, techniques)  # before the model is lowered as it is
+    by_time = options.policy == "faster" and example is not None
+    whole = WholeNetwork.of(model, example, lowering) if by_time and example is not None else None
     judge = FasterBy(margin=options.margin, options=replace(lowering, fallback=False))
     transformed, report = transform(
         model,
@@ -202,9 +206,13 @@ def _transformed(
         keep_if=options.policy,
         judge=judge if by_time else None,
         recover=options.trains_between,
+        lanes=lowering.cpu.lanes,
     )
-    if by_time and example is not None and any(row.replaced for row in report.rows):
-        report = replace(report, network=network_times(model, transformed, example, lowering))
+    if whole is None:
+        return transformed, report
+    report = replace(report, outlook=whole.outlook(report.rows))
+    if any(row.replaced for row in report.rows):
+        report = replace(report, network=whole.times(transformed))
         if report.network is not None and report.network.after_ms > _NOISE * report.network.before_ms:
             return copied(model), report.undone()
     return transformed, report

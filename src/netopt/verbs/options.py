@@ -48,8 +48,8 @@ class Optimization:
             raise InvalidArgument(
                 "example", expected="an input for the shapes", found="none", fix=f"give example=... with {what}"
             )
-        if not isinstance(self.margin, float | int) or not 0 <= self.margin < 1:
-            raise InvalidArgument("margin", expected="a share from 0, below 1", found=self.margin)
+        if not isinstance(self.margin, float | int) or isinstance(self.margin, bool) or not 0 <= self.margin < 1:
+            raise InvalidArgument("margin", expected="a share from 0, below 1", found=repr(self.margin))
         if self.iterative and self.train is None and self.recover is None:
             raise InvalidArgument("iterative", expected="train or recover", found="neither", fix="give recover=...")
         if self.policy == "faster" and not self.lowering.runs_here:

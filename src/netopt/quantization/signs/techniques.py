@@ -23,6 +23,7 @@ from netopt.quantization.signs.forms import (
 )
 from netopt.quantization.signs.layers import LowBitConv1d, LowBitConv2d, LowBitLinear
 from netopt.quantization.signs.training import binarize_weights
+from netopt.transform.finite import check_finite_weight
 from netopt.transform.select import Layer
 from netopt.transform.technique import Keep, Technique
 
@@ -56,6 +57,7 @@ class LowBitTechnique(Technique):
         if self.select is None and (layer.is_first or layer.is_last):
             place = "first" if layer.is_first else "last"
             return Keep(f"is the {place} layer, which is left as it is unless it is selected")
+        check_finite_weight(layer.module, layer.name)
         return self.around(self.layer(layer.module), layer)
 
     def layer(self, original: nn.Module, final_form: WeightForm | None = None) -> nn.Module:
