@@ -1,5 +1,8 @@
 import os
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,3 +112,76 @@ def test_the_mode_is_that_of_any_new_file(tmp_path: Path, umask: int) -> None:
 def test_the_mask_of_the_process_stays(tmp_path: Path, umask: int) -> None:
     write_atomically(tmp_path / "net.nopt", [b"new"])
     assert os.umask(umask) == umask
+
+
+@pytest.fixture(params=["nameless", "named"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With new files that have no name, and as on file systems that have none."""
+    if request.param == "named":
+        monkeypatch.delattr(os, "O_TMPFILE")
+    return str(request.param)
+
+
+def test_a_file_keeps_its_mode(tmp_path: Path, either_way: str) -> None:
+    path = tmp_path / "net.nopt"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    write_atomically(path, [b"new"])
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o600)
+
+
+def test_a_link_is_followed(tmp_path: Path, either_way: str) -> None:
+    (tmp_path / "store").mkdir()
+    target, link, dangling = tmp_path / "store" / "real.nopt", tmp_path / "net.nopt", tmp_path / "later.nopt"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    dangling.symlink_to(tmp_path / "store" / "new.nopt")
+    write_atomically(link, [b"new"])
+    write_atomically(dangling, [b"newer"])
+    assert link.is_symlink()
+    assert dangling.is_symlink()
+    assert (target.read_bytes(), dangling.read_bytes()) == (b"new", b"newer")
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["new.nopt", "real.nopt"]
+
+
+def test_names_may_be_as_long_as_the_file_system_has_them(tmp_path: Path, either_way: str) -> None:
+    path = tmp_path / ("n" * 250 + ".nopt")
+    write_atomically(path, [b"new"])
+    assert path.read_bytes() == b"new"
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from netopt.files import write_atomically
+if sys.argv[2] == "named":
+    del os.O_TMPFILE
+def chunks():
+    yield b"half"
+    os.kill(os.getpid(), signal.SIGKILL)
+write_atomically(Path(sys.argv[1]), chunks())
+"""
+
+
+def test_a_killed_writer_leaves_nothing(tmp_path: Path, either_way: str) -> None:
+    path = tmp_path / "net.nopt"
+    path.write_bytes(b"old")
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(path), either_way], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == (1 if either_way == "nameless" else 2)
+    write_atomically(path, [b"new"])
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_another_writer_is_writing_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "O_TMPFILE")
+
+    def chunks() -> Iterator[bytes]:
+        yield b"first"
+        write_atomically(tmp_path / "other.nopt", [b"other"])
+
+    write_atomically(tmp_path / "net.nopt", chunks())
+    assert (tmp_path / "net.nopt").read_bytes() == b"first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.nopt", "other.nopt"]

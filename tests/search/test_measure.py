@@ -97,14 +97,14 @@ class Sorted(nn.Module):
         self.weight = nn.Parameter(torch.ones(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.weight * x.sort().values
+        return self.weight * x.kthvalue(1).values
 
 
 def test_a_replacement_that_cannot_be_lowered() -> None:
     verdict = judged(FasterBy(margin=0.05, options=OPTIONS), handle(nn.Linear(4, 4), (1, 4)), Sorted())
     assert (verdict.keeps, verdict.before_ms, verdict.after_ms) == (False, None, None)
     assert verdict.reason.startswith("cannot be lowered: ")
-    assert "sort" in verdict.reason
+    assert "kthvalue" in verdict.reason
     assert "\n" not in verdict.reason
 
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_lowered_is_tried_once(monkeypatch: pytest.MonkeyPatch) -
     verdicts = [judged(judge, handle(nn.Linear(4, 4), (1, 4)), Sorted()) for _ in range(3)]
     assert lowered == ["Linear", "Sorted"]
     assert verdicts[0] == verdicts[1] == verdicts[2]
-    assert "sort" in verdicts[2].reason
+    assert "kthvalue" in verdicts[2].reason
 
 
 def test_the_progress_bar_says_what_is_done(one_and_two: None, monkeypatch: pytest.MonkeyPatch) -> None:

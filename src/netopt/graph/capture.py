@@ -25,8 +25,10 @@ from netopt.graph.signature import Nesting, Signature
 from netopt.graph.verify import verify
 from netopt.numerics import FLOAT32, WHOLES, format_of
 from netopt.ops import TensorType
+from netopt.torch_state import tracing
 
 
+@tracing()
 def capture(model: nn.Module, example: Example, *, fallback: bool = False) -> tuple[Graph, Signature]:
     """Trace `model` in eval mode.
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from netopt.errors import InvalidArgument, NetoptError
 from netopt.graph.graph import Graph, Node
-from netopt.numerics import FLOATS, SIGNS, WHOLES
+from netopt.numerics import FLOATS, SIGNS, WHOLES, Shape
 from netopt.ops import Op, TensorType
+
+# More than any network has, and fewer than NumPy and Halide take.
+MOST_AXES = 32
 
 
 def verify(graph: Graph) -> None:
@@ -46,7 +51,16 @@ def _check_ends(graph: Graph, known: set[str]) -> None:
             raise InvalidArgument(f"graph: format of '{name}', an input or output", expected=expected, found=found)
 
 
+def check_shape(name: str, shape: Shape) -> None:
+    """Raise InvalidArgument unless a value has elements, no more than kernels can count, and no more axes."""
+    if len(shape) > MOST_AXES:
+        raise InvalidArgument(f"axes of '{name}'", expected=f"at most {MOST_AXES}", found=len(shape))
+    if min(shape, default=1) < 1 or math.prod(shape) >= 2**31:
+        raise InvalidArgument(f"shape of '{name}'", expected="from 1 to 2^31 - 1 elements", found=shape)
+
+
 def _check_format(name: str, type_: TensorType) -> None:
+    check_shape(name, type_.shape)
     try:
         type_.format.parts(type_.shape)
     except InvalidArgument as error:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from netopt.ops import TorchRegion
+from netopt.torch_state import plain_torch
 
 
 def run_of_torch(op: TorchRegion, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> Callable[[], None]:
@@ -16,7 +17,7 @@ def run_of_torch(op: TorchRegion, inputs: Sequence[torch.Tensor], output: torch.
     """
 
     def run() -> None:
-        with torch.no_grad():
+        with plain_torch(), torch.no_grad():
             output.copy_(op.reference(*inputs))
 
     return run

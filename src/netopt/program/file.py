@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import mmap
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from netopt.errors import FileFormatError, InvalidArgument, NetoptError, UnsupportedModel
+from netopt.errors import FileFormatError, InvalidArgument, UnsupportedModel
 from netopt.files import write_atomically
 from netopt.graph import Graph, Nesting, Node, Signature, verify
+from netopt.graph.verify import MOST_AXES, check_shape
 from netopt.memory import MemoryPlan, check_plan
 from netopt.memory.chart import timeline_of
-from netopt.numerics import align_up, number_format_from_json
+from netopt.numerics import Shape, align_up, number_format_from_json
 from netopt.ops import OPS, Layout, TensorType, TorchRegion
 from netopt.ops.serialize import op_from_json, op_to_json
 
@@ -35,8 +36,11 @@ VERSION = 2
 # then the checksum of the header up to there.
 _HEADER = struct.Struct("<8sIIQQI24s")
 _CHECKSUM = struct.Struct("<I")
-# Bytes of metadata: a graph of a hundred thousand nodes has about a quarter of it.
+# Bytes of metadata, and values, lists and objects in them: a graph of a hundred thousand nodes has about a quarter.
 _MOST_METADATA = 2**27
+_MOST_PARTS = 2**22
+# Entries of a list among an op's attributes.
+_LONGEST_ATTRIBUTE = 64
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 
 
@@ -56,6 +60,11 @@ def write_network(path: str | Path, network: Network) -> None:
         UnsupportedModel: a part of the network runs in PyTorch; names its layers.
         OSError: the file cannot be written; what was there before is intact.
     """
+    write_atomically(Path(path), network_chunks(network))
+
+
+def network_chunks(network: Network) -> list[bytes | memoryview]:
+    """The bytes of a .nopt file, in pieces; raises as `write_network`."""
     for node in network.graph.nodes:
         if isinstance(node.op, TorchRegion):
             raise UnsupportedModel(
@@ -74,11 +83,11 @@ def write_network(path: str | Path, network: Network) -> None:
     size = HEADER_BYTES + sum(align_up(len(section)) for section in sections)
     header = _HEADER.pack(MAGIC, VERSION, HEADER_BYTES, size, len(metadata), checksum, bytes(24))
     header += _CHECKSUM.pack(zlib.crc32(header))
-    write_atomically(Path(path), [header, *(chunk for section in sections for chunk in _padded(section))])
+    return [header, *(chunk for section in sections for chunk in _padded(section))]
 
 
 def read_network(path: str | Path) -> Network:
-    """Read a .nopt file. The constants are mapped from the file, not copied.
+    """Read a .nopt file. It is read as a whole: a file that is cut while it is mapped ends the process.
 
     Raises:
         FileFormatError: it is not a .nopt file, is of another version, truncated, damaged or inconsistent.
@@ -86,25 +95,31 @@ def read_network(path: str | Path) -> Network:
     """
     path = Path(path)
     with path.open("rb") as file:
-        try:
-            # A private mapping: torch wants writable memory, and the file must not change.
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        except ValueError:
-            raise FileFormatError(str(path), expected="a .nopt file", found="an empty file") from None
+        data = bytearray(os.fstat(file.fileno()).st_size)
+        size = file.readinto(data)
+    if not data:
+        raise FileFormatError(str(path), expected="a .nopt file", found="an empty file")
+    return network_of(data[:size] if size < len(data) else data, str(path))
+
+
+def network_of(data: bytearray, path: str) -> Network:
+    """The network of a .nopt file's bytes, on whose memory its constants are; raises FileFormatError.
+
+    Args:
+        data: all bytes.
+        path: what the file is called in messages.
+    """
     metadata = _check_container(path, data)
     try:
         return _decode(json.loads(_inflated(metadata)), data, HEADER_BYTES + align_up(len(metadata)))
-    except (NetoptError, ValueError, KeyError, TypeError, RecursionError) as error:
-        # The checksum is right, so this file was written so: by a faulty or a malicious program.
-        raise FileFormatError(
-            str(path), expected="consistent metadata", found=f"{type(error).__name__}: {error}"
-        ) from error
+    except Exception as error:  # of any type: the checksum is right, so a faulty or a malicious program wrote it so
+        raise FileFormatError(path, expected="consistent metadata", found=f"{type(error).__name__}: {error}") from error
 
 
-def _check_container(path: Path, data: mmap.mmap) -> bytes:
+def _check_container(path: str, data: bytearray) -> bytes:
     """The metadata of a file whose header and checksums are right."""
     if data[: len(MAGIC)] != MAGIC[: len(data)]:
-        raise FileFormatError(str(path), expected="a .nopt file", found=f"one that begins with {data[:8]!r}")
+        raise FileFormatError(path, expected="a .nopt file", found=f"one that begins with {bytes(data[:8])!r}")
     if len(data) < HEADER_BYTES:
         raise FileFormatError(f"{path} is truncated", expected=f"at least {HEADER_BYTES} bytes", found=len(data))
     header = data[: _HEADER.size]
@@ -113,7 +128,7 @@ def _check_container(path: Path, data: mmap.mmap) -> bytes:
     _, version, header_bytes, size, metadata_bytes, checksum, reserved = _HEADER.unpack(header)
     if version != VERSION:
         raise FileFormatError(
-            str(path), expected=f"format version {VERSION}", found=version, fix="read it with the netopt that wrote it"
+            path, expected=f"format version {VERSION}", found=version, fix="read it with the netopt that wrote it"
         )
     if len(data) != size:
         state = "truncated" if len(data) < size else "damaged"
@@ -123,7 +138,7 @@ def _check_container(path: Path, data: mmap.mmap) -> bytes:
     with memoryview(data) as view:
         if zlib.crc32(view[HEADER_BYTES:]) != checksum:
             raise FileFormatError(f"{path} is damaged", expected="the content's checksum", found="another")
-    return data[HEADER_BYTES : HEADER_BYTES + metadata_bytes]
+    return bytes(data[HEADER_BYTES : HEADER_BYTES + metadata_bytes])
 
 
 def _metadata(network: Network) -> bytes:
@@ -167,17 +182,18 @@ def _inflated(metadata: bytes) -> bytes:
         raise InvalidArgument("metadata", expected="compressed JSON", found=str(error)) from error
     if not inflater.eof or inflater.unused_data:
         raise InvalidArgument("metadata", expected=f"one compressed text of at most {_MOST_METADATA:,} bytes")
+    # Before they are built: each takes some fifty times the memory of its two characters.
+    parts = sum(text.count(mark) for mark in (b",", b"[", b"{"))
+    if parts > _MOST_PARTS:
+        raise InvalidArgument("metadata", expected=f"at most {_MOST_PARTS:,} values", found=f"{parts:,}")
     return text
 
 
-def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
+def _decode(data: Any, file: bytearray, start: int) -> Network:
     _check_keys(data)
-    types = {
-        name: TensorType(
-            tuple(map(_natural, value["shape"])), number_format_from_json(value["format"]), _layout(value["layout"])
-        )
-        for name, value in data["values"].items()
-    }
+    for node in data["nodes"]:
+        _check_attributes(node["op"])
+    types = {name: _type(name, value) for name, value in data["values"].items()}
     constants = {}
     for name in data["constants"]:
         constants[name] = _constant(file, start, types[name])
@@ -203,7 +219,7 @@ def _decode(data: Any, file: mmap.mmap, start: int) -> Network:
     return Network(graph, dataclasses.replace(plan, timeline=timeline_of(graph, offsets)), signature)
 
 
-def _constant(file: mmap.mmap, start: int, type_: TensorType) -> torch.Tensor:
+def _constant(file: bytearray, start: int, type_: TensorType) -> torch.Tensor:
     if not type_.format.is_of_constants:
         raise InvalidArgument("format of a constant", expected="one of constants", found=type_.format)
     if start + type_.bytes > len(file):
@@ -256,6 +272,30 @@ def _check_keys(data: Any) -> None:
     for part, kind in [*((p, list) for p in lists), *((p, dict) for p in objects)]:
         if type(part) is not kind:
             raise InvalidArgument("metadata", expected=f"a {kind.__name__}", found=part)
+
+
+def _type(name: str, data: Any) -> TensorType:
+    shape, layout = _shape(name, data["shape"]), _layout(data["layout"])
+    return TensorType(shape, number_format_from_json(data["format"]), layout)
+
+
+def _shape(name: str, data: Any) -> Shape:
+    if len(data) > MOST_AXES:
+        raise InvalidArgument(f"axes of '{name}'", expected=f"at most {MOST_AXES}", found=len(data))
+    shape = tuple(map(_natural, data))
+    check_shape(name, shape)
+    return shape
+
+
+def _check_attributes(data: Any) -> None:
+    """Refuse lists longer than any op has, and numbers that no kernel computes with."""
+    if isinstance(data, dict | list):
+        if len(data) > _LONGEST_ATTRIBUTE:
+            raise InvalidArgument("attributes of an op", expected=f"at most {_LONGEST_ATTRIBUTE}", found=len(data))
+        for item in data.values() if isinstance(data, dict) else data:
+            _check_attributes(item)
+    elif type(data) is int and not -(2**31) <= data < 2**31:
+        raise InvalidArgument("attribute of an op", expected="a number of 32 bits", found=data)
 
 
 def _layout(data: Any) -> Layout:

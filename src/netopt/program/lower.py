@@ -14,6 +14,7 @@ from netopt.program.file import Network
 from netopt.program.options import Lowering, Precision
 from netopt.program.pipeline import pipeline
 from netopt.program.program import Program
+from netopt.torch_state import plain_torch
 
 
 def lower(
@@ -61,6 +62,7 @@ def lower_as(model: nn.Module, example: Example, options: Lowering) -> Program:
     return Program(prepare(model, example, options), options)
 
 
+@plain_torch()
 def prepare(model: nn.Module, example: Example, options: Lowering) -> Network:
     """All of lowering but the kernels: capture, passes, order of execution, and a memory plan with its proof.
 

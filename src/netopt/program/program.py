@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,10 +22,23 @@ from netopt.memory import MemoryPlan
 from netopt.ops import TorchRegion
 from netopt.program.binding import Run, bind_kernels, bind_torch, pack_steps, runs_of, unpack_constants
 from netopt.program.checks import check_kernels
-from netopt.program.file import Network, read_network, write_network
+from netopt.program.file import Network, network_chunks, network_of, read_network, write_network
 from netopt.program.memory_image import MemoryImage
 from netopt.program.options import Lowering
 from netopt.program.step import Step, shape_text
+from netopt.torch_state import plain_torch
+
+# Those that live: a process that is forked while a thread is in one must not wait for that thread, which it has not.
+_programs: weakref.WeakSet[Program] = weakref.WeakSet()
+
+
+def _unlock_in_child() -> None:
+    for program in _programs:
+        program._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 class Program:
@@ -33,6 +48,7 @@ class Program:
     the next call does not change them.
     """
 
+    @plain_torch()
     def __init__(self, network: Network, options: Lowering) -> None:
         """Compile the network's kernels, or take over those that this process has compiled already.
 
@@ -54,6 +70,7 @@ class Program:
         self._plan = network.plan
         self._options = options
         self._lock = threading.Lock()
+        _programs.add(self)
         self._memory = MemoryImage(self._graph, network.plan, options.cpu)
         self._steps = pack_steps(network.graph, self._memory, options)
         self._inputs = [self._memory.place(name) for name in network.graph.inputs]
@@ -230,9 +247,24 @@ class Program:
             UnsupportedModel: a part of the network runs in PyTorch.
             OSError: the file cannot be written.
         """
+        write_network(path, self._network())
+
+    def _network(self) -> Network:
         constants = unpack_constants(self._constant_names, self._steps, self._memory)
         graph = dataclasses.replace(self._graph, constants=constants)
-        write_network(path, Network(graph, self._plan, self._signature))
+        return Network(graph, self._plan, self._signature)
+
+    def __reduce__(self) -> tuple[Callable[..., Program], tuple[bytes, Lowering]]:
+        """Pickled, copied and saved by torch as the bytes of its .nopt file, and compiled again where it arrives.
+
+        Raises:
+            UnsupportedModel: a part of the network runs in PyTorch.
+        """
+        return _program_of, (b"".join(network_chunks(self._network())), dataclasses.replace(self._options, tune=False))
+
+
+def _program_of(data: bytes, options: Lowering) -> Program:
+    return Program(network_of(bytearray(data), "a pickled program"), options)
 
 
 def load(path: str | Path, *, threads: int = 1, tune: bool = False, target: str | None = None) -> Program:

@@ -12,6 +12,7 @@ from torch import nn
 from netopt.console import doing, progress
 from netopt.errors import InvalidArgument, InvalidType, name_of_layer
 from netopt.example import Example
+from netopt.torch_state import plain_torch
 from netopt.transform.candidate import Candidate, cost_of, title_of
 from netopt.transform.cost import Cost
 from netopt.transform.group import Group, check_groups, is_within
@@ -29,6 +30,7 @@ KeepIf = KeptBy | Policy
 Train = Callable[[nn.Module], nn.Module | None]
 
 
+@plain_torch()
 def transform(
     model: nn.Module,
     techniques: Technique | Sequence[Technique],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,16 @@ from netopt.ops import Op
 # Identical layers share a kernel, and so do programs.
 _compiled: dict[tuple[str, Schedule, str, str], hl.Callable] = {}
 _lock = threading.Lock()
+
+
+def _unlock_in_child() -> None:
+    """A forked process has no other threads, and so none that would end what it was in."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)
 
 # A compiled function, and the arrays that it is to be called with.
 BoundCall = tuple[hl.Callable, tuple[Array, ...]]

@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,8 +80,12 @@ def cache_file() -> Path:
     folder = os.environ.get("NETOPT_CACHE_DIR")
     if folder:
         return Path(folder) / "schedules.json"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "netopt" / "schedules.json"
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "netopt" / "schedules.json"
+    except RuntimeError:
+        # A user without a home, as in containers: winners are kept until the machine's temporary files are removed.
+        return Path(tempfile.gettempdir()) / f"netopt-{os.getuid()}" / "schedules.json"
 
 
 def choose_schedules(workloads: Sequence[Workload], cpu: Cpu) -> list[Schedule]:
