@@ -16,7 +16,7 @@ from torch import fx
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten import Imported
 from netopt.graph.graph import GraphBuilder
-from netopt.graph.import_call import constant_of, layer_of, number_of, try_call
+from netopt.graph.import_call import constant_of, import_known, layer_of, number_of, try_call
 from netopt.graph.known import is_repeatable
 from netopt.graph.regions import partition
 from netopt.numerics import FLOAT32, format_of
@@ -166,10 +166,7 @@ def _unlowered(nodes: Sequence[fx.Node], known: dict[fx.Node, Any]) -> set[fx.No
     unlowered: set[fx.Node] = set()
     for node in nodes:
         if node in known:
-            constant = constant_of(node.name, known[node], builder)
-            if constant is not None:
-                values[node.name] = constant
-            fixed.update(builder.constants)
+            _add_known(node, values, builder, fixed, known)
             continue
         if node.op == "call_function":
             number = number_of(node, values, builder, known)
@@ -186,6 +183,21 @@ def _unlowered(nodes: Sequence[fx.Node], known: dict[fx.Node, Any]) -> set[fx.No
             builder.types[name] = type_of(node)
             values[node.name] = name
     return unlowered
+
+
+def _add_known(
+    node: fx.Node, values: Values, builder: GraphBuilder, fixed: set[str], known: Mapping[fx.Node, Any]
+) -> None:
+    """Add what is known as it will be imported."""
+    before = len(builder.nodes)
+    if node.op == "call_function":
+        constant = import_known(node, values, builder, known)
+    else:
+        constant = constant_of(node.name, known[node], builder)
+    if constant is not None:
+        values[node.name] = constant
+    fixed.update(builder.constants)
+    fixed.update(new.output for new in builder.nodes[before:])
 
 
 def _try(

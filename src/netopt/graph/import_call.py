@@ -67,10 +67,10 @@ def import_known(
 ) -> Imported | None:
     """Add what is computed from constants alone.
 
-    Numbers in float32 that are made of such numbers are left to the importers, where there are some: what they add is
-    computed when lowering, too, but in float64. All else is a constant; None where it is none that a graph has.
+    Large tensors in float32 that are made of such tensors are left to the importers, where there are some: what they
+    add is computed when lowering, too, but in float64. All else is a constant; None where it is none that a graph has.
     """
-    if _is_of_numbers(node, known):
+    if _is_large(known[node]) and _is_of_numbers(node, known):
         imported = try_call(node, values, builder, known)
         if imported is not None:
             return imported
@@ -132,6 +132,12 @@ def constant_of(wish: str, value: object, builder: GraphBuilder) -> Imported | N
         return constant_of(wish, (value.real, value.imag), builder)
     format_ = format_of(value.dtype)
     return None if format_ is None else builder.add_constant(builder.fresh_name(wish), value, format_)
+
+
+def _is_large(value: object) -> bool:
+    """Whether it may be a weight, rather than a number that an importer needs to know."""
+    parts = value if isinstance(value, tuple | list) else [value]
+    return any(isinstance(part, torch.Tensor) and part.numel() > 64 for part in parts)
 
 
 def _is_of_numbers(node: fx.Node, known: Mapping[fx.Node, Any]) -> bool:

@@ -53,5 +53,8 @@ class BatchNorm(Op):
     def constant_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
         return (1, 2, 3, 4)
 
+    def with_height(self, inputs: Sequence[TensorType]) -> Op:
+        return self
+
     def is_monotone(self, index: int, constants: Mapping[int, torch.Tensor]) -> bool:
         return index == 0 and constants.keys() >= {1, 2, 3, 4}

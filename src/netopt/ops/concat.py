@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -63,6 +64,9 @@ class Concat(Op):
     def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
         # Its kernel rounds images alone.
         return format_ in self.formats and (format_ != BFLOAT16 or len(inputs[0].shape) == 4)
+
+    def with_height(self, inputs: Sequence[TensorType]) -> Op:
+        return dataclasses.replace(self, axis=3 if self.axis == 2 else self.axis)
 
     def is_identity(self, inputs: Sequence[TensorType]) -> bool:
         return len(inputs) == 1

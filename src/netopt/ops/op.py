@@ -217,6 +217,14 @@ class Op(ABC):
         """The op that sees so many more zeros around x (top, bottom, left, right); None where its kernel cannot."""
         return None
 
+    def with_height(self, inputs: Sequence[TensorType]) -> Op | None:
+        """The op that computes of images of height 1 what it computes of sequences (batch, channels, length).
+
+        None where there is none. Inputs that are constants when lowering are the same for both; others have the height
+        before their last axis.
+        """
+        return self if self.elementwise else None
+
     # --- how its elements depend on those of its inputs
 
     def is_identity(self, inputs: Sequence[TensorType]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +64,10 @@ class Pad(Op):
                     f"sizes of {self.label}", expected=f"at most {most} along axis {axis}", found=(before, after)
                 )
         return TensorType(tuple(b + size + a for b, size, a in zip(self.before, shape, self.after, strict=True)))
+
+    def with_height(self, inputs: Sequence[TensorType]) -> Op:
+        before, after = ((*side[:2], 0, side[2]) for side in (self.before, self.after))
+        return dataclasses.replace(self, before=before, after=after)
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         x = inputs[0]

@@ -24,6 +24,7 @@ from netopt.graph.passes.lower_matmul import lower_matmul
 from netopt.graph.passes.merge_channel_shuffle import merge_channel_shuffle
 from netopt.graph.passes.permute_flattened_weights import permute_flattened_weights
 from netopt.graph.passes.read_in_place import read_in_place
+from netopt.graph.passes.read_sequences_as_images import read_sequences_as_images
 from netopt.graph.passes.reshape_before_sign import reshape_before_sign
 from netopt.graph.passes.simplify_views import simplify_views
 from netopt.graph.passes.slice_early import slice_early
@@ -45,6 +46,7 @@ def pipeline(options: Lowering) -> tuple[Pass, ...]:
     return (
         fold_constants,  # weights that are computed from weights become weights
         drop_identities,  # so that the passes below see neighbours as neighbours
+        read_sequences_as_images,  # so that 1-D convolutions, too, find their neighbours
         merge_channel_shuffle,  # one op that reads images as they lie, where simplify_views would leave copies
         simplify_views,  # neighbours of neighbours, too, and fewer copies
         drop_dead_code,  # ... and do not count readers that nobody reads

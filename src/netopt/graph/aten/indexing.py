@@ -11,8 +11,9 @@ import torch
 from netopt.errors import UnsupportedModel
 from netopt.graph.aten.context import Context, Imported, Importer
 from netopt.graph.aten.products import along_axis
+from netopt.graph.aten.reductions import reduce
 from netopt.numerics import BOOL, INT32, INT64, Shape
-from netopt.ops import Arithmetic, Compare, Concat, Expand, Gather, Permute, Reduce, Reshape
+from netopt.ops import Arithmetic, Compare, Concat, Expand, Gather, Permute, Reduce, Reshape, Slice, Where
 
 # An index that a graph has: of 64 or 32 bits.
 _INDICES = (INT64, INT32)
@@ -222,6 +223,8 @@ def _scatter(source: str) -> Importer:
 
     def importer(context: Context, args: dict[str, Any]) -> Imported:
         shape, axis = context.shape(args["self"]), context.axis(args["self"], args["dim"])
+        if known(context, args["index"]) is None:
+            return _scattered(context, args["self"], axis, args["index"], args[source])
         index = _known_index(context, args["index"]).long()
         places = _numbered(shape).gather(axis, index) if shape else torch.zeros_like(index)
         value = args[source]
@@ -231,6 +234,33 @@ def _scatter(source: str) -> Importer:
         return written(context, args["self"], places, value)
 
     return importer
+
+
+# Indices along the axis of a scatter, each of which is a pass over the result.
+_MOST_COMPUTED = 8
+
+
+def _scattered(context: Context, x: str, axis: int, index: str, source: str | float) -> str:
+    """Writing at computed indices: for each of the few along the axis, wherever the place is the one that it names."""
+    shape, index_shape = context.shape(x), context.shape(index)
+    size = index_shape[axis]
+    if size > _MOST_COMPUTED or any(index_shape[i] != shape[i] for i in range(len(shape)) if i != axis):
+        raise UnsupportedModel(
+            "writing at computed indices",
+            expected=f"at most {_MOST_COMPUTED} along the axis, and all places along others",
+            found=index_shape,
+            layer=context.layer,
+            fix="use indices that are known when lowering",
+        )
+    places = torch.arange(shape[axis]).reshape(-1, *[1] * (len(shape) - 1 - axis))
+    numbers = context.builder.add_constant(f"{context.wish}_numbers", places, INT64)
+    for number in range(size):
+        named = context.add(Slice(axis, number, number + 1), context.cast(index, INT64))
+        value = context.cast(source, context.format(x))
+        if isinstance(source, str):
+            value = context.add(Slice(axis, number, number + 1), value)
+        x = context.add(Where(), context.add(Compare("eq"), numbers, named), value, x)
+    return x
 
 
 def _copy(context: Context, args: dict[str, Any]) -> Imported:
@@ -305,8 +335,25 @@ def _index_copy(context: Context, args: dict[str, Any]) -> Imported:
     return written(context, args["self"], places, args["source"] if "source" in args else args["value"])
 
 
+_BAGS = {0: "sum", 1: "mean", 2: "max"}
+
+
+def _embedding_bag(context: Context, args: dict[str, Any]) -> Imported:
+    """The sum, mean or maximum of the rows of each bag; all have the same size, which is known."""
+    offsets, count = known(context, args["offsets"]), math.prod(context.shape(args["indices"]))
+    bags = 0 if offsets is None else offsets.numel() - bool(args.get("include_last_offset"))
+    if not bags or count % bags or not torch.equal(offsets[:bags].long(), torch.arange(bags) * (count // bags)):  # type: ignore[index]
+        raise UnsupportedModel("embedding_bag", expected="bags of one size, known when lowering", layer=context.layer)
+    if args.get("per_sample_weights") is not None or args.get("padding_idx", -1) not in (-1, None):
+        raise UnsupportedModel("embedding_bag with weights or padding", layer=context.layer, fix="use an embedding")
+    rows = _parts(context, args["weight"], 0, args["indices"])
+    apart = context.add(Reshape((bags, count // bags, context.shape(rows)[1])), rows)
+    return reduce(context, _BAGS[args["mode"]], apart, 1, keepdim=False), "", "", ""
+
+
 IMPORTERS: dict[str, Importer] = {
     "embedding.default": _embedding,
+    "embedding_bag.padding_idx": _embedding_bag,
     "index_select.default": _index_select,
     "index.Tensor": _index,
     "gather.default": _gather,

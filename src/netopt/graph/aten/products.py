@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from typing import Any
 
 import torch
@@ -72,37 +73,74 @@ def _outer(context: Context, args: dict[str, Any]) -> Imported:
 
 
 def _einsum(context: Context, args: dict[str, Any]) -> Imported:
-    """Of two tensors: batch axes, axes of one alone, and axes that are summed over."""
-    inputs, _, output = args["equation"].replace(" ", "").partition("->")
+    """One product of two operands after the other: batch axes, axes of one alone, and axes that are summed over."""
+    terms, output = _terms(context, args["equation"], [len(context.shape(x)) for x in args["tensors"]])
+    operands = [_diagonals(context, *pair) for pair in zip(terms, args["tensors"], strict=True)]
+    while len(operands) > 1:
+        first, second, *rest = operands
+        kept = {index for term, _ in rest for index in term} | set(output)
+        operands = [_contracted(context, first, second, kept), *rest]
+    term, x = operands[0]
+    gone = [axis for axis, index in enumerate(term) if index not in output]
+    x = reduce(context, "sum", x, gone, keepdim=False) if gone else x
+    term = "".join(index for index in term if index in output)
+    return context.add(Permute(tuple(term.index(index) for index in output)), x) if term != output else x
+
+
+def _terms(context: Context, equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """The indices of each operand and of the result, with letters of their own for what "..." stands for."""
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
-    simple = len(terms) == 2 and "->" in args["equation"] and "." not in inputs
-    if not simple or any(len(set(term)) != len(term) for term in (*terms, output)):
+    free = [letter for letter in string.ascii_letters if letter not in equation]
+    widest = max((rank - len(term) + 3 for term, rank in zip(terms, ranks, strict=True) if "..." in term), default=0)
+    for number, (term, rank) in enumerate(zip(terms, ranks, strict=True)):
+        size = rank - len(term) + 3
+        terms[number] = term.replace("...", "".join(free[widest - size : widest]))
+    if not arrow:
+        joined = "".join(terms)
+        output = "".join(free[:widest]) + "".join(sorted(i for i in set(joined) - set(free) if joined.count(i) == 1))
+    output = output.replace("...", "".join(free[:widest]))
+    if len(set(output)) != len(output) or not set(output) <= set("".join(terms)):
+        raise UnsupportedModel("einsum", expected="each index of the result once", found=equation, layer=context.layer)
+    return terms, output
+
+
+def _diagonals(context: Context, term: str, x: str) -> tuple[str, str]:
+    if len(set(term)) != len(term):
         raise UnsupportedModel(
-            "einsum",
-            expected="two tensors, an output, no '...' and no repeated index",
-            found=args["equation"],
-            layer=context.layer,
-            fix="write it with @, permute and sum",
+            "einsum", expected="no index twice in an operand", found=term, layer=context.layer, fix="use diagonal()"
         )
-    (a, b), (x, y) = terms, args["tensors"]
-    batch = [index for index in a if index in b and index in output]
-    summed = [index for index in a if index in b and index not in output]
-    left, right = ([i for i in term if i not in batch and i not in summed] for term in (a, b))
-    if not set(left) | set(right) <= set(output):
-        raise UnsupportedModel(
-            "einsum", expected="sums over indices of both tensors", found=args["equation"], layer=context.layer
-        )
+    return term, x
+
+
+def _contracted(context: Context, first: tuple[str, str], second: tuple[str, str], kept: set[str]) -> tuple[str, str]:
+    """The product of two operands, summed over the indices that nothing else has; and its indices."""
+    a, x = _summed(context, *first, kept | set(second[0]))
+    b, y = _summed(context, *second, kept | set(first[0]))
     sizes = dict(zip(a, context.shape(x), strict=True)) | dict(zip(b, context.shape(y), strict=True))
+    if any(sizes[i] != n for term, value in ((a, x), (b, y)) for i, n in zip(term, context.shape(value), strict=True)):
+        raise UnsupportedModel("einsum", expected="equal sizes of an index", found=f"{a}, {b}", layer=context.layer)
+    batch = [index for index in a if index in b and index in kept]
+    summed = [index for index in a if index in b and index not in kept]
+    left, right = ([i for i in term if i not in batch and i not in summed] for term in (a, b))
     groups = [math.prod(sizes[i] for i in group) for group in (left, summed, right)]
     leading = [sizes[i] for i in batch]
     x = context.add(Permute(tuple(a.index(i) for i in (*batch, *left, *summed))), x)
     y = context.add(Permute(tuple(b.index(i) for i in (*batch, *summed, *right))), y)
     x = context.add(Reshape((*leading, groups[0], groups[1])), x)
     y = context.add(Reshape((*leading, groups[1], groups[2])), y)
-    z = context.add(Matmul(), x, y)
+    # Without a sum the product is one of each with each.
+    z = context.add(Matmul(), x, y) if summed else context.add(Arithmetic("mul"), x, y)
     order = [*batch, *left, *right]
-    z = context.add(Reshape(tuple(sizes[i] for i in order)), z)
-    return context.add(Permute(tuple(order.index(i) for i in output)), z)
+    return "".join(order), context.add(Reshape(tuple(sizes[i] for i in order)), z)
+
+
+def _summed(context: Context, term: str, x: str, kept: set[str]) -> tuple[str, str]:
+    """An operand without the indices that it alone has."""
+    gone = [axis for axis, index in enumerate(term) if index not in kept]
+    if not gone:
+        return term, x
+    return "".join(i for i in term if i in kept), reduce(context, "sum", x, gone, keepdim=False)
 
 
 # --- attention
