@@ -571,9 +571,9 @@ def test_empty_parts_of_a_split_are_refused() -> None:
         (
             "einsum.default",
             ("ii,ij->j", [_normal(4, 4), _normal(4, 5)]),
-            "einsum: expected no index twice in an operand",
+            "einsum: expected no index twice",
         ),
-        ("einsum.default", ("ab,b->bb", [_normal(4, 5), _normal(5)]), "einsum: expected each index of the result once"),
+        ("einsum.default", ("ab,b->bb", [_normal(4, 5), _normal(5)]), "einsum: expected each index of the result"),
         (
             "scaled_dot_product_attention.default",
             (_normal(2, 4, 6), _normal(2, 4, 6), _normal(2, 4, 6), None, 0.1),
