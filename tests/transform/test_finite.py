@@ -62,7 +62,7 @@ def test_weights_without_values() -> None:
         *(kind(rank=rule) for kind in CONVOLUTION for rule in RULES),
         *(SVD(rank=rule) for rule in RULES),
     ],
-    ids=lambda technique: f"{technique.name} {getattr(technique, 'rank', '')}",
+    ids=lambda technique: f"{technique.name} {str(getattr(technique, 'rank', '')).partition(' at ')[0]}",
 )
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_all_techniques_refuse_them_and_name_the_layer(technique: Technique, poison: float) -> None:
