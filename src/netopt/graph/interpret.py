@@ -24,7 +24,7 @@ def interpret(
             name: _stored(graph, name, value.to(dtype)) for name, value in zip(graph.inputs, inputs, strict=True)
         }
         for node in graph.nodes:
-            y = node.op.reference(*(values[name] for name in node.inputs))
+            y = node.op.evaluate(*(values[name] for name in node.inputs))
             values[node.output] = _stored(graph, node.output, y)
         return tuple(values[name] for name in graph.outputs)
 

@@ -11,7 +11,7 @@ from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import stored
 from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.elementwise import build_on_images, image_shapes, is_flat
-from netopt.kernels.parts.math import maximum, minimum
+from netopt.kernels.parts.math import flushed, maximum, minimum
 from netopt.kernels.parts.parallel import split_rows, vectorize_and_split
 from netopt.numerics import Shape
 from netopt.ops import Arithmetic
@@ -23,9 +23,9 @@ EXPRESSIONS: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {
     "sub": operator.sub,
     "mul": operator.mul,
     "div": operator.truediv,
-    "prelu": lambda x, slope: hl.select(x > hl.f32(0.0), x, slope * x),
-    "maximum": maximum,
-    "minimum": minimum,
+    "prelu": lambda x, slope: flushed(hl.select(x > hl.f32(0.0), x, slope * x)),
+    "maximum": lambda x, y: flushed(maximum(x, y)),
+    "minimum": lambda x, y: flushed(minimum(x, y)),
 }
 
 

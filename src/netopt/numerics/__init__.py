@@ -5,9 +5,9 @@ from netopt.numerics.fixed_point import FixedPoint
 from netopt.numerics.float32 import FLOAT32, Float32
 from netopt.numerics.format import ALIGNMENT, Array, ElementFormat, NumberFormat, Part, PartedFormat, Shape, align_up
 from netopt.numerics.int32 import INT32, Int32
-from netopt.numerics.operations import Operations
+from netopt.numerics.operations import SMALLEST_NORMAL, TORCH, Operations, flushed
 from netopt.numerics.registry import FLOATS, number_format_from_json
-from netopt.numerics.sign import SIGN_BITS, SIGNS, SignFormat, pack_signs, unpack_signs
+from netopt.numerics.sign import SIGN_BITS, SIGNS, SignFormat, is_plus, pack_signs, unpack_signs
 
 __all__ = [
     "ALIGNMENT",
@@ -17,6 +17,8 @@ __all__ = [
     "INT32",
     "SIGNS",
     "SIGN_BITS",
+    "SMALLEST_NORMAL",
+    "TORCH",
     "Array",
     "BFloat16",
     "ElementFormat",
@@ -30,6 +32,8 @@ __all__ = [
     "Shape",
     "SignFormat",
     "align_up",
+    "flushed",
+    "is_plus",
     "number_format_from_json",
     "pack_signs",
     "unpack_signs",

@@ -30,6 +30,7 @@ class Concat(Op):
     layouts = Layouts.ANY
     formats = FLOATS
     keeps_format = True
+    flushes_denormals = False
 
     @property
     def label(self) -> str:

@@ -22,6 +22,7 @@ class Expand(Op):
     shape: Shape
     name: ClassVar[str] = "expand"
     has_strides = True
+    flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)

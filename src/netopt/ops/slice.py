@@ -30,6 +30,7 @@ class Slice(Op):
     layouts = Layouts.ANY
     formats = FLOATS
     keeps_format = True
+    flushes_denormals = False
     has_strides = True
 
     @property
