@@ -39,6 +39,11 @@ def is_nan(x: hl.Expr) -> hl.Expr:
     return operations.is_nan(x, HALIDE)
 
 
+def flushed(x: hl.Expr) -> hl.Expr:
+    """x, and zero where it is denormal: of what may be an operand handed on, where nothing was computed."""
+    return operations.flushed(x, HALIDE)
+
+
 def maximum(a: hl.Expr, b: hl.Expr) -> hl.Expr:
     """The larger number, and NaN where either is NaN."""
     return hl.strict_float(hl.select(is_nan(a) | (a > b), a, b))
