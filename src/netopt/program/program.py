@@ -76,7 +76,8 @@ class Program:
         self._inputs = [self._memory.place(name) for name in network.graph.inputs]
         formats = [network.graph.types[name].format for name in network.graph.inputs]
         self._dtypes = [format_.tensor_dtype if format_.is_whole else torch.float32 for format_ in formats]
-        self._ranges = [index_range(network.graph, name) for name in network.graph.inputs]
+        ranges = [index_range(network.graph, name) for name in network.graph.inputs]
+        self._indices = [(number, range_) for number, range_ in enumerate(ranges) if range_ is not None]
         # Other values have used a halo's memory since the last call.
         self._halos = [self._memory.with_halo(name) for name in network.graph.inputs]
         self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
@@ -143,9 +144,8 @@ class Program:
         for tensor, place, dtype, name in zip(tensors, self._inputs, self._dtypes, self._input_names, strict=True):
             if tensor.shape != place.shape or tensor.dtype != dtype or tensor.device != place.device:
                 _refuse(tensor, place, dtype, name)
-        for tensor, range_, name in zip(tensors, self._ranges, self._input_names, strict=True):
-            if range_ is not None:
-                _check_indices(tensor, range_, name)
+        for number, range_ in self._indices:
+            _check_indices(tensors[number], range_, self._input_names[number])
         with self._lock:
             for tensor, place, halo, load in zip(tensors, self._inputs, self._halos, self._loads, strict=True):
                 if load is not None:
