@@ -24,9 +24,9 @@ def clamp(x: hl.Expr, low: float, high: float) -> hl.Expr:
     return at_most(at_least(x, f32(low)), f32(high))
 
 
-def at_least(x: hl.Expr, low: hl.Expr) -> hl.Expr:
-    """max(x, low), and NaN where x is NaN."""
-    return hl.strict_float(hl.select(x < low, low, x))
+def at_least(x: hl.Expr, low: hl.Expr, below: hl.Expr | None = None) -> hl.Expr:
+    """max(x, low), and NaN where x is NaN; with `below`, low where x is below that."""
+    return hl.strict_float(hl.select(x < (low if below is None else below), low, x))
 
 
 def at_most(x: hl.Expr, high: hl.Expr) -> hl.Expr:

@@ -15,11 +15,13 @@ from netopt.kernels.parts.math import (
     exp,
     expm1_of_negative,
     f32,
+    flushed,
     log,
     log1p_of_unit,
     sigmoid,
     tanh,
 )
+from netopt.numerics import SMALLEST_NORMAL
 from netopt.ops.pointwise import Pointwise
 
 
@@ -42,7 +44,8 @@ def _mish(x: hl.Expr) -> hl.Expr:
     """x tanh(ln(1 + e^x)) = x n / (n + 2) with n = e^x (e^x + 2); from 20 on the quotient is 1."""
     e = exp(at_most(x, f32(20.0)))
     n = e * (e + f32(2.0))
-    return x * (n / (n + f32(2.0)))
+    # The quotient first: x n would overflow.
+    return x * hl.strict_float(n / (n + f32(2.0)))
 
 
 def _sqrt(x: hl.Expr) -> hl.Expr:
@@ -80,6 +83,18 @@ EXPRESSIONS: dict[str, Callable[..., hl.Expr]] = {
     "square": lambda x: x * x,
     "floor": hl.floor,
 }
+
+
+# Functions that may hand on what they are given, or its magnitude; all others compute, which flushes.
+_HAND_ON = {"relu", "hardtanh", "leaky_relu", "elu", "softplus", "abs", "neg"}
+
+
+def apply_to_any(op: Pointwise, x: hl.Expr) -> hl.Expr:
+    """The function of `op` at x from memory, which may be denormal, as sums are not: then at zero."""
+    if op.function == "relu":
+        return at_least(x, f32(0.0), below=f32(SMALLEST_NORMAL))
+    y = apply_pointwise(op, x)
+    return flushed(y) if op.function in _HAND_ON else y
 
 
 def apply_pointwise(op: Pointwise | None, x: hl.Expr) -> hl.Expr:
