@@ -259,6 +259,11 @@ def _end(
 
 def _pointwise(op: Pointwise, x: torch.Tensor, error: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     size = torch.maximum(y.abs(), x.abs()) if op.function in RELATIVE_TO_INPUT else y.abs()
+    if op.function == "power":
+        (exponent,) = op.parameters
+        # It is convex, or falls: steepest at an end.
+        slope = torch.maximum(*(abs(exponent) * (x + sign * error).abs() ** (exponent - 1.0) for sign in (-1, 1)))
+        return torch.where(error > 0, slope * error, 0.0) + FUNCTION_UNITS * U * size
     if op.function in DERIVATIVES:
         slope = torch.maximum(*(DERIVATIVES[op.function](x + sign * error) for sign in (-1, 1)))
         return torch.where(error > 0, slope * error, 0.0) + FUNCTION_UNITS * U * size

@@ -25,9 +25,10 @@ PARAMETERS: dict[str, tuple[float, ...]] = {
     "leaky_relu": (0.1,),
     "elu": (1.5, 1.1, 0.7),
     "softplus": (2.0, 20.0),
+    "power": (2.5,),
 }
 # Functions that need numbers above zero.
-POSITIVE = {"log", "sqrt", "rsqrt", "reciprocal"}
+POSITIVE = {"log", "sqrt", "rsqrt", "reciprocal", "power"}
 shapes = st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple)
 quick = settings(max_examples=12, derandomize=True, deadline=None)
 

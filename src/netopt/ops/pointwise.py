@@ -26,16 +26,23 @@ class PointwiseFunction:
         parameters: their names, in order.
         reference: f(x, *parameters).
         rises: whether f never falls, given the parameters.
+        fits: whether there is such a function; parameters are always finite.
     """
 
     parameters: tuple[str, ...]
     reference: Callable[..., torch.Tensor]
     rises: Callable[..., bool] = lambda *_: False
+    fits: Callable[..., bool] = lambda *_: True
 
 
 def _elu(x: torch.Tensor, alpha: float, scale: float, input_scale: float) -> torch.Tensor:
     """scale * (x if x > 0 else alpha * expm1(input_scale * x)): elu, selu and celu."""
     return scale * torch.where(x > 0, x, alpha * torch.expm1(input_scale * x))
+
+
+def is_half_power(exponent: float) -> bool:
+    """Whether it is half of an odd number, from -7.5 to 7.5: what "power" is made for."""
+    return abs(exponent) < 8 and exponent % 1 == 0.5
 
 
 def _always(*parameters: float) -> bool:
@@ -65,6 +72,7 @@ FUNCTIONS: dict[str, PointwiseFunction] = {
     "log": PointwiseFunction((), torch.log),
     "sqrt": PointwiseFunction((), torch.sqrt),
     "rsqrt": PointwiseFunction((), torch.rsqrt),
+    "power": PointwiseFunction(("exponent",), torch.pow, fits=is_half_power),
     "reciprocal": PointwiseFunction((), torch.reciprocal),
     "erf": PointwiseFunction((), torch.erf),
     "abs": PointwiseFunction((), torch.abs),
@@ -94,9 +102,12 @@ class Pointwise(Op):
         row = FUNCTIONS.get(self.function)
         if row is None:
             raise InvalidArgument("pointwise function", expected=f"one of {', '.join(FUNCTIONS)}", found=self.function)
-        if len(row.parameters) != len(self.parameters) or not all(map(math.isfinite, self.parameters)):
+        is_known = len(row.parameters) == len(self.parameters) and all(map(math.isfinite, self.parameters))
+        if not is_known or not row.fits(*self.parameters):
             raise InvalidArgument(
-                f"parameters of {self.function}", expected=f"finite {row.parameters}", found=self.parameters
+                f"parameters of {self.function}",
+                expected=f"finite {row.parameters} that the function is made for",
+                found=self.parameters,
             )
 
     @property

@@ -55,7 +55,7 @@ def _clamp(context: Context, args: dict[str, Any]) -> Imported:
 
 
 def _power(context: Context, args: dict[str, Any]) -> Imported:
-    """x^n for n a multiple of 1/2, of at most 8 in magnitude, as products, a square root and a reciprocal."""
+    """x^n for n a multiple of 1/2, of at most 8 in magnitude; whole ones as products and a reciprocal."""
     x, exponent = args["self"], float(args["exponent"])
     if exponent == 0 or abs(exponent) > 8 or (2 * exponent) % 1:
         raise UnsupportedModel(
@@ -67,7 +67,9 @@ def _power(context: Context, args: dict[str, Any]) -> Imported:
     whole, half = divmod(abs(exponent), 1)
     if half and not whole:
         return context.add(Pointwise("sqrt" if exponent > 0 else "rsqrt"), x)
-    factors = [context.add(Pointwise("sqrt"), x)] if half else []
+    if half:
+        return context.add(Pointwise("power", (exponent,)), x)
+    factors: list[str] = []
     square = x
     for bit in range(int(whole).bit_length()):
         if bit:

@@ -52,6 +52,18 @@ def _sqrt(x: hl.Expr) -> hl.Expr:
     return hl.strict_float(hl.sqrt(x))
 
 
+def _power(x: hl.Expr, exponent: float) -> hl.Expr:
+    """x^(n + 1/2) or its reciprocal: NaN for numbers below 0, but for -inf as for inf."""
+    magnitude = hl.abs(x)
+    y, square, whole = _sqrt(magnitude), magnitude, int(abs(exponent))
+    while whole:
+        y = hl.strict_float(y * square) if whole & 1 else y
+        square, whole = square * square, whole >> 1
+    y = hl.strict_float(f32(1.0) / y) if exponent < 0 else y
+    has_power = (x > f32(-SMALLEST_NORMAL)) | (x == f32(-math.inf))
+    return hl.strict_float(hl.select(has_power, y, f32(math.nan)))
+
+
 def _hardsigmoid(x: hl.Expr) -> hl.Expr:
     return clamp(x + f32(3.0), 0.0, 6.0) * f32(1.0 / 6.0)
 
@@ -76,6 +88,7 @@ EXPRESSIONS: dict[str, Callable[..., hl.Expr]] = {
     "log": log,
     "sqrt": _sqrt,
     "rsqrt": lambda x: hl.strict_float(f32(1.0) / _sqrt(x)),
+    "power": _power,
     "reciprocal": lambda x: hl.strict_float(f32(1.0) / x),
     "erf": erf,
     "abs": hl.abs,
