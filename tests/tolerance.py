@@ -274,7 +274,8 @@ def _pointwise(op: Pointwise, x: torch.Tensor, error: torch.Tensor, y: torch.Ten
         return torch.where(error > 0, slope * error, 0.0) + FUNCTION_UNITS * U * size
     if op.function == "power":
         (exponent,) = op.parameters
-        slope = (exponent * x.abs() ** (exponent - 1.0)).abs()
+        # It is convex, or falls: steepest at an end.
+        slope = torch.maximum(*(abs(exponent) * (x + sign * error).abs() ** (exponent - 1.0) for sign in (-1, 1)))
         # The exponential of a logarithm, whose error grows with it.
         return torch.where(error > 0, slope * error, 0.0) + FUNCTION_UNITS * U * size * (1.0 + y.abs().log().abs())
     if op.function == "softplus":

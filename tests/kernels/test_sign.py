@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from netopt.kernels.machine.denormals import denormals_flushed
 from netopt.kernels.sign import as_image, words_shape
-from netopt.numerics import BFLOAT16, FLOAT32, SIGNS
+from netopt.numerics import BFLOAT16, FLOAT32, SIGNS, SMALLEST_NORMAL
 from netopt.ops import CHANNELS_LAST, ROW_MAJOR, Layout, Sign, TensorType
+from netopt.ops.sign import sign_of
 from tests.kernels.binary import cpu_of, each_cpu
 from tests.kernels.harness import run_kernel
 from tests.kernels.images import randn
@@ -20,6 +23,10 @@ from tests.kernels.images import randn
 few = settings(max_examples=8, derandomize=True, deadline=None)
 SPECIAL = [0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan, -math.nan, 1e-30, -1e-30, 3e38, -3e38]
 OF_SPECIAL = [1, 1, 1, -1, 1, -1, -1, -1, 1, -1, 1, -1]
+# The largest denormal and the smallest normal number, and below: denormals are zero, whatever the thread does.
+DENORMAL = SMALLEST_NORMAL * (1.0 - 2.0**-23)
+SMALL = [DENORMAL, -DENORMAL, 1e-40, -1e-40, 1e-45, -1e-45, SMALLEST_NORMAL, -SMALLEST_NORMAL]
+OF_SMALL = [1, 1, 1, 1, 1, 1, 1, -1]
 
 
 def thresholds(channels: int) -> list[torch.Tensor]:
@@ -49,6 +56,30 @@ def test_special_numbers(name: str, format_: Any) -> None:
     x = torch.tensor(SPECIAL * 4).reshape(1, -1, 1, 1)
     result = run(x, [], CHANNELS_LAST, CHANNELS_LAST, output_format=format_, cpu=cpu_of(name))
     assert result.flatten().tolist() == OF_SPECIAL * 4
+
+
+@pytest.mark.parametrize("flush", [False, True])
+@pytest.mark.parametrize("format_", [SIGNS, FLOAT32])
+def test_denormals_are_zero(format_: Any, flush: bool) -> None:
+    x = torch.tensor(SMALL * 4).reshape(1, -1, 1, 1)
+    with denormals_flushed() if flush else nullcontext():
+        result = run(x, [], CHANNELS_LAST, CHANNELS_LAST, output_format=format_)
+    assert result.flatten().tolist() == OF_SMALL * 4 == sign_of(x).flatten().tolist()
+
+
+@pytest.mark.parametrize("flush", [False, True])
+@pytest.mark.parametrize("at", [SMALLEST_NORMAL, -DENORMAL, DENORMAL, -SMALLEST_NORMAL])
+def test_thresholds_at_the_edges_of_what_is_zero(at: float, flush: bool) -> None:
+    """As a pass finds them: the first number, of those around zero, that has the sign of all above."""
+    direction = 1.0 if at in (SMALLEST_NORMAL, -DENORMAL) else -1.0
+    x = torch.tensor([SMALLEST_NORMAL, -SMALLEST_NORMAL, *SMALL, 0.0, -0.0] * 4).reshape(1, -1)
+    vectors = [torch.full((x.shape[1],), at), torch.full((x.shape[1],), direction)]
+    with denormals_flushed() if flush else nullcontext():
+        result = run(x, vectors, ROW_MAJOR, ROW_MAJOR)
+    expected = Sign(True).evaluate(x, *vectors)
+    assert torch.equal(result.float(), expected)
+    zero_is_plus = abs(at) == DENORMAL
+    assert (expected[x.abs() < SMALLEST_NORMAL] == (1.0 if zero_is_plus else -1.0)).all()
 
 
 @pytest.mark.parametrize("direction", [1.0, -1.0])

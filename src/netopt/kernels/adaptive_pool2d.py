@@ -8,8 +8,9 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import Pipeline, Problem, Schedule
+from netopt.kernels.parts.math import flushed
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
-from netopt.kernels.pool2d import FromImageToImage, as_images, larger
+from netopt.kernels.pool2d import UNROLLED_WINDOW, FromImageToImage, as_images, larger
 from netopt.ops import AdaptivePool2d
 
 
@@ -32,22 +33,25 @@ class AdaptivePool2dKernel(FromImageToImage[AdaptivePool2d]):
         value = source.at(
             c, hl.clamp(hl.min(column, right - 1), 0, width - 1), hl.clamp(hl.min(row, bottom - 1), 0, height - 1), n
         )
-        total[c, x, y, n] = hl.f32(-math.inf if op.function == "max" else 0.0)
+        # A sum over many pixels would round often in float32.
+        is_long = op.function != "max" and op.longest(0, height) * op.longest(1, width) > UNROLLED_WINDOW
+        sums = hl.Float(64 if is_long else 32)
+        total[c, x, y, n] = hl.cast(sums, hl.f32(-math.inf if op.function == "max" else 0.0))
         so_far = hl.Expr(total[c, x, y, n])
         if op.function == "max":
             # The last pixel of the window again, which changes no maximum.
             total[c, x, y, n] = larger(value, so_far)
         else:
-            total[c, x, y, n] = so_far + hl.select((column < right) & (row < bottom), value, hl.f32(0.0))
+            total[c, x, y, n] = so_far + hl.cast(sums, hl.select((column < right) & (row < bottom), value, hl.f32(0.0)))
 
         def result(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
             if op.function == "max":
-                return total[c, x, y, n]
+                return flushed(total[c, x, y, n])
             across, down = (
                 ((at + 1) * pixels + (parts - 1)) // parts - at * pixels // parts
                 for at, pixels, parts in ((x, width, op.size[1]), (y, height, op.size[0]))
             )
-            return total[c, x, y, n] / hl.f32(across * down)
+            return flushed(hl.f32(total[c, x, y, n]) / hl.f32(across * down))
 
         # --- schedule
         stage, columns, _ = out.define(result)

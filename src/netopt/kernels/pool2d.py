@@ -9,20 +9,21 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import OpT, Pipeline, PlainKernel, Problem, Schedule
-from netopt.kernels.parts.math import at_least
+from netopt.kernels.parts.math import at_least, flushed
 from netopt.kernels.parts.parallel import split_rows
+from netopt.kernels.parts.rows import SUM, gather, gather_window, tree
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput, channels_last
 from netopt.numerics import Shape
 from netopt.ops import Pool2d, SpatialMean, TensorType
 
 # Elements of a window that are written out at most, so that code stays small.
-_UNROLLED_WINDOW = 16
+UNROLLED_WINDOW = 16
 
 
 def as_images(type_: TensorType) -> TensorType:
@@ -48,29 +49,31 @@ class Pool2dKernel(FromImageToImage[Pool2d]):
         op, window = problem.op, problem.op.window()
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
         _, _, height, width = problem.inputs[0].shape
-        if op.function == "max" and op.dilation == (1, 1) and math.prod(op.kernel) <= _UNROLLED_WINDOW:
+        if op.function == "max" and op.dilation == (1, 1) and math.prod(op.kernel) <= UNROLLED_WINDOW:
             return _small_max(op, source, out, problem, cpu)
         c, x, y, n, total = hl.Var("c"), hl.Var("x"), hl.Var("y"), hl.Var("n"), hl.Func("total")
-        k = hl.RDom([(0, op.kernel[1]), (0, op.kernel[0])], "window")
-        column = x * op.stride[1] + k.x * op.dilation[1] - window.padding[2]
-        row = y * op.stride[0] + k.y * op.dilation[0] - window.padding[0]
         nothing = hl.f32(-math.inf if op.function == "max" else 0.0)
-        # An element outside the image is replaced by the nearest inside, which the window holds anyhow unless it is
-        # dilated; where that is not enough it is made to count for nothing.
-        value = source.at(c, hl.clamp(column, 0, width - 1), hl.clamp(row, 0, height - 1), n)
-        if not any(window.padding):
-            value = source.at(c, column, row, n)
-        elif op.function != "max" or op.dilation != (1, 1):
+
+        def value(kx: hl.Expr, ky: hl.Expr) -> hl.Expr:
+            column = x * op.stride[1] + kx * op.dilation[1] - window.padding[2]
+            row = y * op.stride[0] + ky * op.dilation[0] - window.padding[0]
+            if not any(window.padding):
+                return source.at(c, column, row, n)
+            # An element outside the image is replaced by the nearest inside, which the window holds anyhow unless it
+            # is dilated; where that is not enough it is made to count for nothing.
+            nearest = source.at(c, hl.clamp(column, 0, width - 1), hl.clamp(row, 0, height - 1), n)
+            if op.function == "max" and op.dilation == (1, 1):
+                return nearest
             inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            value = hl.select(inside, value, nothing)
-        total[c, x, y, n] = nothing
-        so_far = hl.Expr(total[c, x, y, n])
-        total[c, x, y, n] = larger(value, so_far) if op.function == "max" else so_far + value
+            return hl.select(inside, nearest, nothing)
+
+        loops = _walk(op, total, (c, x, y, n), value, nothing)
 
         def result(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
             if op.function in ("max", "sum"):
-                return total[c, x, y, n]
-            return total[c, x, y, n] / hl.f32(_count(op, x, 1, width) * _count(op, y, 0, height))
+                return flushed(hl.f32(total[c, x, y, n]))
+            count = hl.f32(_count(op, x, 1, width) * _count(op, y, 0, height))
+            return flushed(hl.f32(total[c, x, y, n]) / count)
 
         # --- schedule
         stage, columns, rows = out.define(result)
@@ -83,14 +86,29 @@ class Pool2dKernel(FromImageToImage[Pool2d]):
         read = problem.output.elements // out.batch * op.kernel[0] * op.kernel[1]
         split_rows(stage, rows, out.height, read, problem.threads)
         total.compute_at(out.func, c_out).align_storage(c, cpu.lanes).vectorize(c, cpu.lanes, tail)
-        update = total.update().reorder(c, k.x, k.y).vectorize(c, cpu.lanes, tail)
-        if math.prod(op.kernel) <= _UNROLLED_WINDOW:
-            update.unroll(k.x).unroll(k.y)
+        updates = [
+            total.update(number).reorder(c, *loop).vectorize(c, cpu.lanes, tail) for number, loop in enumerate(loops)
+        ]
+        if math.prod(op.kernel) <= UNROLLED_WINDOW:
+            updates[0].unroll(loops[0][0]).unroll(loops[0][1])
         if channels % (vectors * cpu.lanes) == 0:
             stage.unroll(out.c)
-            total.unroll(c)
-            update.unroll(c)
+            for update in (total, *updates):
+                update.unroll(c)
         return Pipeline(out.finish(cpu.lanes), (source.param,))
+
+
+def _walk(
+    op: Pool2d, total: hl.Func, at: Sequence[hl.Var], value: Callable[[hl.Expr, hl.Expr], hl.Expr], nothing: hl.Expr
+) -> list[tuple[hl.RVar, hl.RVar]]:
+    """Define total[at] pixel by pixel of the window, a large sum in trees; the loops over its columns and rows."""
+    if op.function != "max" and math.prod(op.kernel) > UNROLLED_WINDOW:
+        return gather_window(total, at, op.kernel[::-1], value, SUM)
+    k = hl.RDom([(0, op.kernel[1]), (0, op.kernel[0])], "window")
+    total[list(at)] = nothing
+    so_far = hl.Expr(total[list(at)])
+    total[list(at)] = larger(value(k.x, k.y), so_far) if op.function == "max" else so_far + value(k.x, k.y)
+    return [(k.x, k.y)]
 
 
 def _small_max(op: Pool2d, source: SpatialInput, out: SpatialOutput, problem: Problem[Pool2d], cpu: Cpu) -> Pipeline:
@@ -107,10 +125,10 @@ def _small_max(op: Pool2d, source: SpatialInput, out: SpatialOutput, problem: Pr
                 # The nearest inside the image, which the window holds anyhow.
                 column, row = hl.clamp(column, 0, width - 1), hl.clamp(row, 0, height - 1)
             values.append(source.at(c, column, row, n))
-        is_nan = _tree(operator.or_, [hl.is_nan(value) for value in values])
+        is_nan = tree(operator.or_, [hl.is_nan(value) for value in values])
         # What a comparison with NaN gives does not matter then.
-        most = _tree(lambda a, b: hl.select(a > b, a, b), values)
-        return hl.strict_float(hl.select(is_nan, hl.f32(math.nan), most))
+        most = tree(lambda a, b: hl.select(a > b, a, b), values)
+        return flushed(hl.strict_float(hl.select(is_nan, hl.f32(math.nan), most)))
 
     # --- schedule
     stage, columns, rows = out.define(result)
@@ -122,14 +140,6 @@ def _small_max(op: Pool2d, source: SpatialInput, out: SpatialOutput, problem: Pr
     read = problem.output.elements // out.batch * math.prod(op.kernel)
     split_rows(stage, rows, out.height, read, problem.threads)
     return Pipeline(out.finish(cpu.lanes), (source.param,))
-
-
-def _tree(combine: Callable[[hl.Expr, hl.Expr], hl.Expr], values: list[hl.Expr]) -> hl.Expr:
-    """All values combined, neighbours first."""
-    while len(values) > 1:
-        pairs = [combine(a, b) for a, b in zip(values[::2], values[1::2], strict=False)]
-        values = pairs + values[len(pairs) * 2 :]
-    return values[0]
 
 
 def larger(value: hl.Expr, so_far: hl.Expr) -> hl.Expr:
@@ -156,14 +166,12 @@ class SpatialMeanKernel(FromImageToImage[SpatialMean]):
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
         _, _, height, width = problem.inputs[0].shape
         c, n, row, total = hl.Var("c"), hl.Var("n"), hl.Func("row"), hl.Func("total")
-        y = hl.Var("y")
-        along, down = hl.RDom([(0, width)], "along"), hl.RDom([(0, height)], "down")
-        # Line by line, so that the rounding errors of a line's sum do not meet the large total.
-        row[c, y, n] = hl.f32(0.0)
-        row[c, y, n] += source.at(c, along.x, y, n)
-        total[c, n] = hl.f32(0.0)
+        y, down = hl.Var("y"), hl.RDom([(0, height)], "down")
+        loops = gather(row, (c, y, n), width, lambda x: source.at(c, x, y, n), SUM)
+        total[c, n] = hl.f64(0.0)
         total[c, n] += row[c, down.x, n]
-        stage, _, _ = out.define(lambda c, x, y, n: total[c, n] * hl.f32(1.0 / (height * width)))
+        share = hl.f64(1.0 / (height * width))
+        stage, _, _ = out.define(lambda c, x, y, n: flushed(hl.f32(total[c, n] * share)))
         # --- schedule
         c_out = hl.Var("c_out")
         stage.split(out.c, c_out, out.c, 4 * cpu.lanes, hl.TailStrategy.GuardWithIf).vectorize(out.c, cpu.lanes)
@@ -173,5 +181,6 @@ class SpatialMeanKernel(FromImageToImage[SpatialMean]):
         total.compute_at(out.func, c_out).vectorize(c, cpu.lanes, hl.TailStrategy.GuardWithIf)
         total.update().reorder(c, down.x).vectorize(c, cpu.lanes, hl.TailStrategy.GuardWithIf)
         row.compute_at(total, down.x).vectorize(c, cpu.lanes, hl.TailStrategy.GuardWithIf)
-        row.update().reorder(c, along.x).vectorize(c, cpu.lanes, hl.TailStrategy.GuardWithIf)
+        for number, loop in enumerate(loops):
+            row.update(number).reorder(c, loop).vectorize(c, cpu.lanes, hl.TailStrategy.GuardWithIf)
         return Pipeline(out.finish(cpu.lanes), (source.param,))

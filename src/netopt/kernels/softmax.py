@@ -40,7 +40,12 @@ class SoftmaxKernel(PlainKernel[Softmax]):
 
 
 def _end(x: hl.Expr, maximum: hl.Expr, total: hl.Expr, op: Softmax) -> hl.Expr:
-    return x - maximum - log(total) if op.log else exp(x - maximum) / total
+    return _log_softmax(x, maximum, total) if op.log else exp(x - maximum) / total
+
+
+def _log_softmax(x: hl.Expr, maximum: hl.Expr, total: hl.Expr) -> hl.Expr:
+    # In this order: the logarithm would be lost in a large maximum.
+    return hl.strict_float(hl.strict_float(x - maximum) - log(total))
 
 
 def _along_last_axis(source: Source, shape: Shape, problem: Problem[Softmax], cpu: Cpu) -> hl.Func:
@@ -51,7 +56,7 @@ def _along_last_axis(source: Source, shape: Shape, problem: Problem[Softmax], cp
     terms[k, row] = exp(source[k, row] - maximum.result[row])
     total = reduce_rows("total", size, cpu.lanes, lambda k, row: terms[k, row], row_sum(size, cpu.lanes))
     if problem.op.log:
-        out[k, row] = source[k, row] - maximum.result[row] - log(hl.f32(total.result[row]))
+        out[k, row] = _log_softmax(source[k, row], maximum.result[row], hl.f32(total.result[row]))
     else:
         factor = hl.Func("factor")
         factor[row] = hl.strict_float(hl.f32(1.0) / hl.f32(total.result[row]))

@@ -132,10 +132,8 @@ def gather(
     loops: list[hl.RVar] = []
     if trees == 1:
         trees, rest = 0, size
-    # Powers of two, so that what equal numbers make is exact in all of them.
-    written = [1 << bit for bit in reversed(range(rest.bit_length())) if rest >> bit & 1]
     parts, k = [], hl.Expr(trees * _TREE)
-    for count in written:
+    for count in _tree_sizes(rest):
         parts.append(reduction.of([value(k + j) for j in range(count)]))
         k += count
     func[at] = tree(reduction.combine, parts) if parts else reduction.begin()
@@ -145,3 +143,34 @@ def gather(
         eight = reduction.of([value(_TREE * number + j) for j in range(_TREE)])
         func[at] = reduction.combine(hl.Expr(func[at]), eight)
     return loops
+
+
+def gather_window(
+    func: hl.Func,
+    at: Sequence[hl.Expr],
+    size: tuple[int, int],
+    value: Callable[[hl.Expr, hl.Expr], hl.Expr],
+    reduction: Reduction,
+) -> list[tuple[hl.RVar, hl.RVar]]:
+    """Define func[at] as value(x, y) for all x below size[0] and y below size[1] combined, trees along x.
+
+    Returns:
+        The loops along x and y of each of its updates.
+    """
+    at = list(at)
+    func[at] = reduction.begin()
+    loops, start = [], 0
+    for number, count in enumerate(_tree_sizes(size[0])):
+        trees = size[0] // _TREE if count == _TREE else 1
+        k = hl.RDom([(0, trees), (0, size[1])], f"{func.name()}_window{number}")
+        values = [value(start + count * k.x + j, k.y) for j in range(count)]
+        func[at] = reduction.combine(hl.Expr(func[at]), reduction.of(values))
+        loops.append((k.x, k.y))
+        start += trees * count
+    return loops
+
+
+def _tree_sizes(size: int) -> list[int]:
+    """Powers of two that a row is cut into, each at most once but eight: what equal numbers make is exact in all."""
+    rest = size % _TREE
+    return [*([_TREE] if size >= _TREE else []), *(bit for bit in (4, 2, 1) if rest & bit)]
