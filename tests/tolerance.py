@@ -77,6 +77,9 @@ SLOPES: dict[str, Callable[..., float]] = {
     "erf": lambda: 1.13,
     "abs": lambda: 1.0,
     "neg": lambda: 1.0,
+    "sin": lambda: 1.0,
+    "cos": lambda: 1.0,
+    "atan": lambda: 1.0,
 }
 # Of functions without a largest one, the size of the derivative at x; it is monotone on either side of zero.
 DERIVATIVES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -86,7 +89,14 @@ DERIVATIVES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "rsqrt": lambda x: 0.5 / (x * x.sqrt()),
     "reciprocal": lambda x: 1.0 / (x * x),
     "square": lambda x: 2.0 * x.abs(),
-    "floor": torch.zeros_like,  # only of exact numbers
+    "tan": lambda x: 1.0 + x.tan() ** 2,
+    "asin": lambda x: 1.0 / (1.0 - x * x).sqrt(),
+    "acos": lambda x: 1.0 / (1.0 - x * x).sqrt(),
+    "sinh": torch.cosh,
+    "cosh": lambda x: x.sinh().abs(),
+    "expm1": torch.exp,
+    "log1p": lambda x: 1.0 / (1.0 + x),
+    **dict.fromkeys(("floor", "ceil", "round", "trunc", "sign"), torch.zeros_like),  # only of exact numbers
 }
 # Functions x * g(x) or log(1 + e^x) whose error is relative to |x|, not to the result, where the result is near zero.
 RELATIVE_TO_INPUT = {"gelu", "gelu_tanh", "silu", "hardswish", "softplus", "logsigmoid", "mish"}
@@ -262,6 +272,11 @@ def _pointwise(op: Pointwise, x: torch.Tensor, error: torch.Tensor, y: torch.Ten
     if op.function in DERIVATIVES:
         slope = torch.maximum(*(DERIVATIVES[op.function](x + sign * error) for sign in (-1, 1)))
         return torch.where(error > 0, slope * error, 0.0) + FUNCTION_UNITS * U * size
+    if op.function == "power":
+        (exponent,) = op.parameters
+        slope = (exponent * x.abs() ** (exponent - 1.0)).abs()
+        # The exponential of a logarithm, whose error grows with it.
+        return torch.where(error > 0, slope * error, 0.0) + FUNCTION_UNITS * U * size * (1.0 + y.abs().log().abs())
     if op.function == "softplus":
         size = size + 1.0 / abs(op.parameters[0])
     if op.function == "elu":

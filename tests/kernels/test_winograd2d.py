@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from netopt.kernels.machine.cpu import host_cpu
 from netopt.kernels.parts.tile import TileSchedule
@@ -121,3 +122,22 @@ def test_a_graph_needs_the_scratch_memory_of_one_block() -> None:
     types = [TensorType((1, 64, 224, 224)), TensorType((64, 64, 6, 6)), TensorType((64,))]
     whole = dataclasses.replace(types[0], shape=(4, 64, 224, 224))
     assert op.scratch_bytes(types) == op.scratch_bytes([whole, *types[1:]]) > 0
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+def test_an_outlier_spoils_its_tiles_as_far_as_the_page_says(tile: int) -> None:
+    """Each output is off by up to a share of the largest number in its tile: beside an outlier that is much."""
+    op, size = Winograd2d(tile, PADDING), 14
+    x, weight = randn(1, 16, size, size), randn(8, 16, 3, 3, seed=1)
+    x[0, :, 6, 6] = 1e6
+    direct = F.conv2d(x.double(), weight.double(), padding=1)
+    error = (run(op, [x, transform_weight(weight, tile)]).double() - direct).abs()
+    near = torch.zeros(size, size, dtype=torch.bool)
+    near[7 - tile - 2 : 7 + tile + 1, 7 - tile - 2 : 7 + tile + 1] = True
+    growth = {2: 81, 4: 36_100}[tile]
+    # (C + 14) roundings of 2^-24, in sums of 9 products a channel.
+    bound = growth * (16 + 14) * 2.0**-24 * 9 * 16 * float(weight.abs().max())
+    assert error[..., near].max() < bound * 1e6
+    assert error[..., ~near].max() < bound * float(x[x < 1e5].abs().max())
+    # Beside the outlier, where a direct convolution has no error of its size, it is there.
+    assert error[..., near].max() > 1e3 * error[..., ~near].max()

@@ -2,12 +2,28 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 import netopt
+from netopt.errors import InvalidArgument
+from netopt.graph import Graph
 from netopt.graph.graph import GraphBuilder, Node
-from netopt.numerics import BFLOAT16, FLOAT32, INT32, SIGN_BITS, SIGNS, FixedPoint, NumberFormat
-from netopt.ops import BatchNorm, BinaryDense, Dense, Pointwise, Reshape, Softmax, TensorType
-from netopt.program.checks import check_kernels, has_kernel
+from netopt.numerics import BFLOAT16, FLOAT32, INT32, INT64, SIGN_BITS, SIGNS, FixedPoint, NumberFormat
+from netopt.ops import (
+    BatchNorm,
+    BinaryDense,
+    Cast,
+    Dense,
+    Gather,
+    Op,
+    Permute,
+    Pointwise,
+    Reshape,
+    Slice,
+    Softmax,
+    TensorType,
+)
+from netopt.program.checks import check_kernels, has_kernel, index_range
 
 
 def _builder(format_: NumberFormat | None = None) -> GraphBuilder:
@@ -72,3 +88,34 @@ def test_formats_that_no_kernel_reads(format_: NumberFormat, softmax: bool, valu
     message = rf"layer 'last': value '{value}': expected float32, found {format_.name}"
     with pytest.raises(netopt.UnsupportedModel, match=message):
         check_kernels(builder.finish())
+
+
+def _looking_up(rows: int, *moves: Op) -> Graph:
+    """A table of so many rows, read at indices (2, 3) after some ops."""
+    builder = GraphBuilder()
+    builder.inputs, builder.types = ("ids",), {"ids": TensorType((2, 3), INT64)}
+    table, name = builder.add_constant("table", torch.zeros(rows, 4)), "ids"
+    for op in moves:
+        name = builder.add_node(op, (name,), "moved", "")
+    builder.outputs = (builder.add_node(Gather(), (table, name), "y", ""),)
+    return builder.finish()
+
+
+@pytest.mark.parametrize("moves", [(), (Reshape((6,)),), (Permute((1, 0)), Cast("int32"))], ids=str)
+def test_indices_are_within_what_is_read(moves: tuple[Op, ...]) -> None:
+    assert index_range(_looking_up(20, *moves), "ids") == range(-20, 20)
+
+
+def test_what_is_cut_or_computed_is_not_checked() -> None:
+    assert index_range(_looking_up(20, Slice(1, 0, 2)), "ids") is None
+    assert index_range(_looking_up(20), "table") is None
+
+
+@pytest.mark.parametrize(("index", "fits"), [(19, True), (-20, True), (20, False), (-21, False), (2**40, False)])
+def test_a_program_refuses_indices_out_of_range(index: int, fits: bool) -> None:
+    program = netopt.lower(nn.Embedding(20, 4), torch.tensor([0, 1]))
+    if fits:
+        assert program(torch.tensor([3, index])).shape == (2, 4)
+        return
+    with pytest.raises(InvalidArgument, match=rf"^input\[0\]: expected indices from -20 to 19, found {index}$"):
+        program(torch.tensor([3, index]))

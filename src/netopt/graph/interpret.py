@@ -23,7 +23,7 @@ def interpret(
         given = zip(graph.inputs, inputs, strict=True)
         values |= {name: _stored(graph, name, value, dtype) for name, value in given}
         for node in graph.nodes:
-            y = node.op.reference(*(values[name] for name in node.inputs))
+            y = node.op.evaluate(*(values[name] for name in node.inputs))
             values[node.output] = _stored(graph, node.output, y, dtype)
         return tuple(values[name] for name in graph.outputs)
 

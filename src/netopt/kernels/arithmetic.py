@@ -9,7 +9,7 @@ import halide as hl
 
 from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.broadcast import BroadcastKernel
-from netopt.kernels.parts.math import maximum, minimum
+from netopt.kernels.parts.math import flushed, maximum, minimum
 from netopt.ops import Arithmetic
 
 EXPRESSIONS: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {
@@ -17,9 +17,9 @@ EXPRESSIONS: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {
     "sub": operator.sub,
     "mul": operator.mul,
     "div": operator.truediv,
-    "prelu": lambda x, slope: hl.select(x > hl.f32(0.0), x, slope * x),
-    "maximum": maximum,
-    "minimum": minimum,
+    "prelu": lambda x, slope: flushed(hl.select(x > hl.f32(0.0), x, slope * x)),
+    "maximum": lambda x, y: flushed(maximum(x, y)),
+    "minimum": lambda x, y: flushed(minimum(x, y)),
 }
 # Those of whole numbers that differ.
 OF_WHOLES: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {

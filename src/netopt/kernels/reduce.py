@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
 
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
-from netopt.kernels.parts.math import maximum, minimum
+from netopt.kernels.parts.math import flushed, maximum, minimum
 from netopt.kernels.parts.parallel import split_rows
-from netopt.kernels.parts.rows import reduce_rows
+from netopt.kernels.parts.rows import SUM, Reduction, gather, reduce_rows
 from netopt.numerics import Shape
 from netopt.ops import Reduce
 
-# How two numbers become one, and what to begin with.
-COMBINE: dict[str, tuple[Callable[[hl.Expr, hl.Expr], hl.Expr], float]] = {
-    "sum": (operator.add, 0.0),
-    "mean": (operator.add, 0.0),
-    "max": (maximum, -math.inf),
-    "min": (minimum, math.inf),
-    "prod": (operator.mul, 1.0),
+REDUCTIONS: dict[str, Reduction] = {
+    "sum": SUM,
+    "mean": SUM,
+    "max": Reduction(maximum, -math.inf, hl.Float(32)),
+    "min": Reduction(minimum, math.inf, hl.Float(32)),
+    "prod": Reduction(operator.mul, 1.0, hl.Float(32)),
 }
 
 
@@ -43,27 +41,28 @@ class ReduceKernel(PlainKernel[Reduce]):
         # --- algorithm
         shape, output = self.argument_shapes(problem, schedule, cpu)
         source, out, row, i = whole_input("source", shape), hl.Func("out"), hl.Var("row"), hl.Var("i")
-        combine, start = COMBINE[problem.op.function]
+        reduction = REDUCTIONS[problem.op.function]
 
         def end(x: hl.Expr) -> hl.Expr:
-            return x * hl.f32(1.0 / shape[1]) if problem.op.function == "mean" else x
+            total = x * hl.f64(1.0 / shape[1]) if problem.op.function == "mean" else x
+            return flushed(hl.f32(total))
 
         if len(shape) == 2:
-            rows = reduce_rows("total", shape[1], cpu.lanes, lambda k, row: source[k, row], combine, start)
+            rows = reduce_rows("total", shape[1], cpu.lanes, lambda k, row: source[k, row], reduction)
             out[row] = end(rows.result[row])
             # --- schedule
             split_rows(out, row, shape[0], problem.inputs[0].elements, problem.threads)
             rows.compute_at(out, row, cpu.lanes)
         else:
-            along, total, i_out = hl.RDom([(0, shape[1])], "along").x, hl.Func("total"), hl.Var("i_out")
-            total[i, row] = hl.f32(start)
-            total[i, row] = combine(hl.Expr(total[i, row]), source[i, along, row])
+            total, i_out = hl.Func("total"), hl.Var("i_out")
+            loops = gather(total, (i, row), shape[1], lambda k: source[i, k, row], reduction)
             out[i, row] = end(hl.Expr(total[i, row]))
             # --- schedule
             out.split(i, i_out, i, cpu.lanes, hl.TailStrategy.GuardWithIf).reorder(i, i_out, row).vectorize(i)
             split_rows(out, row, shape[0], problem.inputs[0].elements, problem.threads)
             total.compute_at(out, i_out).vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
-            total.update().vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
+            for number in range(len(loops)):
+                total.update(number).vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
         fix_output(out, output)
         return Pipeline(out, (source,))
 

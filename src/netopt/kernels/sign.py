@@ -18,7 +18,7 @@ from netopt.kernels.parts.math import f32, is_nan
 from netopt.kernels.parts.parallel import split_rows
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput, channels_last, zero_halo
 from netopt.kernels.parts.word import Word
-from netopt.numerics import SIGNS, Shape
+from netopt.numerics import SIGNS, SMALLEST_NORMAL, Shape
 from netopt.ops import CHANNELS_LAST, Sign, TensorType
 
 
@@ -62,7 +62,8 @@ class SignKernel(PlainKernel[Sign]):
         def is_positive(*at: hl.Expr) -> hl.Expr:
             value = x.at(*at)
             if not vectors:
-                return (value >= f32(0.0)) & ~is_nan(value)
+                # From 0 on, denormals being zero whatever the thread does with them.
+                return (value > f32(-SMALLEST_NORMAL)) & ~is_nan(value)
             t, d = (vector[at[0]] for vector in vectors)
             return (d * value >= d * t) & ~is_nan(value)
 

@@ -9,11 +9,13 @@ import halide as hl
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Source
 from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, whole_input
-from netopt.kernels.parts.math import at_least, exp
+from netopt.kernels.parts.math import at_least, exp, log
 from netopt.kernels.parts.parallel import split_rows
-from netopt.kernels.parts.rows import reduce_rows
+from netopt.kernels.parts.rows import SUM, Reduction, gather, reduce_rows, row_sum
 from netopt.numerics import Shape
 from netopt.ops import Softmax
+
+_MAXIMUM = Reduction(at_least, -math.inf, hl.Float(32))
 
 # A row up to this size stays in the first-level cache while its sum is taken.
 _ROW_BYTES = 16 * 1024
@@ -37,22 +39,22 @@ class SoftmaxKernel(PlainKernel[Softmax]):
         return Pipeline(out, (source,))
 
 
-def _end(x: hl.Expr, maximum: hl.Expr, total: hl.Expr, log: bool) -> hl.Expr:
-    return x - maximum - hl.log(total) if log else exp(x - maximum) / total
+def _end(x: hl.Expr, maximum: hl.Expr, total: hl.Expr, op: Softmax) -> hl.Expr:
+    return x - maximum - log(total) if op.log else exp(x - maximum) / total
 
 
 def _along_last_axis(source: Source, shape: Shape, problem: Problem[Softmax], cpu: Cpu) -> hl.Func:
     # --- algorithm
     rows, size = shape
     k, row, out, terms = hl.Var("k"), hl.Var("row"), hl.Func("out"), hl.Func("terms")
-    maximum = reduce_rows("maximum", size, cpu.lanes, lambda k, row: source[k, row], at_least, -math.inf)
+    maximum = reduce_rows("maximum", size, cpu.lanes, lambda k, row: source[k, row], _MAXIMUM)
     terms[k, row] = exp(source[k, row] - maximum.result[row])
-    total = reduce_rows("total", size, cpu.lanes, lambda k, row: terms[k, row], lambda a, b: a + b, 0.0)
+    total = reduce_rows("total", size, cpu.lanes, lambda k, row: terms[k, row], row_sum(size, cpu.lanes))
     if problem.op.log:
-        out[k, row] = source[k, row] - maximum.result[row] - hl.log(total.result[row])
+        out[k, row] = source[k, row] - maximum.result[row] - log(hl.f32(total.result[row]))
     else:
         factor = hl.Func("factor")
-        factor[row] = hl.strict_float(hl.f32(1.0) / total.result[row])
+        factor[row] = hl.strict_float(hl.f32(1.0) / hl.f32(total.result[row]))
         out[k, row] = terms[k, row] * factor[row]
         # One exponential an element: they wait in the first-level cache for their sum. Of a long row they are
         # computed twice.
@@ -72,18 +74,18 @@ def _across(source: Source, shape: Shape, problem: Problem[Softmax], cpu: Cpu) -
     # --- algorithm
     outer, size, _ = shape
     i, k, o = hl.Var("i"), hl.Var("k"), hl.Var("o")
-    along = hl.RDom([(0, size)], "along")
     maximum, total, out = hl.Func("maximum"), hl.Func("total"), hl.Func("out")
-    maximum[i, o] = hl.f32(-math.inf)
-    maximum[i, o] = at_least(hl.Expr(maximum[i, o]), source[i, along.x, o])
-    total[i, o] = hl.f32(0.0)
-    total[i, o] += exp(source[i, along.x, o] - maximum[i, o])
-    out[i, k, o] = _end(source[i, k, o], maximum[i, o], total[i, o], problem.op.log)
+    loops = [
+        gather(maximum, (i, o), size, lambda k: source[i, k, o], _MAXIMUM),
+        gather(total, (i, o), size, lambda k: exp(source[i, k, o] - maximum[i, o]), SUM),
+    ]
+    out[i, k, o] = _end(source[i, k, o], maximum[i, o], hl.f32(total[i, o]), problem.op)
     # --- schedule
     i_out = hl.Var("i_out")
     out.split(i, i_out, i, cpu.lanes, hl.TailStrategy.GuardWithIf).reorder(i, k, i_out, o).vectorize(i)
     split_rows(out, o, outer, problem.output.elements, problem.threads)
-    for func in (maximum, total):
+    for func, updates in zip((maximum, total), loops, strict=True):
         func.compute_at(out, i_out).vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
-        func.update().vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
+        for number in range(len(updates)):
+            func.update(number).vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
     return out

@@ -7,9 +7,9 @@ from netopt.numerics.float32 import FLOAT32, Float32
 from netopt.numerics.format import ALIGNMENT, Array, ElementFormat, NumberFormat, Part, PartedFormat, Shape, align_up
 from netopt.numerics.int32 import INT32, Int32
 from netopt.numerics.int64 import INT64, Int64
-from netopt.numerics.operations import Operations
+from netopt.numerics.operations import SMALLEST_NORMAL, TORCH, Operations, flushed
 from netopt.numerics.registry import FLOATS, WHOLES, format_of, number_format_from_json
-from netopt.numerics.sign import SIGN_BITS, SIGNS, SignFormat, pack_signs, unpack_signs
+from netopt.numerics.sign import SIGN_BITS, SIGNS, SignFormat, is_plus, pack_signs, unpack_signs
 from netopt.numerics.uint8 import UINT8, UInt8
 from netopt.numerics.whole import WholeFormat
 
@@ -23,6 +23,8 @@ __all__ = [
     "INT64",
     "SIGNS",
     "SIGN_BITS",
+    "SMALLEST_NORMAL",
+    "TORCH",
     "UINT8",
     "WHOLES",
     "Array",
@@ -42,7 +44,9 @@ __all__ = [
     "UInt8",
     "WholeFormat",
     "align_up",
+    "flushed",
     "format_of",
+    "is_plus",
     "number_format_from_json",
     "pack_signs",
     "unpack_signs",

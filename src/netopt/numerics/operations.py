@@ -63,10 +63,22 @@ class TorchOperations:
 
 TORCH = TorchOperations()
 
+# Numbers of float32 that are smaller in magnitude, and not 0, are denormal.
+SMALLEST_NORMAL = 2.0**-126
+
 
 def is_nan(number: Any, on: Operations) -> Any:
     """Whether it is no number: by its bits, since kernels may assume that all are numbers."""
     return (on.bits(number) & 0x7FFFFFFF) > 0x7F800000
+
+
+def flushed(number: Any, on: Operations) -> Any:
+    """The number, and zero of its sign where it is denormal in float32; in float32.
+
+    By its bits: in kernels comparisons take a denormal for zero, and still hand on what it was.
+    """
+    bits = on.bits(number)
+    return on.of_bits(on.select((bits & 0x7F800000) == 0, (bits >> 31) << 31, bits))
 
 
 def to_integer(number: Any, bits: int, on: Operations) -> Any:

@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 
 from netopt.errors import InvalidArgument
 from netopt.numerics.format import Array, ElementFormat, Shape
+from netopt.numerics.operations import SMALLEST_NORMAL
+
+
+def is_plus(numbers: torch.Tensor) -> torch.Tensor:
+    """Where the sign of a number is +1: from 0 on, and where it is denormal in float32, which is zero."""
+    return (numbers >= 0) | (numbers.abs() < SMALLEST_NORMAL)
 
 
 @dataclass(frozen=True)
 class SignFormat(ElementFormat):
-    """+1 or -1 in one bit: 0 for +1, 1 for -1. Of a number its sign; that of 0 is +1, and that of NaN -1.
+    """+1 or -1 in one bit: 0 for +1, 1 for -1. Of a number its sign; that of 0 is +1, that of a
+    denormal number, too, and that of NaN -1.
 
     A tensor has them as int8, one an element, and so has what a kernel packs; a kernel reads and writes words.
 
@@ -54,7 +61,7 @@ class SignFormat(ElementFormat):
         return 4 * -(-bits // 32)
 
     def encode(self, numbers: torch.Tensor) -> torch.Tensor:
-        return 2 * (numbers >= 0).to(torch.int8) - 1
+        return 2 * is_plus(numbers).to(torch.int8) - 1
 
     def to_bytes(self, tensor: torch.Tensor) -> NDArray[np.uint8]:
         signs = self.to_array(tensor)

@@ -22,6 +22,7 @@ class ChannelShuffle(Op):
     layouts = Layouts.ANY
     formats = FLOATS
     keeps_format = True
+    flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)

@@ -31,6 +31,7 @@ class Concat(Op):
     layouts = Layouts.ANY
     formats = (*FLOATS, *WHOLES)
     keeps_format = True
+    flushes_denormals = False
 
     @property
     def label(self) -> str:

@@ -24,6 +24,7 @@ class Expand(Op):
     formats = (FLOAT32, *WHOLES)
     keeps_format = True
     has_strides = True
+    flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         format_ = expect_movable(self, inputs, 1)

@@ -29,6 +29,7 @@ class Gather(Op):
     axis: int = 0
     name: ClassVar[str] = "gather"
     formats = (FLOAT32, *WHOLES)
+    flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_number(self, inputs, 2)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOAT32, NumberFormat, Shape
+from netopt.numerics import FLOAT32, TORCH, NumberFormat, Shape, flushed
 from netopt.ops.spatial import Sides
 from netopt.ops.strides import Strides
 from netopt.ops.tensor_type import CHANNELS_LAST, ROW_MAJOR, Layout, TensorType
@@ -98,6 +98,11 @@ class Op(ABC):
         """Whether all that it computes is +1 and -1."""
         return False
 
+    @property
+    def flushes_denormals(self) -> bool:
+        """Whether it takes denormal numbers for zero and gives none; one that only moves elements hands them on."""
+        return True
+
     # --- the type rule, the value, the cost
 
     @abstractmethod
@@ -113,6 +118,12 @@ class Op(ABC):
     @abstractmethod
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         """The value of the output."""
+
+    def evaluate(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """The reference as kernels compute it: denormals are zeros of their sign, read or given."""
+        if not self.flushes_denormals:
+            return self.reference(*inputs)
+        return _without_denormals(self.reference(*map(_without_denormals, inputs)))
 
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         """Multiply-adds of the op's matrix products or convolutions; 0 for all other ops."""
@@ -255,6 +266,11 @@ class Op(ABC):
     def of_part(self, axis: int, part: range) -> Op:
         """The op that computes this part of the output from the parts that `parallel_axes` tells."""
         return self
+
+
+def _without_denormals(x: torch.Tensor) -> torch.Tensor:
+    """Of float32 numbers; in float64 all of them are normal."""
+    return flushed(x, TORCH) if x.dtype == torch.float32 else x
 
 
 def expect_inputs(op: Op, inputs: Sequence[TensorType], number: int) -> None:

@@ -25,6 +25,7 @@ class Permute(Op):
     name: ClassVar[str] = "permute"
     formats = (*FLOATS, *WHOLES)
     keeps_format = True
+    flushes_denormals = False
     rearranges = True
     has_strides = True
 

@@ -22,6 +22,7 @@ class PixelShuffle(Op):
     name: ClassVar[str] = "pixel_shuffle"
     layouts = Layouts.IMAGES
     formats = FLOATS
+    flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)
@@ -44,6 +45,7 @@ class PixelUnshuffle(Op):
     name: ClassVar[str] = "pixel_unshuffle"
     layouts = Layouts.IMAGES
     formats = FLOATS
+    flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)

@@ -23,6 +23,7 @@ class Reshape(Op):
     name: ClassVar[str] = "reshape"
     formats = (*FLOATS, *WHOLES)
     keeps_format = True
+    flushes_denormals = False
     rearranges = True
     has_strides = True
 

@@ -58,6 +58,10 @@ class Resize(Op):
         """Whether each output is one pixel."""
         return self.function.startswith("nearest")
 
+    @property
+    def flushes_denormals(self) -> bool:
+        return not self.is_nearest
+
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)
         if len(inputs[0].shape) != 4:

@@ -1,6 +1,7 @@
 """The sign of numbers, +1 or -1, with a gradient to train through: an op of PyTorch, and of the graph.
 
-sign(0) = +1, and sign(NaN) = -1, everywhere: in training, in the interpreter and in kernels.
+sign(0) = +1, and sign(NaN) = -1, everywhere: in training, in the interpreter and in kernels. A denormal number, below
+2^-126 in magnitude, is zero, and so its sign is +1, too.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import Any, ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOATS, SIGNS, NumberFormat
+from netopt.numerics import FLOATS, SIGNS, NumberFormat, is_plus
 from netopt.ops.op import Layouts, Op, TensorType, expect_inputs
 
 
 def sign_of(x: torch.Tensor) -> torch.Tensor:
-    """+1 where x >= 0, else -1, in the type of x."""
-    return (x >= 0).to(x.dtype).mul_(2).sub_(1)
+    """+1 where x > -2^-126, else -1, in the type of x."""
+    return is_plus(x).to(x.dtype).mul_(2).sub_(1)
 
 
 def _swish_sign(x: torch.Tensor, beta: float) -> torch.Tensor:

@@ -31,6 +31,7 @@ class Slice(Op):
     layouts = Layouts.ANY
     formats = (*FLOATS, *WHOLES)
     keeps_format = True
+    flushes_denormals = False
     has_strides = True
 
     @property

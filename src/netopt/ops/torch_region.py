@@ -38,6 +38,8 @@ class TorchRegion(Op):
     formats = (FLOAT32, *WHOLES)
     # It may draw random numbers.
     is_repeatable = False
+    # It runs as the calling thread does.
+    flushes_denormals = False
 
     @property
     def label(self) -> str:

@@ -20,6 +20,7 @@ class Where(Op):
     name: ClassVar[str] = "where"
     layouts = Layouts.ANY
     formats = (FLOAT32, *WHOLES)
+    flushes_denormals = False
     elementwise = True
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:

@@ -6,7 +6,7 @@ from netopt.errors import UnsupportedModel
 from netopt.graph import Graph, Node
 from netopt.kernels.registry import kernel_of
 from netopt.numerics import BFLOAT16, FLOAT32, SIGN_BITS, SIGNS, WHOLES
-from netopt.ops import TorchRegion
+from netopt.ops import Cast, Gather, TorchRegion
 
 # The formats that some kernel reads or writes, the usual one first.
 _OF_KERNELS = (FLOAT32, BFLOAT16, *WHOLES, SIGNS, SIGN_BITS)
@@ -23,6 +23,21 @@ def check_kernels(graph: Graph) -> None:
         if has_kernel(node, graph):
             kernel_of(node.op, node.layer)
             _check_weights(graph, node)
+
+
+def index_range(graph: Graph, name: str) -> range | None:
+    """The indices that an input may have: those that all who gather by it have parts for; None where nobody does.
+
+    Through ops that only move elements, and conversions to whole numbers. One who cuts a part of it is not asked.
+    """
+    names, sizes = {name}, []
+    for node in graph.nodes:
+        if isinstance(node.op, Gather) and node.inputs[1] in names:
+            sizes.append(graph.types[node.inputs[0]].shape[node.op.axis])
+        keeps = node.op.rearranges or isinstance(node.op, Cast)
+        if keeps and len(node.inputs) == 1 and node.inputs[0] in names and graph.types[node.output].format.is_whole:
+            names.add(node.output)
+    return range(-min(sizes), min(sizes)) if sizes else None
 
 
 def has_kernel(node: Node, graph: Graph) -> bool:

@@ -40,7 +40,8 @@ def lower(
             what was remembered is used, and defaults for the rest.
         exact: with False, 3 x 3 convolutions may be computed by Winograd's algorithm, where that is faster: about three
             times at best. Rounding errors then grow to about ten times those of a direct convolution, and the weights
-            of these layers take up to four times the bytes.
+            of these layers take up to four times the bytes. Beside an outlier they are relative to it; docs/lowering.md
+            has the bound.
         precision: "float32", or "bf16" where the CPU multiplies such numbers: weights and activations are then stored
             in bfloat16, with 8 bits of precision, and sums are float32.
         fallback: let PyTorch run the parts that cannot be lowered; `Program.summary` and `Program.fallbacks` name them.

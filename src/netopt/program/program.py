@@ -23,7 +23,7 @@ from netopt.kernels.machine.denormals import ReadyCall, denormals_flushed, make_
 from netopt.memory import MemoryPlan
 from netopt.ops import TorchRegion
 from netopt.program.binding import Run, bind_kernels, bind_torch, pack_steps, runs_of, unpack_constants
-from netopt.program.checks import check_kernels
+from netopt.program.checks import check_kernels, index_range
 from netopt.program.file import Network, network_chunks, network_of, read_network, write_network
 from netopt.program.memory_image import MemoryImage
 from netopt.program.options import Lowering
@@ -78,6 +78,8 @@ class Program:
         self._inputs = [self._memory.place(name) for name in network.graph.inputs]
         formats = [network.graph.types[name].format for name in network.graph.inputs]
         self._dtypes = [format_.tensor_dtype if format_.is_whole else torch.float32 for format_ in formats]
+        ranges = [index_range(network.graph, name) for name in network.graph.inputs]
+        self._indices = [(number, range_) for number, range_ in enumerate(ranges) if range_ is not None]
         # Other values have used a halo's memory since the last call.
         self._halos = [self._memory.with_halo(name) for name in network.graph.inputs]
         self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
@@ -144,6 +146,8 @@ class Program:
         for tensor, place, dtype, name in zip(tensors, self._inputs, self._dtypes, self._input_names, strict=True):
             if tensor.shape != place.shape or tensor.dtype != dtype or tensor.device != place.device:
                 _refuse(tensor, place, dtype, name)
+        for number, range_ in self._indices:
+            _check_indices(tensors[number], range_, self._input_names[number])
         with self._lock:
             for tensor, place, halo, load in zip(tensors, self._inputs, self._halos, self._loads, strict=True):
                 if load is not None:
@@ -288,6 +292,16 @@ def load(path: str | Path, *, threads: int = 1, tune: bool = False, target: str 
     """
     options = Lowering(threads=threads, tune=tune, target=target)
     return Program(read_network(path), options)
+
+
+def _check_indices(tensor: torch.Tensor, range_: range, name: str) -> None:
+    least, most = (int(value) for value in torch.aminmax(tensor))
+    if least < range_.start or most >= range_.stop:
+        raise InvalidArgument(
+            name,
+            expected=f"indices from {range_.start} to {range_.stop - 1}",
+            found=least if least < range_.start else most,
+        )
 
 
 def _refuse(tensor: torch.Tensor, place: torch.Tensor, dtype: torch.dtype, name: str) -> None:

@@ -63,11 +63,11 @@ def along_channels(constant: torch.Tensor, rank: int, channels: int) -> torch.Te
 
 
 def run(graph: Graph, chain: Sequence[Node], source: str, x: torch.Tensor) -> torch.Tensor:
-    """The chain's value for numbers x (n, channels), computed in float32 as its ops' references do."""
+    """The chain's value for numbers x (n, channels), computed in float32 as the interpreter does."""
     rank = len(graph.types[source].shape)
     value, name = x.reshape(*x.shape, *[1] * (rank - 2)), source
     for node in chain:
-        value = node.op.reference(*(value if given == name else graph.constants[given] for given in node.inputs))
+        value = node.op.evaluate(*(value if given == name else graph.constants[given] for given in node.inputs))
         # Past the largest number a scale of 0 would make NaN of infinity, where for all other numbers it makes 0.
         value, name = value.clamp(-_LARGEST, _LARGEST), node.output
     return value.reshape(x.shape)

@@ -24,9 +24,9 @@ def clamp(x: hl.Expr, low: float, high: float) -> hl.Expr:
     return at_most(at_least(x, f32(low)), f32(high))
 
 
-def at_least(x: hl.Expr, low: hl.Expr) -> hl.Expr:
-    """max(x, low), and NaN where x is NaN."""
-    return hl.strict_float(hl.select(x < low, low, x))
+def at_least(x: hl.Expr, low: hl.Expr, below: hl.Expr | None = None) -> hl.Expr:
+    """max(x, low), and NaN where x is NaN; with `below`, low where x is below that."""
+    return hl.strict_float(hl.select(x < (low if below is None else below), low, x))
 
 
 def at_most(x: hl.Expr, high: hl.Expr) -> hl.Expr:
@@ -37,6 +37,11 @@ def at_most(x: hl.Expr, high: hl.Expr) -> hl.Expr:
 def is_nan(x: hl.Expr) -> hl.Expr:
     """Whether x is NaN, by its bits: fast math takes it for decided that the result of a sum is not."""
     return operations.is_nan(x, HALIDE)
+
+
+def flushed(x: hl.Expr) -> hl.Expr:
+    """x, and zero where it is denormal: of what may be an operand handed on, where nothing was computed."""
+    return operations.flushed(x, HALIDE)
 
 
 def maximum(a: hl.Expr, b: hl.Expr) -> hl.Expr:

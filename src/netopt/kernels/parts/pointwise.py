@@ -15,12 +15,14 @@ from netopt.kernels.parts.math import (
     exp,
     expm1_of_negative,
     f32,
+    flushed,
     is_nan,
     log,
     log1p_of_unit,
     sigmoid,
     tanh,
 )
+from netopt.numerics import SMALLEST_NORMAL
 from netopt.ops.pointwise import Pointwise
 
 
@@ -43,7 +45,8 @@ def _mish(x: hl.Expr) -> hl.Expr:
     """x tanh(ln(1 + e^x)) = x n / (n + 2) with n = e^x (e^x + 2); from 20 on the quotient is 1."""
     e = exp(at_most(x, f32(20.0)))
     n = e * (e + f32(2.0))
-    return x * (n / (n + f32(2.0)))
+    # The quotient first: x n would overflow.
+    return x * hl.strict_float(n / (n + f32(2.0)))
 
 
 def _sqrt(x: hl.Expr) -> hl.Expr:
@@ -94,7 +97,8 @@ def _power(x: hl.Expr, exponent: float) -> hl.Expr:
         elif exponent % 2.0:
             y = hl.select(x < f32(0.0), -y, y)
     if exponent % 1.0:
-        # As IEEE 754: what is not a number for any negative base is one for -infinity.
+        # As IEEE 754: what is not a number for any negative base is one for -infinity, and of -0 it is that of 0.
+        y = hl.select(x == f32(0.0), f32(0.0 if exponent > 0 else math.inf), y)
         y = hl.select(x == f32(-math.inf), f32(math.inf if exponent > 0 else 0.0), y)
     return hl.strict_float(y)
 
@@ -141,6 +145,20 @@ EXPRESSIONS: dict[str, Callable[..., hl.Expr]] = {
     "log1p": _log1p,
     "power": _power,
 }
+
+
+# Functions that may hand on what they are given, or its magnitude; all others compute, which flushes.
+_HAND_ON = {"relu", "hardtanh", "leaky_relu", "elu", "softplus", "abs", "neg"}
+# Those that are x near zero, of which libm hands on x.
+_HAND_ON |= {"sin", "tan", "asin", "atan", "sinh", "expm1", "log1p"}
+
+
+def apply_to_any(op: Pointwise, x: hl.Expr) -> hl.Expr:
+    """The function of `op` at x from memory, which may be denormal, as sums are not: then at zero."""
+    if op.function == "relu":
+        return at_least(x, f32(0.0), below=f32(SMALLEST_NORMAL))
+    y = apply_pointwise(op, x)
+    return flushed(y) if op.function in _HAND_ON else y
 
 
 def apply_pointwise(op: Pointwise | None, x: hl.Expr) -> hl.Expr:
