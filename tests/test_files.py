@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import signal
 import stat
@@ -50,7 +52,7 @@ def test_an_older_file_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_reader_of_the_older_file_keeps_it(tmp_path: Path) -> None:
-    """A program maps its file: writing over the same bytes would change a running network."""
+    """Writing over the same bytes would change what is being read."""
     path = tmp_path / "net.nopt"
     path.write_bytes(b"old")
     with path.open("rb") as reader:
@@ -154,22 +156,29 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from netopt.files import write_atomically
-if sys.argv[2] == "named":
-    del os.O_TMPFILE
+def kill(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
 def chunks():
     yield b"half"
-    os.kill(os.getpid(), signal.SIGKILL)
-write_atomically(Path(sys.argv[1]), chunks())
+    kill()
+path, way, moment = sys.argv[1:]
+if way == "named":
+    del os.O_TMPFILE
+if moment == "moved":
+    Path.replace = kill
+write_atomically(Path(path), chunks() if moment == "written" else [b"whole"])
 """
 
 
-def test_a_killed_writer_leaves_nothing(tmp_path: Path, either_way: str) -> None:
+@pytest.mark.parametrize("moment", ["written", "moved"])
+def test_a_killed_writer_leaves_nothing(tmp_path: Path, either_way: str, moment: str) -> None:
+    """At once, or when the next file is written there: it has a name only for the moment in which it is moved."""
     path = tmp_path / "net.nopt"
     path.write_bytes(b"old")
-    killed = subprocess.run([sys.executable, "-c", _KILLED, str(path), either_way], check=False)
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(path), either_way, moment], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert path.read_bytes() == b"old"
-    assert len(list(tmp_path.iterdir())) == (1 if either_way == "nameless" else 2)
+    assert len(list(tmp_path.iterdir())) == (1 if (either_way, moment) == ("nameless", "written") else 2)
     write_atomically(path, [b"new"])
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
@@ -185,3 +194,58 @@ def test_what_another_writer_is_writing_is_left_alone(tmp_path: Path, monkeypatc
     write_atomically(tmp_path / "net.nopt", chunks())
     assert (tmp_path / "net.nopt").read_bytes() == b"first"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.nopt", "other.nopt"]
+
+
+def test_another_writer_may_take_a_new_file_for_an_abandoned_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the calls that make it and lock it."""
+    monkeypatch.delattr(os, "O_TMPFILE")
+    lock, removed = fcntl.flock, []
+
+    def late(descriptor: int, how: int) -> None:
+        if not removed:
+            removed.extend(tmp_path.iterdir())
+            removed[0].unlink()
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    write_atomically(tmp_path / "net.nopt", [b"new"])
+    assert len(removed) == 1
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]
+
+
+def test_file_systems_without_locks(tmp_path: Path, either_way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    other = tmp_path / ".netopt-0123456789abcdef.tmp"
+    other.write_bytes(b"half")
+    write_atomically(tmp_path / "net.nopt", [b"new"])
+    assert (tmp_path / "net.nopt").read_bytes() == b"new"
+    assert other.read_bytes() == b"half"  # it may be being written
+
+
+def test_what_only_looks_abandoned_is_left_alone(tmp_path: Path, either_way: str) -> None:
+    """To open a pipe would wait for its other end; to remove a link or a folder is not ours."""
+    pipe, link, folder = (tmp_path / f".netopt-{name}.tmp" for name in "abc")
+    os.mkfifo(pipe)
+    folder.mkdir()
+    link.symlink_to(folder)
+    write_atomically(tmp_path / "net.nopt", [b"new"])
+    assert {path.name for path in tmp_path.iterdir()} == {"net.nopt", pipe.name, link.name, folder.name}
+
+
+def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
+    """Saving to /dev/null must not replace it by a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomically(pipe, [b"one", memoryview(b"two")])
+        assert os.read(reader, 100) == b"onetwo"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert list(tmp_path.iterdir()) == [pipe]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -18,7 +17,6 @@ import torch
 from torch import nn
 
 import netopt
-from netopt.kernels.machine.tune import cache_file
 from netopt.torch_state import plain_torch, tracing
 
 
@@ -128,23 +126,6 @@ def test_several_threads_lower_at_once() -> None:
     assert len(results) == 4
     # Sums of at most 12 sums of 9 terms below 4.
     assert max(abs(float(difference)) for difference in results) < 12 * 9 * 4 * 2.0**-23
-
-
-def _homeless(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object) -> Any:
-        raise RuntimeError("Could not determine home directory.")
-
-    for name in ("NETOPT_CACHE_DIR", "XDG_CACHE_HOME", "HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("pathlib.Path.home", fail)
-
-
-def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    _homeless(monkeypatch)
-    assert cache_file().name == "schedules.json"
-    assert str(os.getuid()) in cache_file().parent.name
-    program = netopt.lower(nn.Linear(3, 2).eval(), torch.ones(1, 3))
-    assert program(torch.ones(1, 3)).shape == (1, 2)
 
 
 # --- programs that are copied, sent and forked

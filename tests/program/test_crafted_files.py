@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from netopt.errors import FileFormatError, NetoptError
+from netopt.program import file
 from netopt.program.file import read_network, write_network
 from netopt.program.options import Lowering
 from netopt.program.program import Program
@@ -83,7 +86,7 @@ def _with_shape(shape: str) -> Callable[[str], str]:
         (_with_shape("[65536, 65536]"), "shape of 'x': expected from 1 to"),
         (_with_shape(json.dumps([1] * 33)), "axes of 'x': expected at most 32, found 33"),
         (_with_shape(json.dumps([1] * 20_000)), "axes of 'x': expected at most 32, found 20000"),
-        (lambda text: "[" + "{}," * 5_000_000 + "{}]", "metadata: expected at most 4,194,304 values, found 10,000,002"),
+        (lambda text: "[" + "{}," * 5_000_000 + "{}]", "metadata: expected at most 2,097,152 values, found 10,000,002"),
         (lambda text: "[" * 100_000 + "]" * 100_000, "RecursionError"),
         (
             lambda text: text.replace('"shape": [2]}', f'"shape": {[1] * 65}}}'),
@@ -116,6 +119,128 @@ def test_counts_are_bounded_before_anything_is_built(
     assert change(text) != text
     path.write_bytes(_file(change(text).encode(), constants))
     with pytest.raises(FileFormatError, match=message):
+        read_network(path)
+
+
+def _value(elements: int) -> dict[str, Any]:
+    layout = {"channels_last": False, "halo": [0, 0, 0, 0], "pitch": 0}
+    return {"shape": [elements], "format": {"name": "float32"}, "layout": layout}
+
+
+def _row(names: list[str], chained: bool) -> dict[str, Any]:
+    """Metadata of a network of as many nodes: one after the other in one place, or all alive until a concatenation."""
+    relu = {"op": "pointwise", "function": "relu", "parameters": []}
+    inputs = ["x", *names[:-1]] if chained else ["x"] * len(names)
+    nodes = [
+        {"op": relu, "inputs": [source], "output": name, "layer": ""}
+        for source, name in zip(inputs, names, strict=True)
+    ]
+    values = {name: _value(1) for name in ("x", *names)}
+    offsets = {name: 0 if chained else 64 * number for number, name in enumerate(("x", *names))}
+    end, arena = names[-1], 64 if chained else 64 * len(offsets)
+    if not chained:
+        end = "y"
+        nodes.append(
+            {"op": {"op": "concat", "axis": 0, "in_place": False}, "inputs": names, "output": end, "layer": ""}
+        )
+        values[end], offsets[end], arena = _value(len(names)), arena, arena + -(-4 * len(names) // 64) * 64
+    tensor = {"kind": "tensor", "keys": [], "parts": []}
+    return {
+        "signature": {
+            "positional": {"kind": "tuple", "keys": [], "parts": [tensor]},
+            "keyword": {"kind": "dict", "keys": [], "parts": []},
+            "output": tensor,
+        },
+        "inputs": ["x"],
+        "outputs": [end],
+        "values": values,
+        "constants": [],
+        "nodes": nodes,
+        "plan": {"offsets": offsets, "arena_bytes": arena, "lower_bound": 0},
+    }
+
+
+def _calls_to_read(path: Path, metadata: dict[str, Any]) -> int:
+    """How many functions are called while the file is read, which no other load of the machine changes."""
+    path.write_bytes(_file(json.dumps(metadata).encode(), b""))
+    read_network(path)
+    count = 0
+
+    def watch(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(watch)
+    try:
+        read_network(path)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("chained", [True, False], ids=["in one place", "all alive"])
+def test_reading_takes_steps_in_proportion_to_the_nodes(chained: bool, tmp_path: Path) -> None:
+    """A quadratic check would take minutes for a file of 400 KB that is consistent."""
+    short, long = (
+        _calls_to_read(tmp_path / "net.nopt", _row([f"v{i}" for i in range(number)], chained)) for number in (100, 400)
+    )
+    # Four times the nodes; a tenth for what there is of each power of two.
+    assert long < 1.1 * 4 * short
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["nodes"].append(data["nodes"][0]),
+        lambda data: data["values"].update(more=data["values"]["x"]),
+        lambda data: data["values"].pop("y"),
+        lambda data: data["constants"].append("half"),
+    ],
+    ids=["a node twice", "a value more", "a value less", "a constant twice"],
+)
+def test_names_are_checked_before_anything_is_made(
+    change: Callable[[Any], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise AssertionError("made something")
+
+    path = tmp_path / "net.nopt"
+    write_network(path, _small())
+    metadata, constants = _parts(path.read_bytes())
+    change(metadata)
+    path.write_bytes(_file(json.dumps(metadata).encode(), constants))
+    monkeypatch.setattr(file, "op_from_json", fail)
+    monkeypatch.setattr(file, "_type", fail)
+    with pytest.raises(FileFormatError, match="graph: value '.*': expected (one|a) definition"):
+        read_network(path)
+
+
+def test_a_message_is_short_whatever_the_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "net.nopt"
+    write_network(path, _small())
+    metadata, constants = _parts(path.read_bytes())
+    metadata["values"]["x"]["layout"]["halo"] = [0] * 10_000
+    path.write_bytes(_file(json.dumps(metadata).encode(), constants))
+    with pytest.raises(FileFormatError, match="found InvalidArgument: .*0, 0, ") as caught:
+        read_network(path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_memory_is_taken_for_no_more_than_the_header_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terabyte without blocks on the disk."""
+    path = tmp_path / "net.nopt"
+    write_network(path, _small())
+    whole, size = path.stat().st_size, 2**40
+    os.truncate(path, size)
+    with pytest.raises(FileFormatError, match=f"is damaged: expected {whole} bytes, found {size}"):
+        read_network(path)
+    os.truncate(path, whole)
+
+    def full(size: int) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(file, "aligned_bytes", full)
+    with pytest.raises(FileFormatError, match=f"expected a file that fits the memory, found {whole} bytes"):
         read_network(path)
 
 

@@ -8,6 +8,7 @@ reads is still there in full.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from netopt.errors import InvalidArgument
@@ -54,29 +55,61 @@ def check_plan(graph: Graph, plan: MemoryPlan) -> None:
     used = max((place.end for place in places.values()), default=0)
     if not used <= plan.arena_bytes < used + 64 + 1 or plan.arena_bytes < plan.lower_bound:
         raise InvalidArgument("memory plan: arena", expected=f"{used} bytes, rounded up to 64", found=plan.arena_bytes)
-    arena: dict[str, Span] = {}
+    arena = _Arena()
     for name in graph.inputs:
-        _write(name, places[name], arena)
+        arena.write(name, places[name])
     for node in graph.nodes:
         _run(node, graph, places, arena)
     for name in graph.outputs:
         _read(name, arena, graph, "by the caller")
 
 
-def _run(node: Node, graph: Graph, places: dict[str, Span], arena: dict[str, Span]) -> None:
+class _Arena:
+    """The values that are intact, by where they lie.
+
+    Those of like length, up to a factor of two, are kept in the order of their first bytes: what a write reaches is
+    found without a look at all the others, so that the proof takes about as many steps as there are values.
+    """
+
+    def __init__(self) -> None:
+        self._intact: set[str] = set()
+        self._by_length: dict[int, list[tuple[int, str, Span]]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._intact
+
+    def add(self, name: str, place: Span) -> None:
+        """A view: it overwrites nothing."""
+        self._intact.add(name)
+        row = self._by_length.setdefault((place.end - place.start).bit_length(), [])
+        row.insert(bisect_left(row, (place.start, name)), (place.start, name, place))
+
+    def write(self, name: str, place: Span) -> None:
+        """A value, over whatever was there."""
+        for bits, row in self._by_length.items():
+            # Their lengths are below 2^bits: one that begins further to the front ends before the place.
+            first, last = bisect_left(row, (place.start - 2**bits,)), bisect_left(row, (place.end,))
+            left = [entry for entry in row[first:last] if not entry[2].overlaps(place)]
+            if len(left) < last - first:
+                self._intact -= {other for _, other, _ in row[first:last]} - {other for _, other, _ in left}
+                row[first:last] = left
+        self.add(name, place)
+
+
+def _run(node: Node, graph: Graph, places: dict[str, Span], arena: _Arena) -> None:
     for name in node.inputs:
         _read(name, arena, graph, f"by '{node.output}'")
     if node.op.is_view(graph.node_types(node), graph.types[node.output]):
         _check_view(node, places, graph)
-        arena[node.output] = places[node.output]
+        arena.add(node.output, places[node.output])
         return
     if _scratch(node) in places:
-        _write(_scratch(node), places[_scratch(node)], arena)
+        arena.write(_scratch(node), places[_scratch(node)])
         for name in node.inputs:
             _read(name, arena, graph, f"by '{node.output}' beside its scratch memory")
         _check_scratch(node, places)
     _check_own_inputs(node, places, graph)
-    _write(node.output, places[node.output], arena)
+    arena.write(node.output, places[node.output])
 
 
 def _scratch(node: Node) -> str:
@@ -157,13 +190,7 @@ def _step(type_: TensorType, axis: int) -> int:
     return type_.format.storage_bytes((1,) if type_.layout.channels_last else type_.shape[axis + 1 :])
 
 
-def _write(name: str, place: Span, arena: dict[str, Span]) -> None:
-    for other in [other for other, taken in arena.items() if taken.overlaps(place)]:
-        del arena[other]
-    arena[name] = place
-
-
-def _read(name: str, arena: dict[str, Span], graph: Graph, reader: str) -> None:
+def _read(name: str, arena: _Arena, graph: Graph, reader: str) -> None:
     if name not in graph.constants and name not in arena:
         raise InvalidArgument(f"memory plan: '{name}'", expected=f"intact when read {reader}", found="overwritten")
 

@@ -100,7 +100,10 @@ def parts_of_views(graph: Graph) -> set[str]:
 
 
 class _Sharing:
-    """Blocks under construction: `members` of each, and for each value its block and where it begins there."""
+    """Blocks under construction: `members` of each, and for each value its block and where it begins there.
+
+    Of each block also what a value that would join it must know: the widest span and the last read of its members.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -109,8 +112,10 @@ class _Sharing:
         self.members: dict[int, list[str]] = {}
         self.block: dict[str, int] = {}
         self.start: dict[str, int] = {}
+        self.widest: list[int] = []
+        self.latest: list[int] = []
         for name in graph.inputs:
-            self._add(name, len(self.members), 0)
+            self._add(name, self._new(), 0)
 
     def write(self, node: Node, time: int) -> None:
         """Give the node's output a block, its own or one to share."""
@@ -125,11 +130,15 @@ class _Sharing:
             self._add(node.output, self.block[operand], self.start[operand])
 
     def _new(self) -> int:
-        return max(self.members, default=-1) + 1
+        self.widest.append(0)
+        self.latest.append(0)
+        return len(self.widest) - 1
 
     def _add(self, name: str, block: int, start: int) -> None:
         self.members.setdefault(block, []).append(name)
         self.block[name], self.start[name] = block, start
+        self.widest[block] = max(self.widest[block], self.graph.types[name].span)
+        self.latest[block] = max(self.latest[block], self.last_read[name])
 
     def _view(self, node: Node, offsets: tuple[int, ...]) -> None:
         placed = [(name, at) for name, at in zip(node.inputs, offsets, strict=True) if name in self.block]
@@ -158,12 +167,12 @@ class _Sharing:
         for operand in (node.inputs[i] for i in in_place):
             if operand not in self.block:
                 continue
-            members, start = self.members[self.block[operand]], self.start[operand]
+            block, start = self.block[operand], self.start[operand]
             # An operand that is read in another order than the output is written must not share the bytes.
-            others = {i for i, name in enumerate(node.inputs) if self.block.get(name) == self.block[operand]}
+            others = {i for i, name in enumerate(node.inputs) if self.block.get(name) == block}
             is_alone = all(i in in_place and self.start[node.inputs[i]] == start for i in others)
             # A block much larger than the output would live on for little.
-            fits = all(self.graph.types[name].span <= aligned(output.span) for name in members)
-            if is_alone and fits and all(self.last_read[name] <= time for name in members):
+            fits = self.widest[block] <= aligned(output.span)
+            if is_alone and fits and self.latest[block] <= time:
                 return operand
         return None

@@ -6,6 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 
 import torch
 
@@ -44,8 +45,14 @@ def number_format_from_json(data: object) -> NumberFormat:
     kind = FORMATS.get(str(fields.pop("name", "")))
     if kind is None or set(fields) != {field.name for field in dataclasses.fields(kind)}:
         raise _refused(data)
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     return kind(**{name: _decode(hints[name], value, data) for name, value in fields.items()})
+
+
+@cache
+def _hints(kind: type) -> dict[str, object]:
+    """Types of the fields: to find them takes longer than all else that is done for a value."""
+    return typing.get_type_hints(kind)
 
 
 def _decode(hint: object, value: object, data: object) -> typing.Any:

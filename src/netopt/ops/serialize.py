@@ -7,6 +7,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from netopt.errors import InvalidArgument
@@ -41,15 +42,21 @@ def op_from_json(data: object, ops: Mapping[str, type[Op]]) -> Op:
     if not isinstance(data, dict) or not isinstance(data.get("op"), str) or data["op"] not in ops:
         raise InvalidArgument("op", expected=f"one of {', '.join(ops)}", found=data)
     kind = ops[data["op"]]
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     wanted = {field.name for field in dataclasses.fields(kind)}
     if set(data) != wanted | {"op"}:
         raise InvalidArgument(f"attributes of {kind.name}", expected=str(sorted(wanted)), found=sorted(data))
     return kind(**{name: _decode(hints[name], data[name], ops, f"{kind.name}.{name}") for name in wanted})
 
 
+@cache
+def _hints(kind: type) -> dict[str, object]:
+    """Types of the attributes: to find them takes longer than all else that is done for a node."""
+    return typing.get_type_hints(kind)
+
+
 def _decode_view(data: object, ops: Mapping[str, type[Op]], where: str) -> View:
-    hints = typing.get_type_hints(View)
+    hints = _hints(View)
     if not isinstance(data, dict) or set(data) != set(hints):
         raise InvalidArgument(where, expected=f"a view with {', '.join(hints)}", found=data)
     fields: dict[str, Any] = {name: _decode(hints[name], data[name], ops, f"{where}.{name}") for name in hints}

@@ -12,6 +12,7 @@ import json
 import os
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from netopt.errors import FileFormatError, InvalidArgument, UnsupportedModel
 from netopt.files import write_atomically
 from netopt.graph import Graph, Nesting, Node, Signature, verify
 from netopt.graph.verify import MOST_AXES, check_shape
+from netopt.kernels.machine.buffers import aligned_bytes
 from netopt.memory import MemoryPlan, check_plan
 from netopt.memory.chart import timeline_of
 from netopt.numerics import Shape, align_up, number_format_from_json
@@ -36,11 +38,14 @@ VERSION = 2
 # then the checksum of the header up to there.
 _HEADER = struct.Struct("<8sIIQQI24s")
 _CHECKSUM = struct.Struct("<I")
-# Bytes of metadata, and values, lists and objects in them: a graph of a hundred thousand nodes has about a quarter.
-_MOST_METADATA = 2**27
-_MOST_PARTS = 2**22
+# Bytes of metadata, and values, lists and objects in them. A node and its value have about 650 bytes and 65 parts:
+# these are some thirty thousand nodes.
+_MOST_METADATA = 2**25
+_MOST_PARTS = 2**21
 # Entries of a list among an op's attributes.
 _LONGEST_ATTRIBUTE = 64
+# Characters of a message about what a file holds, which may be as long as the file.
+_LONGEST_REASON = 400
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 
 
@@ -57,7 +62,8 @@ def write_network(path: str | Path, network: Network) -> None:
     """Write a .nopt file, atomically.
 
     Raises:
-        UnsupportedModel: a part of the network runs in PyTorch; names its layers.
+        UnsupportedModel: a part of the network runs in PyTorch, whose layers are named; or it has more nodes than a
+            file may have.
         OSError: the file cannot be written; what was there before is intact.
     """
     write_atomically(Path(path), network_chunks(network))
@@ -95,31 +101,47 @@ def read_network(path: str | Path) -> Network:
     """
     path = Path(path)
     with path.open("rb") as file:
-        data = bytearray(os.fstat(file.fileno()).st_size)
-        size = file.readinto(data)
-    if not data:
-        raise FileFormatError(str(path), expected="a .nopt file", found="an empty file")
-    return network_of(data[:size] if size < len(data) else data, str(path))
+        size = os.fstat(file.fileno()).st_size
+        # Before memory is taken for the rest, which may be said to be anything.
+        _check_header(str(path), file.read(HEADER_BYTES), size)
+        file.seek(0)
+        try:
+            data = aligned_bytes(size).data
+        except MemoryError:
+            raise FileFormatError(str(path), expected="a file that fits the memory", found=f"{size} bytes") from None
+        # It may be cut in this moment: what is missing is found by the checks.
+        return network_of(data[: file.readinto(data)], str(path))
 
 
-def network_of(data: bytearray, path: str) -> Network:
+def network_of(data: memoryview, path: str) -> Network:
     """The network of a .nopt file's bytes, on whose memory its constants are; raises FileFormatError.
 
     Args:
-        data: all bytes.
+        data: all bytes, which may be written to.
         path: what the file is called in messages.
     """
     metadata = _check_container(path, data)
     try:
         return _decode(json.loads(_inflated(metadata)), data, HEADER_BYTES + align_up(len(metadata)))
     except Exception as error:  # of any type: the checksum is right, so a faulty or a malicious program wrote it so
-        raise FileFormatError(path, expected="consistent metadata", found=f"{type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{reason[:_LONGEST_REASON]}..."
+        raise FileFormatError(path, expected="consistent metadata", found=reason) from error
 
 
-def _check_container(path: str, data: bytearray) -> bytes:
-    """The metadata of a file whose header and checksums are right."""
+def _check_header(path: str, data: bytes, actual: int) -> tuple[int, int]:
+    """Bytes of the metadata, and the checksum of all after the header, which `data` begins with.
+
+    Args:
+        path: what the file is called in messages.
+        data: its first bytes, or all.
+        actual: the bytes that it has.
+    """
+    if not actual:
+        raise FileFormatError(path, expected="a .nopt file", found="an empty file")
     if data[: len(MAGIC)] != MAGIC[: len(data)]:
-        raise FileFormatError(path, expected="a .nopt file", found=f"one that begins with {bytes(data[:8])!r}")
+        raise FileFormatError(path, expected="a .nopt file", found=f"one that begins with {data[:8]!r}")
     if len(data) < HEADER_BYTES:
         raise FileFormatError(f"{path} is truncated", expected=f"at least {HEADER_BYTES} bytes", found=len(data))
     header = data[: _HEADER.size]
@@ -130,14 +152,19 @@ def _check_container(path: str, data: bytearray) -> bytes:
         raise FileFormatError(
             path, expected=f"format version {VERSION}", found=version, fix="read it with the netopt that wrote it"
         )
-    if len(data) != size:
-        state = "truncated" if len(data) < size else "damaged"
-        raise FileFormatError(f"{path} is {state}", expected=f"{size} bytes", found=len(data))
+    if actual != size:
+        state = "truncated" if actual < size else "damaged"
+        raise FileFormatError(f"{path} is {state}", expected=f"{size} bytes", found=actual)
     if header_bytes != HEADER_BYTES or any(reserved) or HEADER_BYTES + align_up(metadata_bytes) > size:
         raise FileFormatError(f"{path} is damaged", expected="a consistent header", found=header)
-    with memoryview(data) as view:
-        if zlib.crc32(view[HEADER_BYTES:]) != checksum:
-            raise FileFormatError(f"{path} is damaged", expected="the content's checksum", found="another")
+    return metadata_bytes, checksum
+
+
+def _check_container(path: str, data: memoryview) -> bytes:
+    """The metadata of a file whose header and checksums are right."""
+    metadata_bytes, checksum = _check_header(path, bytes(data[:HEADER_BYTES]), len(data))
+    if zlib.crc32(data[HEADER_BYTES:]) != checksum:
+        raise FileFormatError(f"{path} is damaged", expected="the content's checksum", found="another")
     return bytes(data[HEADER_BYTES : HEADER_BYTES + metadata_bytes])
 
 
@@ -170,7 +197,14 @@ def _metadata(network: Network) -> bytes:
         ],
         "plan": {"offsets": dict(plan.offsets), "arena_bytes": plan.arena_bytes, "lower_bound": plan.lower_bound},
     }
-    return zlib.compress(json.dumps(data, separators=(",", ":")).encode(), 9)
+    text = json.dumps(data, separators=(",", ":")).encode()
+    if len(text) > _MOST_METADATA or _parts(text) > _MOST_PARTS:
+        raise UnsupportedModel(
+            f"a network of {len(graph.nodes):,} nodes is too large for a .nopt file, whose text may have "
+            f"{_MOST_METADATA:,} bytes and {_MOST_PARTS:,} values",
+            fix="save it in parts, each lowered alone",
+        )
+    return zlib.compress(text, 9)
 
 
 def _inflated(metadata: bytes) -> bytes:
@@ -183,14 +217,20 @@ def _inflated(metadata: bytes) -> bytes:
     if not inflater.eof or inflater.unused_data:
         raise InvalidArgument("metadata", expected=f"one compressed text of at most {_MOST_METADATA:,} bytes")
     # Before they are built: each takes some fifty times the memory of its two characters.
-    parts = sum(text.count(mark) for mark in (b",", b"[", b"{"))
+    parts = _parts(text)
     if parts > _MOST_PARTS:
         raise InvalidArgument("metadata", expected=f"at most {_MOST_PARTS:,} values", found=f"{parts:,}")
     return text
 
 
-def _decode(data: Any, file: bytearray, start: int) -> Network:
+def _parts(text: bytes) -> int:
+    """No fewer values, lists and objects are in a JSON text."""
+    return sum(text.count(mark) for mark in (b",", b"[", b"{"))
+
+
+def _decode(data: Any, file: memoryview, start: int) -> Network:
     _check_keys(data)
+    _check_names(data)
     for node in data["nodes"]:
         _check_attributes(node["op"])
     types = {name: _type(name, value) for name, value in data["values"].items()}
@@ -219,7 +259,7 @@ def _decode(data: Any, file: bytearray, start: int) -> Network:
     return Network(graph, dataclasses.replace(plan, timeline=timeline_of(graph, offsets)), signature)
 
 
-def _constant(file: bytearray, start: int, type_: TensorType) -> torch.Tensor:
+def _constant(file: memoryview, start: int, type_: TensorType) -> torch.Tensor:
     if not type_.format.is_of_constants:
         raise InvalidArgument("format of a constant", expected="one of constants", found=type_.format)
     if start + type_.bytes > len(file):
@@ -272,6 +312,18 @@ def _check_keys(data: Any) -> None:
     for part, kind in [*((p, list) for p in lists), *((p, dict) for p in objects)]:
         if type(part) is not kind:
             raise InvalidArgument("metadata", expected=f"a {kind.__name__}", found=part)
+
+
+def _check_names(data: Any) -> None:
+    """Each value is defined once and has one type, which is known before anything is made of nodes and types."""
+    names = [*map(_text, data["inputs"]), *map(_text, data["constants"])]
+    names += [_text(node["output"]) for node in data["nodes"]]
+    if len(set(names)) != len(names):
+        twice = next(name for name, number in Counter(names).items() if number > 1)
+        raise InvalidArgument(f"graph: value '{twice}'", expected="one definition", found="more")
+    if set(names) != set(data["values"]):
+        name = next(iter(set(names) ^ set(data["values"])))
+        raise InvalidArgument(f"graph: value '{name}'", expected="a definition, and a type in 'values'", found="one")
 
 
 def _type(name: str, data: Any) -> TensorType:

@@ -11,12 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from netopt.console import count, render_table
 from netopt.errors import InvalidArgument, InvalidType, name_of_layer
 from netopt.example import split_example
 from netopt.graph.check_layouts import check_layouts
+from netopt.kernels.machine.buffers import aligned_bytes
 from netopt.kernels.machine.denormals import ReadyCall, denormals_flushed, make_calls
 from netopt.memory import MemoryPlan
 from netopt.ops import TorchRegion
@@ -268,7 +270,9 @@ class Program:
 
 
 def _program_of(data: bytes, options: Lowering) -> Program:
-    return Program(network_of(bytearray(data), "a pickled program"), options)
+    memory = aligned_bytes(len(data))
+    memory[:] = np.frombuffer(data, np.uint8)
+    return Program(network_of(memory.data, "a pickled program"), options)
 
 
 def load(path: str | Path, *, threads: int = 1, tune: bool = False, target: str | None = None) -> Program:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,45 @@ def test_the_cache_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_
     assert cache_file() == tmp_path / "x" / "netopt" / "schedules.json"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_file() == Path.home() / ".cache" / "netopt" / "schedules.json"
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The place of the cache of a user without a home."""
+
+    def fail() -> Any:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("NETOPT_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", fail)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    return tmp_path / f"netopt-{os.getuid()}"
+
+
+def test_a_user_without_a_home_has_a_cache_among_temporary_files(homeless: Path) -> None:
+    work = workload(1, 40)
+    assert choose_schedules([work], host_cpu()) == [table_of(work)[0]]
+    assert not homeless.exists()
+    tune([work], host_cpu())
+    assert list(json.loads((homeless / "schedules.json").read_text())) == [work.key(host_cpu())]
+    assert stat.S_IMODE(homeless.stat().st_mode) == 0o700
+
+
+def test_a_temporary_folder_that_another_user_made_is_not_written_to(
+    homeless: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hold a link to a file of ours."""
+    mine = tmp_path / "mine"
+    mine.write_text("{}")
+    homeless.mkdir()
+    (homeless / "schedules.json").symlink_to(mine)
+    number = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: number)
+    homeless.rename(tmp_path / f"netopt-{number}")
+    with pytest.raises(netopt.NetoptError, match="is another user's; set NETOPT_CACHE_DIR to a folder"):
+        tuning._remember("key", {"schedule": "s"})
+    assert mine.read_text() == "{}"
 
 
 def test_defaults_without_a_cache(cache_dir: Path) -> None:

@@ -14,6 +14,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -85,7 +86,11 @@ def cache_file() -> Path:
         return (Path(base) if base else Path.home() / ".cache") / "netopt" / "schedules.json"
     except RuntimeError:
         # A user without a home, as in containers: winners are kept until the machine's temporary files are removed.
-        return Path(tempfile.gettempdir()) / f"netopt-{os.getuid()}" / "schedules.json"
+        return _temporary_folder() / "schedules.json"
+
+
+def _temporary_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"netopt-{os.getuid()}"
 
 
 def choose_schedules(workloads: Sequence[Workload], cpu: Cpu) -> list[Schedule]:
@@ -234,7 +239,7 @@ def _read_winners() -> dict[str, dict[str, object]]:
         raise ValueError("not a table of schedules")
     except FileNotFoundError:
         return {}
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         warnings.warn(
             f"{cache_file()}: {error}; tuned schedules are ignored, and the next tuning writes the file anew",
             stacklevel=2,
@@ -245,10 +250,21 @@ def _read_winners() -> dict[str, dict[str, object]]:
 def _remember(key: str, winner: dict[str, object]) -> None:
     # Read again: another process may have added its own since.
     winners = _read_winners() | {key: winner}
+    folder = cache_file().parent
     try:
-        cache_file().parent.mkdir(parents=True, exist_ok=True)
+        if folder == _temporary_folder():
+            _make_own(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         write_atomically(cache_file(), [json.dumps(winners, indent=1, sort_keys=True).encode()])
     except OSError as error:
         raise NetoptError(
             f"tuned schedules cannot be written: {error}", fix="set NETOPT_CACHE_DIR to a folder that can be written"
         ) from error
+
+
+def _make_own(folder: Path) -> None:
+    """Where every user may write, another one may have made the folder, with links in it for us to write through."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if folder.lstat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} is another user's")
