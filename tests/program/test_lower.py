@@ -82,7 +82,7 @@ CASES: list[tuple[str, nn.Module, list[tuple[int, ...]], int]] = [
         [(1, 3, 8, 8)],
         0,
     ),
-    ("one dimension", nn.Sequential(*ONE_DIMENSION, nn.Flatten(), nn.Linear(32, 3)), [(2, 2, 20)], 3),
+    ("one dimension", nn.Sequential(*ONE_DIMENSION, nn.Flatten(), nn.Linear(32, 3)), [(2, 2, 20)], 1),
     (
         "residual of a pointwise op",
         Model(lambda m, x: F.gelu(m.conv(x)) + torch.tanh(x), conv=_conv(3, 3)),

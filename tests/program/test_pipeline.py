@@ -17,6 +17,7 @@ from netopt.program.pipeline import pipeline
 ORDER = [
     "fold_constants",
     "drop_identities",
+    "read_sequences_as_images",
     "merge_channel_shuffle",
     "simplify_views",
     "drop_dead_code",

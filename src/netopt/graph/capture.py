@@ -98,7 +98,9 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         except Exception as error:  # torch.export raises errors of many unrelated types for what the model does
             raise explain(error, model) from error
 
-    with warnings.catch_warnings(), torch.no_grad(), quiet_torch():
+    # A model that was made in inference mode can be traced in it alone.
+    inference = any(tensor.is_inference() for tensor in (*model.parameters(), *model.buffers()))
+    with warnings.catch_warnings(), torch.no_grad(), torch.inference_mode(inference), quiet_torch():
         # Deprecations inside torch.export are none of the caller's.
         warnings.simplefilter("ignore")
         calls = [lambda: model(*args, **kwargs), lambda: model(*_other_inputs(args), **_other_inputs(kwargs))]

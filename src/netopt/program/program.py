@@ -34,13 +34,28 @@ from netopt.torch_state import plain_torch
 _programs: weakref.WeakSet[Program] = weakref.WeakSet()
 
 
-def _unlock_in_child() -> None:
+# Seconds that a fork waits for calls that run: kernels hold locks of Halide's own, which a child would find held.
+_LONGEST_WAIT = 10.0
+_held: list[threading.Lock] = []
+
+
+def _before_fork() -> None:
+    _held.extend(program._lock for program in list(_programs) if program._lock.acquire(timeout=_LONGEST_WAIT))
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().release()
+
+
+def _after_fork_in_child() -> None:
+    _held.clear()
     for program in _programs:
         program._lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 class Program:

@@ -47,7 +47,7 @@ class Running(nn.Module):
     """Is not lowered."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.cumsum(1)
+        return x.logcumsumexp(1)
 
 
 @needs_switch

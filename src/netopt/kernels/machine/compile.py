@@ -19,6 +19,15 @@ _compiled: dict[tuple[str, Schedule, str, str], hl.Callable] = {}
 _lock = threading.Lock()
 
 
+def _wait_for_compiler() -> None:
+    """Wait for a compilation that runs: the compiler has locks of its own, which a child would find held."""
+    _lock.acquire()
+
+
+def _go_on() -> None:
+    _lock.release()
+
+
 def _unlock_in_child() -> None:
     """A forked process has no other threads, and so none that would end what it was in."""
     global _lock  # noqa: PLW0603
@@ -26,7 +35,7 @@ def _unlock_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_in_child)
+    os.register_at_fork(before=_wait_for_compiler, after_in_parent=_go_on, after_in_child=_unlock_in_child)
 
 # A compiled function, and the arrays that it is to be called with.
 BoundCall = tuple[hl.Callable, tuple[Array, ...]]
