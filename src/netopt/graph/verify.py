@@ -30,6 +30,9 @@ def verify(graph: Graph) -> None:
         _define(name, known)
     for name, value in graph.constants.items():
         _check_constant(name, value, graph)
+    for name in {*graph.types} - {*graph.constants}:
+        if not graph.types[name].format.is_of_values:
+            raise InvalidArgument(f"graph: format of '{name}'", expected="one of values", found=graph.types[name])
     for node in graph.nodes:
         _check_node(node, graph, known)
     _check_ends(graph, known)

@@ -1,7 +1,9 @@
 """Number formats, one a file: how the elements of a tensor are stored. `registry.py` lists them."""
 
+from netopt.numerics.affine import Affine, round_scale
 from netopt.numerics.bfloat16 import BFLOAT16, BFloat16
 from netopt.numerics.boolean import BOOL, Boolean
+from netopt.numerics.codes import CodeFormat
 from netopt.numerics.fixed_point import FixedPoint
 from netopt.numerics.float32 import FLOAT32, Float32
 from netopt.numerics.format import ALIGNMENT, Array, ElementFormat, NumberFormat, Part, PartedFormat, Shape, align_up
@@ -27,9 +29,11 @@ __all__ = [
     "TORCH",
     "UINT8",
     "WHOLES",
+    "Affine",
     "Array",
     "BFloat16",
     "Boolean",
+    "CodeFormat",
     "ElementFormat",
     "FixedPoint",
     "Float32",
@@ -49,5 +53,6 @@ __all__ = [
     "is_plus",
     "number_format_from_json",
     "pack_signs",
+    "round_scale",
     "unpack_signs",
 ]

@@ -81,6 +81,11 @@ class NumberFormat(ABC):
         """Whether constants may be stored in it."""
         return True
 
+    @property
+    def is_of_values(self) -> bool:
+        """Whether what is computed may be stored in it."""
+        return True
+
     # --- numbers
 
     @property

@@ -24,6 +24,9 @@ class Operations(Protocol):
     def select(self, condition: Any, one: Any, other: Any) -> Any:
         """`one` where the condition holds, else `other`."""
 
+    def divide(self, number: Any, by: float) -> Any:
+        """The quotient, correctly rounded to the number's type."""
+
     def floor(self, number: Any) -> Any:
         """The largest whole number that is not above it."""
 
@@ -54,6 +57,9 @@ class TorchOperations:
     def select(self, condition: torch.Tensor, one: Any, other: Any) -> torch.Tensor:
         return torch.where(condition, one, other)
 
+    def divide(self, number: torch.Tensor, by: float) -> torch.Tensor:
+        return number / by
+
     def floor(self, number: torch.Tensor) -> torch.Tensor:
         return torch.floor(number)
 
@@ -81,12 +87,13 @@ def flushed(number: Any, on: Operations) -> Any:
     return on.of_bits(on.select((bits & 0x7F800000) == 0, (bits >> 31) << 31, bits))
 
 
-def to_integer(number: Any, bits: int, on: Operations) -> Any:
-    """floor(number + 1/2) within the signed integers of so many bits, the nearest of them beyond; 0 for NaN.
+def to_integer(number: Any, codes: range, zero: int, on: Operations) -> Any:
+    """floor(number + 1/2) + zero within the codes, the nearest of them beyond; zero for NaN.
 
     Still of the number's floating type. Exact for every number: one half is never added, which would round.
     """
     whole = on.floor(number)
     rounded = on.select(number - whole >= 0.5, whole + 1.0, whole)
-    most = 2.0 ** (bits - 1)
-    return on.select(is_nan(number, on), 0.0, on.clamp(rounded, -most, most - 1.0))
+    if zero:
+        rounded = rounded + float(zero)
+    return on.select(is_nan(number, on), float(zero), on.clamp(rounded, float(codes.start), float(codes.stop - 1)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from functools import cache
 import torch
 
 from netopt.errors import InvalidArgument
+from netopt.numerics.affine import Affine
 from netopt.numerics.bfloat16 import BFLOAT16, BFloat16
 from netopt.numerics.boolean import BOOL, Boolean
 from netopt.numerics.fixed_point import FixedPoint
@@ -22,7 +24,7 @@ from netopt.numerics.sign import SignFormat
 from netopt.numerics.uint8 import UINT8, UInt8
 
 FORMATS: dict[str, type[NumberFormat]] = {
-    f.name: f for f in (Float32, BFloat16, Int64, Int32, UInt8, Boolean, FixedPoint, SignFormat)
+    f.name: f for f in (Float32, BFloat16, Int64, Int32, UInt8, Boolean, FixedPoint, Affine, SignFormat)
 }
 # What networks take and give: floating formats, and whole numbers as PyTorch has them.
 FLOATS = (FLOAT32, BFLOAT16)
@@ -65,8 +67,10 @@ def _decode(hint: object, value: object, data: object) -> typing.Any:
         return tuple(_decode(typing.get_args(hint)[0], item, data) for item in value)
     if isinstance(hint, type) and issubclass(hint, NumberFormat):
         return number_format_from_json(value)
-    if hint is int and type(value) is int:
+    if hint in (int, bool) and type(value) is hint:
         return value
+    if hint is float and type(value) in (int, float) and math.isfinite(value):  # type: ignore[arg-type]
+        return float(value)  # type: ignore[arg-type]
     raise _refused(data)
 
 

@@ -12,6 +12,7 @@ from netopt.ops.compare import Compare
 from netopt.ops.concat import Concat
 from netopt.ops.conv2d import Conv2d
 from netopt.ops.conv_transpose2d import ConvTranspose2d
+from netopt.ops.convert import Convert
 from netopt.ops.dense import Dense
 from netopt.ops.expand import Expand
 from netopt.ops.gather import Gather
@@ -54,6 +55,7 @@ OPS: dict[str, type[Op]] = {
         Concat,
         Conv2d,
         ConvTranspose2d,
+        Convert,
         Dense,
         Expand,
         Gather,
@@ -97,6 +99,7 @@ __all__ = [
     "Concat",
     "Conv2d",
     "ConvTranspose2d",
+    "Convert",
     "Dense",
     "Expand",
     "Gather",

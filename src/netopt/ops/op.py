@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOAT32, TORCH, NumberFormat, Shape, flushed
+from netopt.numerics import FLOAT32, TORCH, CodeFormat, NumberFormat, Shape, flushed
 from netopt.ops.spatial import Sides
 from netopt.ops.strides import Strides
 from netopt.ops.tensor_type import CHANNELS_LAST, ROW_MAJOR, Layout, TensorType
@@ -39,6 +39,7 @@ __all__ = [
     "expect_inputs",
     "expect_movable",
     "expect_number",
+    "is_code_of_values",
     "same_shape_operands",
     "step_bytes",
 ]
@@ -71,6 +72,8 @@ class Op(ABC):
         name: in files, tables and cache keys.
         layouts: what its kernel reads and writes.
         formats: in which its kernel reads and writes floating values; `reads` and `writes` tell more.
+        takes_codes: whether its kernel reads and writes codes of one step, too: then what it gives is its reference in
+            float64, rounded once, to the bit.
         keeps_format: whether all its values have one format: it moves elements, or may become a view.
         elementwise: whether it is pointwise: each element is computed from those of the same index, after NumPy's
             broadcasting.
@@ -82,6 +85,7 @@ class Op(ABC):
     name: ClassVar[str]
     layouts: ClassVar[Layouts] = Layouts.ROW_MAJOR
     formats: ClassVar[tuple[NumberFormat, ...]] = (FLOAT32,)
+    takes_codes: ClassVar[bool] = False
     keeps_format: ClassVar[bool] = False
     elementwise: ClassVar[bool] = False
     rearranges: ClassVar[bool] = False
@@ -176,11 +180,13 @@ class Op(ABC):
 
     def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
         """Whether its kernel reads input `index` in this format."""
-        return format_ in self.formats
+        return format_ in self.formats or (self.takes_codes and is_code_of_values(format_))
 
     def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
         """Whether its kernel writes the output in this format."""
-        return self.reads(0, format_, inputs) if self.keeps_format else format_ in self.formats
+        if self.keeps_format:
+            return self.reads(0, format_, inputs)
+        return format_ in self.formats or (self.takes_codes and is_code_of_values(format_))
 
     def sums_products(self, inputs: Sequence[TensorType]) -> bool:
         """Whether each output sums two products or more of x and the weight, input 1.
@@ -266,6 +272,11 @@ class Op(ABC):
     def of_part(self, axis: int, part: range) -> Op:
         """The op that computes this part of the output from the parts that `parallel_axes` tells."""
         return self
+
+
+def is_code_of_values(format_: NumberFormat) -> bool:
+    """Whether it has codes that kernels compute with: of one step, and of 8 or 16 bits at most."""
+    return isinstance(format_, CodeFormat) and format_.is_of_values and not format_.is_by_channel and format_.bits <= 16
 
 
 def _without_denormals(x: torch.Tensor) -> torch.Tensor:

@@ -19,10 +19,10 @@ _KINDS = {"f": hl.Float, "i": hl.Int, "u": hl.UInt}
 
 
 class _HalideOperations:
-    """`netopt.numerics.Operations` on expressions; numbers are float32."""
+    """`netopt.numerics.Operations` on expressions; numbers are float32, or float64 where a kernel asks for it."""
 
     def bits(self, number: hl.Expr) -> hl.Expr:
-        return hl.reinterpret(hl.UInt(32), number)
+        return hl.reinterpret(hl.UInt(32), hl.f32(number))
 
     def of_bits(self, bits: hl.Expr) -> hl.Expr:
         return hl.reinterpret(hl.Float(32), bits)
@@ -33,11 +33,15 @@ class _HalideOperations:
     def select(self, condition: hl.Expr, one: Any, other: Any) -> hl.Expr:
         return hl.select(condition, one, other)
 
+    def divide(self, number: hl.Expr, by: float) -> hl.Expr:
+        # Halide would multiply by the reciprocal, which rounds twice.
+        return hl.strict_float(number / hl.cast(number.type(), by))
+
     def floor(self, number: hl.Expr) -> hl.Expr:
         return hl.floor(number)
 
     def clamp(self, number: hl.Expr, low: float, high: float) -> hl.Expr:
-        return hl.clamp(number, hl.f32(low), hl.f32(high))
+        return hl.clamp(number, hl.cast(number.type(), low), hl.cast(number.type(), high))
 
 
 HALIDE = _HalideOperations()
