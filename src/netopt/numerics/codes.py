@@ -14,12 +14,13 @@ from netopt.errors import InvalidArgument
 from netopt.numerics.format import Array, ElementFormat, Part, Shape
 from netopt.numerics.operations import TORCH, Operations, to_integer
 
-_SIGNED = (2, 3, 4, 5, 6, 7, 8, 16, 32)
+_SIGNED = (2, 3, 4, 5, 6, 7, 8, 16, 24, 32)
 _UNSIGNED = (2, 3, 4, 5, 6, 7, 8)
 _DTYPES: dict[tuple[int, bool], tuple[type[np.integer[Any]], torch.dtype]] = {
     (8, True): (np.int8, torch.int8),
     (8, False): (np.uint8, torch.uint8),
     (16, True): (np.int16, torch.int16),
+    (24, True): (np.int32, torch.int32),
     (32, True): (np.int32, torch.int32),
 }
 
