@@ -59,7 +59,21 @@ class DenseKernel(TiledKernel[Dense, TileSchedule]):
         return TiledDense(problem, product_of_floats(problem, cpu))
 
     def schedules(self, problem: Problem[Dense], cpu: Cpu) -> Sequence[TileSchedule]:
-        return dense_schedules(self.tiled(problem, cpu), cpu)
+        tiled = self.tiled(problem, cpu)
+        return code_schedules(tiled, cpu) if isinstance(tiled, CodesDense) else dense_schedules(tiled, cpu)
+
+
+def code_schedules(size: CodesDense, cpu: Cpu) -> Sequence[TileSchedule]:
+    """The table of schedules of products of codes, the default first."""
+    blocks = size.product.blocks(size.steps)
+    tiles = _vector_tiles(size.outputs, cpu) if size.rows == 1 else tiles_by_cost(size.rows, size.outputs, cpu)
+    return [
+        TileSchedule(rows, vectors, panel, unroll, blocks)
+        for unroll in (1, 2)
+        for rows, vectors in tiles[:6]
+        for panel in dict.fromkeys((1, 2, vectors))
+        if vectors % panel == 0
+    ]
 
 
 def dense_schedules(size: TiledDense, cpu: Cpu) -> Sequence[TileSchedule]:
