@@ -127,7 +127,9 @@ def read_settings(path: str | Path) -> Settings:
     try:
         text = Path(path).read_bytes().decode()
     except UnicodeDecodeError as error:
-        raise FileFormatError(str(path), expected="text in UTF-8", found=f"byte {error.start} of another kind") from None
+        raise FileFormatError(
+            str(path), expected="text in UTF-8", found=f"byte {error.start} of another kind"
+        ) from None
     sections = _sections(str(path), text)
     types = dict(_entries(str(path), text, sections.get("variables")))
     functions = dict(_entries(str(path), text, sections.get("functions")))
@@ -184,13 +186,15 @@ def _entries(path: str, text: str, section: Any) -> Iterator[tuple[str, Entry]]:
         return
     for key, value in _pairs(path, section, "a name and a type on each line"):
         line = key.start_mark.line + 1
-        if not isinstance(value.value, str):
-            found = f"several values under '{key.value}'"
+        if not isinstance(value.value, str) or value.anchor is not None:
+            found = "an anchor" if isinstance(value.value, str) else f"several values under '{key.value}'"
             raise FileFormatError(f"{path}:{line}", expected="one value behind the name", found=found)
         if value.start_mark.index == value.end_mark.index:
+            colon = re.compile(r"\s*:").match(text, key.end_mark.index)
+            if colon is None:
+                raise FileFormatError(f"{path}:{line}", expected=f"a colon behind '{key.value}'", found="none")
             # Nothing stands there: it would stand behind the colon.
-            at = text.index(":", key.end_mark.index) + 1
-            yield key.value, Entry("", line, at, at)
+            yield key.value, Entry("", line, colon.end(), colon.end())
         else:
             given = "" if _is_empty(value) else value.value
             yield key.value, Entry(given, line, value.start_mark.index, value.end_mark.index)
