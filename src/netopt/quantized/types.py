@@ -144,8 +144,8 @@ def position_text(format_: NumberFormat) -> str:
         low, high = min(format_.fractions), max(format_.fractions)
         return str(low) if low == high else f"{low} to {high}"
     if isinstance(format_, Affine):
-        low, high = f"{min(format_.steps):.4g}", f"{max(format_.steps):.4g}"
-        return f"scale {low}" if low == high else f"scales {low} to {high}"
+        least, most = f"{min(format_.steps):.4g}", f"{max(format_.steps):.4g}"
+        return f"scale {least}" if least == most else f"scales {least} to {most}"
     return ""
 
 
