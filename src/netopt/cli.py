@@ -53,6 +53,8 @@ class _Commands(typer.core.TyperGroup):
 def _line_of(error: Exception) -> str:
     """An error as one line."""
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, NetoptError | OSError):
         return text
     return f"{type(error).__name__}: {text or 'no message'} (netopt --debug ... shows where)"
@@ -104,7 +106,7 @@ Calibration = Annotated[
 Threads = Annotated[int, typer.Option("--threads", help="The most threads that a kernel uses.")]
 
 
-@app.command()
+@app.command(short_help="List a network's variables with their types, for editing.")
 def template(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="package.module:factory, or a .nopt file.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to; else it is printed.")] = None,
@@ -127,7 +129,7 @@ def template(
         write_text(output, text)
 
 
-@app.command()
+@app.command(short_help="Apply the types of a settings file, and write a .nopt file.")
 def convert(
     model: ModelName,
     settings: Annotated[Path, typer.Argument(metavar="SETTINGS.yaml", help="What template wrote, edited.")],
@@ -196,7 +198,7 @@ def _warn(report: VariableReport, settings: Settings) -> None:
             typer.echo(f"{settings.where(name)}: warning: '{name}': {text}", err=True)
 
 
-@app.command()
+@app.command(short_help="Show types, memory, and what rounding does.")
 def inspect(
     file: NoptFile,
     calibration: Calibration = None,
@@ -211,7 +213,7 @@ def inspect(
     typer.echo(json.dumps(inspection.to_json(), allow_nan=False, indent=1) if as_json else str(inspection))
 
 
-@app.command()
+@app.command(short_help="Run a .nopt file on inputs.")
 def run(
     file: NoptFile,
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="A file of rows for each input.")],
@@ -231,7 +233,7 @@ def run(
     write_npy(output, torch.cat(results) if results[0].dim() else torch.stack(results))
 
 
-@app.command()
+@app.command(short_help="Measure the latency of a .nopt file.")
 def bench(
     file: NoptFile,
     threads: Threads = 1,
@@ -254,19 +256,22 @@ def bench(
     quartiles = f"{time.lower_quartile:.4f} to {time.upper_quartile:.4f}"
     typer.echo(f"median {time.median:.4f} ms, quartiles {quartiles} ms, of {time.samples} calls")
     if steps:
-        typer.echo(str(profile(program, _arguments(network, tensors))))
+        typer.echo(str(profile(program, _as_example(network, tensors))))
 
 
 def _call(program: Program, network: Network, tensors: Sequence[torch.Tensor]) -> Any:
-    return program(_arguments(network, tensors))
+    example = _as_example(network, tensors)
+    return program(example) if not isinstance(example, tuple) else program(*example)
 
 
-def _arguments(network: Network, tensors: Sequence[torch.Tensor]) -> Example:
-    """The example that these tensors are, flat and in order."""
+def _as_example(network: Network, tensors: Sequence[torch.Tensor]) -> Example:
+    """The example that these tensors, flat and in order, are."""
     rest = iter(tensors)
-    positional = network.signature.positional.unflatten(rest)
+    positional: tuple[Any, ...] = network.signature.positional.unflatten(rest)
     keyword: dict[str, Any] = network.signature.keyword.unflatten(rest)
-    return keyword or positional
+    if keyword:
+        return keyword
+    return positional[0] if len(positional) == 1 and isinstance(positional[0], torch.Tensor) else positional
 
 
 def _example(inputs: Sequence[str] | None, data: Sequence[torch.Tensor] | None) -> Example:
