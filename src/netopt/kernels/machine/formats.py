@@ -31,6 +31,8 @@ class _HalideOperations:
         return hl.cast(_type_of(np.dtype(dtype)), value)
 
     def select(self, condition: hl.Expr, one: Any, other: Any) -> hl.Expr:
+        # A number of Python is one of float32 for Halide, whatever it is chosen beside.
+        one = hl.cast(other.type(), one) if isinstance(one, float) else one
         return hl.select(condition, one, other)
 
     def divide(self, number: hl.Expr, by: float) -> hl.Expr:

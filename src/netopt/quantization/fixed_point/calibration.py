@@ -40,7 +40,11 @@ def place_weight(w, bits, *, by_channel, method=None, kind="power", signed=True)
     most = rows.abs().amax(1).clamp_min(1e-30)
     base = torch.ceil(torch.log2(most / high))
     best, chosen = None, None
-    candidates = [base - k for k in range(-1, 4)] if kind == "power" else [torch.log2(most / high) - k / 16 for k in range(-2, 24)]
+    candidates = (
+        [base - k for k in range(-1, 4)]
+        if kind == "power"
+        else [torch.log2(most / high) - k / 16 for k in range(-2, 24)]
+    )
     for c in candidates:
         step = (2.0**c)[:, None]
         if kind == "real":
