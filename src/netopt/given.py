@@ -121,14 +121,15 @@ def read_tensor(path: Path) -> torch.Tensor:
 
 def _read(path: Path) -> object:
     """What a file holds; reading it runs no code of it."""
-    with path.open("rb"):
-        pass  # a file that is not there is told as such, whatever the library below makes of it
     try:
-        if path.suffix == ".npy":
-            return torch.from_numpy(np.load(path, allow_pickle=False))
-        if path.suffix == ".pt":
-            return torch.load(path, map_location="cpu", weights_only=True)
-        return safetensors.torch.load_file(path)
+        # Opened here, so that a file that is not there is told as such by all three.
+        with path.open("rb") as file:
+            if path.suffix == ".npy":
+                # Not numpy.load, which reads archives and pickles, too.
+                return torch.from_numpy(np.lib.format.read_array(file, allow_pickle=False))
+            if path.suffix == ".pt":
+                return torch.load(file, map_location="cpu", weights_only=True)
+            return safetensors.torch.load(file.read())
     except (
         ValueError,
         TypeError,

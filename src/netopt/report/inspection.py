@@ -41,6 +41,11 @@ class Constant:
     bytes: int
     histogram: Histogram | None
 
+    @property
+    def format(self) -> str:
+        """Type and position."""
+        return self.type if self.type.endswith(f"_{self.position}") else f"{self.type} {self.position}".strip()
+
 
 @dataclass(frozen=True, kw_only=True)
 class InspectedStep:
@@ -114,7 +119,7 @@ class Inspection:
     def _row(self, step: InspectedStep) -> list[str]:
         weight = step.constants[0] if step.constants else None
         row = [step.op, step.layer, step.value, step.type, step.position]
-        row += [f"{weight.type} {weight.position}".strip() if weight is not None else ""]
+        row += ["" if weight is None else weight.format]
         row += [count(step.bytes), count(sum(c.bytes for c in step.constants)) if step.constants else ""]
         row += [count(step.arena_bytes)]
         if not self.runs:

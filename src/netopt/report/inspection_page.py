@@ -61,7 +61,7 @@ def _table(inspection: Inspection) -> str:
 def _cells(step: InspectedStep, has_data: bool) -> Iterator[str]:
     weight = step.constants[0] if step.constants else None
     shape = "x".join(map(str, step.shape)) or "scalar"
-    weights = f"{weight.type} {weight.position}" if weight is not None else ""
+    weights = "" if weight is None else weight.format
     for text in (step.op, step.layer, step.value, shape, step.type, step.position, weights):
         yield f"<td>{escape(text)}</td>"
     bytes_ = count(sum(constant.bytes for constant in step.constants)) if step.constants else ""
@@ -110,8 +110,8 @@ def _histograms(inspection: Inspection) -> Iterator[str]:
         )
         yield '<div class="plots">'
         for constant, histogram in constants:
-            position = f"n {constant.position}" if constant.type.startswith("FIXED") else constant.position
-            yield _figure(histogram, f"{constant.name}: {constant.type}", f"{position}, {count(constant.bytes)} bytes")
+            shape = "x".join(map(str, constant.shape))
+            yield _figure(histogram, f"{constant.name}: {constant.format}", f"{shape}, {count(constant.bytes)} bytes")
         yield "</div>"
 
 

@@ -18,6 +18,8 @@ from netopt.report.rounding import Rounding
 
 # Shares of saturated numbers from which on a position that the user gave is told to be a bad one.
 _MOST_SATURATED = 1e-3
+# And signal to noise below which it is, in dB: rounding takes half of what there is.
+_LEAST_SQNR = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,8 @@ class VariableRow:
         if self.saturated is not None and self.saturated > _MOST_SATURATED:
             low, high = format_.bounds
             what = f"{wish} holds {low:.4g} to {high:.4g}: {100 * self.saturated:.2f} % of the numbers are saturated"
-        elif self.sqnr_db is not None and self.sqnr_db < 0.0:
-            what = f"{wish} has steps of {format_.steps[0]:.4g}, too wide: rounding is larger than the numbers"
+        elif self.sqnr_db is not None and self.sqnr_db < _LEAST_SQNR:
+            what = f"{wish} has steps of {format_.steps[0]:.4g}, too wide: signal to noise is {self.sqnr_db:.1f} dB"
         else:
             return None
         low, high = self.range
