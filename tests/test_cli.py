@@ -143,6 +143,16 @@ def test_template_of_a_file_lists_the_types_that_it_has() -> None:
     assert "  x: FIXED8_4 " in text and "  hidden: UFIXED8_2 " in text and "  fc1.weight: FIXED8 " in text
 
 
+def test_template_with_a_type_for_all_that_layers_multiply() -> None:
+    text = _output("template", "user_networks:small", "--input", "1,1,4,4", "--type", "FIXED8")
+    assert "  input: FIXED8 " in text and "  0.weight: FIXED8 " in text
+    assert "  0.bias: FLOAT32 " in text and "  linear: FLOAT32 " in text
+    assert "did you mean FIXED8?" in _error("template", "user_networks:small", "--input", "1,1,4,4", "--type", "INT8")
+    write_network("codes.nopt", code_network())
+    message = "--type: expected a model, found codes.nopt, whose variables have their types"
+    assert _error("template", "codes.nopt", "--type", "FIXED8") == message
+
+
 def test_template_needs_an_input() -> None:
     message = "--input: expected one input of the model, found none; give its shape, such as --input 1,3,32,32"
     assert _error("template", "user_networks:small") == message

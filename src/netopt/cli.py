@@ -21,8 +21,8 @@ from netopt.program.file import Network, read_network
 from netopt.program.options import Lowering
 from netopt.program.program import Program
 from netopt.quantized.network import QuantizedNetwork
-from netopt.quantized.types import TypeRefused, Variable
-from netopt.quantized.variables import functions_of, variables_of
+from netopt.quantized.types import TypeRefused, parse_type
+from netopt.quantized.variables import all_in, functions_of, variables_of
 from netopt.report.inspection import inspect_network
 from netopt.report.inspection_page import page_of
 from netopt.report.profile import profile
@@ -112,17 +112,24 @@ def template(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to; else it is printed.")] = None,
     weights: Weights = None,
     input_: Inputs = None,
+    type_: Annotated[
+        str | None, typer.Option("--type", help="For all that layers multiply, such as FIXED8; else FLOAT32.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """List the functions of a network, and its variables with their types, as a settings file."""
     if output is not None and output.exists() and not force:
         raise InvalidArgument(str(output), expected="no such file", found="one", fix="give another, or --force")
     if model.endswith(".nopt"):
+        if type_ is not None:
+            raise InvalidArgument("--type", expected="a model", found=f"{model}, whose variables have their types")
         graph = read_network(model).graph
-        text = settings_text(variables_of(graph), functions_of(graph))
     else:
-        network = QuantizedNetwork(load_model(model, weights), _example(input_, None))
-        text = settings_text(*_listed(network))
+        graph = QuantizedNetwork(load_model(model, weights), _example(input_, None)).example_graph
+    variables = variables_of(graph)
+    if type_ is not None:
+        variables = all_in(graph, variables, parse_type(type_))
+    text = settings_text(variables, functions_of(graph))
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -151,8 +158,8 @@ def convert(
     network = load_model(model, weights)
     data = [read_tensor(path) for path in calibration or []]
     example = _example(input_, data)
-    as_it_is = QuantizedNetwork(network, example)
-    wanted.check(*_listed(as_it_is))
+    graph = QuantizedNetwork(network, example).example_graph
+    wanted.check(variables_of(graph), functions_of(graph))
     batches = list(_batches(data))
     quantized = _quantized(network, wanted, batches, example, Lowering(threads=threads, target=target))
     report = report_variables(quantized.model, wanted.wishes, batches)
@@ -163,12 +170,6 @@ def convert(
     typer.echo(f"{output}: {count(size)} bytes, arena {count(arena)} bytes")
     if placed is not None:
         write_text(placed, wanted.changed(report.placed(wanted.wishes)))
-
-
-def _listed(network: QuantizedNetwork) -> tuple[tuple[Variable, ...], tuple[tuple[str, str], ...]]:
-    """What settings list of a network."""
-    graph = network.example_graph
-    return variables_of(graph, network.format_of), functions_of(graph)
 
 
 def _quantized(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from netopt.errors import InvalidArgument
 from netopt.graph import Graph
 from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
@@ -12,8 +14,8 @@ from netopt.graph.passes import run_passes
 from netopt.graph.passes.structure import STRUCTURE
 from netopt.numerics import INT64, FixedPoint
 from netopt.ops import Convert, Dense, TensorType
-from netopt.quantized.types import Variable
-from netopt.quantized.variables import functions_of, variables_of
+from netopt.quantized.types import Variable, parse_type
+from netopt.quantized.variables import all_in, functions_of, variables_of
 
 
 def _network() -> Graph:
@@ -65,3 +67,22 @@ def test_an_output_that_is_a_copy_is_listed() -> None:
     builder.types = {"x": TensorType((1, 4))}
     builder.outputs = (builder.add_node(Convert(), ("x",), "y", ""),)
     assert [(v.name, v.kind) for v in variables_of(builder.finish())] == [("x", "input"), ("y", "output")]
+
+
+def test_one_type_for_all_that_layers_multiply() -> None:
+    graph = _network()
+    types = {v.name: v.type for v in all_in(graph, variables_of(graph), parse_type("FIXED16"))}
+    assert types == {
+        "input": "FIXED16",
+        "0.weight": "FIXED16",
+        "0.bias": "FLOAT32",
+        "relu": "FIXED16",
+        "2.weight": "FIXED16",
+        "linear_1": "FLOAT32",
+    }
+
+
+@pytest.mark.parametrize("text", ["FLOAT32", "SIGN", "FIXED4", "UFIXED7"])
+def test_types_that_not_all_can_have(text: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"expected codes of 8 or 16 bits, such as FIXED8, found {text}"):
+        all_in(_network(), (), parse_type(text))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from netopt.errors import InvalidArgument
 from netopt.graph import Graph
 from netopt.numerics import NumberFormat
 from netopt.ops import Convert, Relayout
-from netopt.quantized.types import Variable, VariableKind, type_name
+from netopt.quantized.assign import assign, layers_of
+from netopt.quantized.types import TypeWish, Variable, VariableKind, type_name
 
 # What lowering puts between ops: the same numbers, stored otherwise.
 _COPIES = (Convert, Relayout)
@@ -43,6 +46,24 @@ def variables_of(graph: Graph, format_of: Callable[[str], NumberFormat | None] |
         elif not isinstance(node.op, _COPIES):
             add(node.output, "buffer")
     return tuple(rows.values())
+
+
+def all_in(graph: Graph, variables: tuple[Variable, ...], wish: TypeWish) -> tuple[Variable, ...]:
+    """The variables, with this type for all that layers multiply: their weights, and the values that need it then.
+
+    Args:
+        graph: the network that they are of, not lowered.
+        variables: what is listed of it.
+        wish: codes that values can have: of 8 or 16 bits.
+
+    Raises:
+        InvalidArgument: there are no values in such codes.
+    """
+    if wish.bits not in (8, 16) or wish.kind not in ("fixed", "affine"):
+        raise InvalidArgument("type of all", expected="codes of 8 or 16 bits, such as FIXED8", found=str(wish))
+    layers = {node.output: node for node in layers_of(graph)}
+    chosen = assign(graph, lambda node: node.output in layers).values | {node.inputs[1] for node in layers.values()}
+    return tuple(replace(v, type=str(wish)) if v.name in chosen else v for v in variables)
 
 
 def functions_of(graph: Graph) -> tuple[tuple[str, str], ...]:
