@@ -22,7 +22,8 @@ from netopt.kernels.machine.formats import HALIDE, Array, Source, storage_type
 from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.epilogue import BandEpilogue, Epilogue, FloatEpilogue, Place, PlaceOf
 from netopt.kernels.parts.integer_product import OFFSET, CodeProduct, WideCodeProduct
-from netopt.numerics import FLOAT32, INT32, CodeFormat, FixedPoint, NumberFormat
+from netopt.kernels.parts.panels import pad_outputs
+from netopt.numerics import FLOAT32, INT32, CodeFormat, FixedPoint, NumberFormat, Shape
 from netopt.ops import TensorType
 from netopt.ops.epilogue import EpilogueOp
 from netopt.ops.on_codes import step_of_sums
@@ -119,6 +120,19 @@ class OnCodes:
     def __init__(self, problem: Problem[EpilogueT], product: CodeProduct | WideCodeProduct) -> None:
         self.problem, self.codes = problem, product
         self.how = Requantization.of(problem)
+
+    def parts(self, shape: Shape) -> dict[str, tuple[Shape, NumberFormat]]:
+        """What is packed beside the weights, where a vector of a number for each output has this shape."""
+        bounds: dict[str, tuple[Shape, NumberFormat]] = {"bounds": ((2,), INT32)} if self.bounds is not None else {}
+        return {**{name: (shape, format_) for name, format_ in self.vectors.items()}, **bounds}
+
+    def pack(self, weights: Array, groups: int, shape: Shape) -> list[Array]:
+        """The arrays of `parts`, for weights (groups x outputs, ...)."""
+        packed = [
+            pad_outputs(self.vector(name, weights, len(weights)), groups, shape[-1]).reshape(shape)
+            for name in self.vectors
+        ]
+        return packed if self.bounds is None else [*packed, np.array(self.bounds, np.int32)]
 
     @property
     def vectors(self) -> Mapping[str, NumberFormat]:
@@ -224,21 +238,13 @@ class WideEpilogue(Epilogue):
             if bias is not None and not isinstance(bias.format, CodeFormat):
                 number = number + hl.f64(bias[where.vector])
             if "residual" in self.inputs:
-                number = number + wide(self.inputs["residual"], where.residual)
+                number = number + self.inputs["residual"].wide(where.residual)
             if self.activation is not None:
                 low, high = (0.0, math.inf) if self.activation.function == "relu" else self.activation.parameters
                 number = hl.clamp(number, hl.f64(low), hl.f64(min(high, 1e300)))
             return hl.strict_float(self.format.to_stored(number, HALIDE))
 
         return BandEpilogue(value)
-
-
-def wide(source: Source, where: list[hl.Expr]) -> hl.Expr:
-    """The number that is read, in float64: exact, as a code times its step is."""
-    format_ = source.format
-    if isinstance(format_, CodeFormat):
-        return (hl.f64(source.param[where]) - float(format_.zero)) * hl.f64(format_.steps[0])
-    return hl.f64(source[where])
 
 
 def epilogue_of(on: OnCodes, inputs: Mapping[str, Source]) -> Epilogue:

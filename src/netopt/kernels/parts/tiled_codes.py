@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import halide as hl
-import numpy as np
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array, Source
@@ -13,13 +12,11 @@ from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.conv2d_size import Conv2dSchedule
 from netopt.kernels.parts.epilogue import Epilogue
 from netopt.kernels.parts.integer_product import CodeProduct, WideCodeProduct, product_of_codes
-from netopt.kernels.parts.panels import pad_outputs
 from netopt.kernels.parts.requantize import OnCodes, Requantization, epilogue_of
 from netopt.kernels.parts.tile import TileSchedule
-from netopt.kernels.parts.tiled import Tiled, TileS
 from netopt.kernels.parts.tiled_conv2d import TiledConv2d
 from netopt.kernels.parts.tiled_dense import TiledDense
-from netopt.numerics import INT32, CodeFormat, NumberFormat, Shape
+from netopt.numerics import CodeFormat, NumberFormat, Shape
 from netopt.ops import Conv2d, Dense
 from netopt.ops.epilogue import EpilogueOp
 
@@ -30,24 +27,19 @@ def _product(problem: Problem[Conv2d] | Problem[Dense], cpu: Cpu) -> CodeProduct
     return product_of_codes(x, weight, Requantization.of(problem).largest, cpu)
 
 
-class TiledOnCodes(Tiled[TileS]):
-    """What both have beside their weights; goes before the class of a layer."""
+class CodesConv2d(TiledConv2d):
+    """A convolution of codes."""
 
-    on: OnCodes
+    def __init__(self, problem: Problem[Conv2d], cpu: Cpu) -> None:
+        product = _product(problem, cpu)
+        self.on = OnCodes(problem, product)
+        super().__init__(problem, product)
 
-    def weight_parts(self, s: TileS) -> Mapping[str, tuple[Shape, NumberFormat]]:
-        vectors = {name: (self.vector_shape(s), format_) for name, format_ in self.on.vectors.items()}
-        bounds = {"bounds": ((2,), INT32)} if self.on.bounds is not None else {}
-        return {**super().weight_parts(s), **vectors, **bounds}
+    def weight_parts(self, s: Conv2dSchedule) -> Mapping[str, tuple[Shape, NumberFormat]]:
+        return {**super().weight_parts(s), **self.on.parts(self.vector_shape(s))}
 
-    def pack_weight(self, s: TileS, value: Array) -> Sequence[Array]:
-        outputs, shape = self.groups * self.outputs, self.vector_shape(s)
-        vectors = [
-            pad_outputs(self.on.vector(name, value, outputs), self.groups, shape[-1]).reshape(shape)
-            for name in self.on.vectors
-        ]
-        bounds = [np.array(self.on.bounds, np.int32)] if self.on.bounds is not None else []
-        return [*super().pack_weight(s, value), *vectors, *bounds]
+    def pack_weight(self, s: Conv2dSchedule, value: Array) -> Sequence[Array]:
+        return [*super().pack_weight(s, value), *self.on.pack(value, self.groups, self.vector_shape(s))]
 
     def start(self, epilogue: Epilogue, vector: list[hl.Expr]) -> hl.Expr:
         return self.on.begin(epilogue.inputs, vector)
@@ -56,19 +48,22 @@ class TiledOnCodes(Tiled[TileS]):
         return epilogue_of(self.on, inputs)
 
 
-class CodesConv2d(TiledOnCodes[Conv2dSchedule], TiledConv2d):
-    """A convolution of codes."""
-
-    def __init__(self, problem: Problem[Conv2d], cpu: Cpu) -> None:
-        product = _product(problem, cpu)
-        self.on = OnCodes(problem, product)
-        super().__init__(problem, product)
-
-
-class CodesDense(TiledOnCodes[TileSchedule], TiledDense):
+class CodesDense(TiledDense):
     """A dense layer of codes."""
 
     def __init__(self, problem: Problem[Dense], cpu: Cpu) -> None:
         product = _product(problem, cpu)
         self.on = OnCodes(problem, product)
         super().__init__(problem, product)
+
+    def weight_parts(self, s: TileSchedule) -> Mapping[str, tuple[Shape, NumberFormat]]:
+        return {**super().weight_parts(s), **self.on.parts(self.vector_shape(s))}
+
+    def pack_weight(self, s: TileSchedule, value: Array) -> Sequence[Array]:
+        return [*super().pack_weight(s, value), *self.on.pack(value, self.groups, self.vector_shape(s))]
+
+    def start(self, epilogue: Epilogue, vector: list[hl.Expr]) -> hl.Expr:
+        return self.on.begin(epilogue.inputs, vector)
+
+    def epilogue(self, inputs: Mapping[str, Source], op: EpilogueOp, format_: NumberFormat, cpu: Cpu) -> Epilogue:
+        return epilogue_of(self.on, inputs)
