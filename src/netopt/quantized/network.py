@@ -81,7 +81,8 @@ class QuantizedNetwork(nn.Module, GraphSource):
 
     def weight(self, name: str) -> torch.Tensor:
         """A weight or bias as it is trained by now, not rounded."""
-        return self.constants[_key(name)].detach()
+        weight: torch.Tensor = self.constants[_key(name)]
+        return weight.detach()
 
     def set_weight(self, name: str, value: torch.Tensor) -> None:
         """Put other numbers in the place of a weight or bias."""
@@ -102,13 +103,14 @@ class QuantizedNetwork(nn.Module, GraphSource):
     def all_off(self, but: Collection[str] = ()) -> Iterator[None]:
         """Round nothing inside, but for the values and weights of these names."""
         kept = {self._quantizer_of[name] for name in but if name in self._quantizer_of}
-        before = {key: quantizer.enabled for key, quantizer in self.quantizers.items()}
+        quantizers = {key: q for key, q in self.quantizers.items() if isinstance(q, Quantizer)}
+        before = {key: quantizer.enabled for key, quantizer in quantizers.items()}
         try:
-            for key, quantizer in self.quantizers.items():
-                quantizer.enabled = key in kept
+            for key, quantizer in quantizers.items():
+                quantizer.enabled = before[key] and key in kept
             yield
         finally:
-            for key, quantizer in self.quantizers.items():
+            for key, quantizer in quantizers.items():
                 quantizer.enabled = before[key]
 
     def quantizer(self, name: str) -> Quantizer | None:
