@@ -50,7 +50,7 @@ def test_every_number_is_one_of_the_powers(largest: int, signed: bool, with_zero
     distance = (y[inside].abs().log2() - x[inside].abs().log2()).abs()
     assert distance.max() <= 0.5 + 1e-6
     assert bool((y[inside].sign() == x[inside].sign()).all())
-    small = (x.abs() < 2.0 ** (smallest - 0.5)) & (x > 0)
+    small = (x.abs() < 2.0 ** (smallest - 0.5)) & (x >= 0)
     assert set(y[small].tolist()) == {0.0 if with_zero else powers[0]}
 
 

@@ -64,7 +64,7 @@ class PowersOfTwo(Quantizer):
         """Each number as a power of two, or 0; of the same type."""
         if not self.enabled:
             return x
-        negative, magnitude = x < 0, _limited(x, self.largest)
+        negative, magnitude = x < 0, _limited(x, self.smallest, self.largest)
         exponent = _nearest_exponent(magnitude, _GEOMETRIC_MEAN)
         y = power_of_two(exponent.clamp(self.smallest, self.largest)).to(x.dtype)
         if not self.negatives:
@@ -179,7 +179,7 @@ class INQ(Quantizer):
 
     def nearest(self, weight: torch.Tensor) -> torch.Tensor:
         """All weights as powers of two, or 0."""
-        magnitude = _limited(weight, self.largest)
+        magnitude = _limited(weight, self.smallest, self.largest)
         exponent = _nearest_exponent(magnitude, _MEAN).clamp(self.smallest, self.largest)
         y = torch.copysign(power_of_two(exponent).to(weight.dtype), weight)
         return torch.where((magnitude < 2.0 ** (self.smallest - 1)) | weight.isnan(), 0.0, y)
@@ -221,9 +221,9 @@ def _powers(smallest: int, largest: int) -> str:
     return f"2^{smallest} to 2^{largest}"
 
 
-def _limited(x: torch.Tensor, largest: int) -> torch.Tensor:
-    """Magnitudes, of which infinity has no exponent: up to a power that is beyond the largest anyway."""
-    return x.detach().abs().clamp(max=2.0 ** (largest + 2))
+def _limited(x: torch.Tensor, smallest: int, largest: int) -> torch.Tensor:
+    """Magnitudes, of which 0 and infinity have no exponent: to powers that are beyond the others anyway."""
+    return x.detach().abs().clamp(2.0 ** (smallest - 2), 2.0 ** (largest + 2))
 
 
 def _nearest_exponent(magnitude: torch.Tensor, bound: float) -> torch.Tensor:
