@@ -12,7 +12,8 @@ from netopt.graph.spread import spread
 from netopt.numerics import CodeFormat, SignFormat
 from netopt.quantization.fixed_point.calibration import Observer
 from netopt.quantization.fixed_point.quantizer import Quantizer
-from netopt.quantization.fixed_point.techniques import FixedPoint
+from netopt.quantization.fixed_point.steps import Kind
+from netopt.quantization.fixed_point.techniques import FixedPoint, Scales
 from netopt.quantized.assign import LAYERS, keeps_codes, layers_of
 from netopt.quantized.network import QuantizedNetwork
 from netopt.quantized.place import weight_format
@@ -122,13 +123,13 @@ def _placed(observer: Observer, wish: TypeWish, name: str, technique: FixedPoint
     if not observer.min <= observer.max:
         fix = "give calibration inputs, or n"
         raise TypeRefused(name, expected="calibration inputs, from which n is found", found="none", fix=fix)
-    kind = "real" if wish.kind == "affine" else "power"
+    kind: Kind = "real" if wish.kind == "affine" else "power"
     return technique.method.place(observer, wish.bits, wish.signed, kind)
 
 
 def _weight_format(network: QuantizedNetwork, node: Node, wish: TypeWish, technique: FixedPoint) -> CodeFormat:
     if isinstance(wish.format, CodeFormat):
         return wish.format
-    scales = "real" if wish.kind == "affine" else "power"
+    scales: Scales = "real" if wish.kind == "affine" else "power"
     options = replace(technique, weights=wish.bits, scales=scales)
     return weight_format(network.weight(node.inputs[1]), node, network.example_graph, options)
