@@ -119,7 +119,7 @@ def apply_types(
 
 
 def _placed(observer: Observer, wish: TypeWish, name: str, technique: FixedPoint) -> CodeFormat:
-    if not observer.min <= observer.max:
+    if not observer.count:
         fix = "give calibration inputs, or n"
         raise TypeRefused(name, expected="calibration inputs, from which n is found", found="none", fix=fix)
     kind = "real" if wish.kind == "affine" else "power"
