@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 import netopt
-from netopt.errors import InvalidArgument
+from netopt.errors import InvalidArgument, InvalidType
 from netopt.graph import interpret
 from netopt.numerics import FLOAT32, Affine, FixedPoint
 from netopt.program.lower import prepare
 from netopt.program.options import Lowering
 from netopt.quantization import BinaryConnect
+from netopt.quantization.fixed_point.techniques import WeightOnly
 from netopt.quantized.network import QuantizedNetwork
 from netopt.quantized.typed import check_types, to_observe
 from netopt.quantized.types import TypeRefused, TypeWish, parse_type
@@ -108,6 +109,7 @@ REFUSED = [
     ({"conv__bias": "FIXED16"}, "type of 'conv.bias': expected FLOAT32 for what is no weight of a layer, found"),
     ({"conv__weight": "UFIXED8_3"}, "expected signed codes for a weight, found UFIXED8_3; write FIXED8_3"),
     ({"relu": "FIXED4"}, "expected codes of 8 or 16 bits for what is computed, found FIXED4"),
+    ({"relu": "FIXED7_3"}, "expected codes of 8 or 16 bits for what is computed, found FIXED7_3"),
     ({"conv__weight": "SIGN"}, "expected codes or FLOAT32, for it is not +1 and -1 alone, found SIGN; binarize"),
     ({"relu": "SIGN"}, "type of 'relu': expected codes or FLOAT32, for it is not +1 and -1 alone, found SIGN"),
     ({"softmax": "FIXED8"}, "type of 'softmax': expected FLOAT32, for sigmoid and softmax cannot compute on codes"),
@@ -143,3 +145,14 @@ def test_without_data_values_need_n_and_parameters_do_not() -> None:
         TypeRefused, match="type of 'x': expected calibration inputs, from which n is found, found none"
     ):
         quantize(x="FIXED8")
+
+
+def test_types_stand_in_place_of_a_search_and_of_other_techniques() -> None:
+    with pytest.raises(InvalidArgument, match="types: expected types, or evaluate= and max_drop=, found both"):
+        netopt.quantize(_Network(), calibration=X, types={}, evaluate=lambda _: 1.0, max_drop=0.1)
+    with pytest.raises(InvalidType, match=r"technique: expected FixedPoint\(...\) with types"):
+        netopt.quantize(_Network(), WeightOnly(), calibration=X, types={})
+    with pytest.raises(InvalidType, match="model: expected a torch.nn.Module, found int"):
+        netopt.quantize(3, calibration=X, types={})  # type: ignore[call-overload]
+    with pytest.raises(InvalidArgument, match="calibration: expected at least one input, or an example, found none"):
+        netopt.quantize(_Network(), types={})
