@@ -10,10 +10,9 @@ from netopt.errors import InvalidArgument
 from netopt.graph import Graph, Node
 from netopt.graph.spread import spread
 from netopt.numerics import CodeFormat, SignFormat
-from netopt.quantization.fixed_point.calibration import Observer
+from netopt.quantization.fixed_point.calibration import Kind, Observer
 from netopt.quantization.fixed_point.quantizer import Quantizer
-from netopt.quantization.fixed_point.steps import Kind
-from netopt.quantization.fixed_point.techniques import FixedPoint, Scales
+from netopt.quantization.fixed_point.techniques import FixedPoint
 from netopt.quantized.assign import LAYERS, keeps_codes, layers_of
 from netopt.quantized.network import QuantizedNetwork
 from netopt.quantized.place import weight_format
@@ -64,7 +63,7 @@ def _check_constant(name: str, wish: TypeWish, weights: set[str]) -> None:
 
 
 def _check_value(graph: Graph, name: str, wish: TypeWish) -> None:
-    if wish.bits not in (7, 8, 16):
+    if wish.bits not in ((8, 16) if wish.signed else (7, 8)):
         raise TypeRefused(name, expected="codes of 8 or 16 bits for what is computed", found=wish)
     if graph.types[name].format.is_whole:
         raise TypeRefused(name, expected="whole numbers as they are", found=wish)
@@ -120,7 +119,7 @@ def apply_types(
 
 
 def _placed(observer: Observer, wish: TypeWish, name: str, technique: FixedPoint) -> CodeFormat:
-    if not observer.min <= observer.max:
+    if not observer.count:
         fix = "give calibration inputs, or n"
         raise TypeRefused(name, expected="calibration inputs, from which n is found", found="none", fix=fix)
     kind: Kind = "real" if wish.kind == "affine" else "power"
@@ -130,6 +129,6 @@ def _placed(observer: Observer, wish: TypeWish, name: str, technique: FixedPoint
 def _weight_format(network: QuantizedNetwork, node: Node, wish: TypeWish, technique: FixedPoint) -> CodeFormat:
     if isinstance(wish.format, CodeFormat):
         return wish.format
-    scales: Scales = "real" if wish.kind == "affine" else "power"
+    scales: Kind = "real" if wish.kind == "affine" else "power"
     options = replace(technique, weights=wish.bits, scales=scales)
     return weight_format(network.weight(node.inputs[1]), node, network.example_graph, options)
