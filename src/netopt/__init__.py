@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from netopt.transform.structure_file import load_weights, restore_structure, save_weights, structure_of
     from netopt.transform.technique import Keep, Proposal, Technique
     from netopt.verbs.optimize import Optimized, optimize
+    from netopt.verbs.quantize import Quantized, quantize
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "Policy",
     "Program",
     "Proposal",
+    "Quantized",
     "Report",
     "Technique",
     "Training",
@@ -51,6 +53,7 @@ __all__ = [
     "lower",
     "optimize",
     "quantization",
+    "quantize",
     "report",
     "restore_structure",
     "retrain",
@@ -81,6 +84,7 @@ __getattr__, __dir__ = lazy_names(
         "netopt.transform.structure_file": ("load_weights", "restore_structure", "save_weights", "structure_of"),
         "netopt.transform.technique": ("Keep", "Proposal", "Technique"),
         "netopt.verbs.optimize": ("Optimized", "optimize"),
+        "netopt.verbs.quantize": ("Quantized", "quantize"),
         "netopt.zoo": (),
     },
 )

@@ -20,6 +20,7 @@ from netopt.numerics import (
     FLOAT32,
     SIGN_BITS,
     SIGNS,
+    CodeFormat,
     NumberFormat,
     Shape,
     align_up,
@@ -37,38 +38,45 @@ def problem_of(
     layouts: Sequence[Layout] = (),
     output: Layout = ROW_MAJOR,
     output_format: NumberFormat | None = None,
+    formats: Sequence[NumberFormat] = (),
 ) -> Problem:
     """The problem of applying `op` to tensors of these shapes and types, and layouts where they are given.
 
     Of int8, signs, the first is a value and the others are constants. The output is float32, or of whole numbers where
-    the op gives such.
+    the op gives such. With `formats` these are the formats of all inputs, whose tensors are what they encode to.
     """
     layouts = [*layouts, *[ROW_MAJOR] * (len(inputs) - len(layouts))]
-    formats: dict[torch.dtype, NumberFormat] = {torch.bfloat16: BFLOAT16, torch.int8: SIGN_BITS}
+    others: dict[torch.dtype, NumberFormat] = {torch.bfloat16: BFLOAT16, torch.int8: SIGN_BITS}
     types = [
-        TensorType(tuple(x.shape), format_of(x.dtype) or formats[x.dtype], at)
-        for x, at in zip(inputs, layouts, strict=True)
+        TensorType(tuple(x.shape), formats[index] if formats else format_of(x.dtype) or others[x.dtype], at)
+        for index, (x, at) in enumerate(zip(inputs, layouts, strict=True))
     ]
-    if inputs and inputs[0].dtype == torch.int8:
+    if inputs and inputs[0].dtype == torch.int8 and not formats:
         types[0] = dataclasses.replace(types[0], format=SIGNS)
     given = op.infer(types)
     format_ = output_format or (given.format if given.format.is_whole else FLOAT32)
     return Problem(op, tuple(types), TensorType(given.shape, format_, output), threads)
 
 
-def in_memory(x: torch.Tensor, layout: Layout) -> torch.Tensor:
+def in_memory(x: torch.Tensor, layout: Layout, zero: int | None = None) -> torch.Tensor:
     """The tensor as it lies in memory, with zeros in its halo; signs before they are packed."""
     if not layout.channels_last:
         return x.contiguous()
     top, bottom, left, right = layout.halo
-    zero = 1 if x.dtype == torch.int8 else 0  # the bit of +1
+    if zero is None:
+        zero = 1 if x.dtype == torch.int8 else 0  # the bit of +1
     return torch.nn.functional.pad(x, (left, right, top, bottom), value=zero).permute(0, 2, 3, 1).contiguous()
 
 
 def data_of(x: torch.Tensor, type_: TensorType) -> Array:
     """The elements, or words of signs, of an operand as they follow each other in memory."""
-    data = type_.format.to_array(in_memory(x, type_.layout))
+    data = type_.format.to_array(in_memory(x, type_.layout, _zero_of(type_.format)))
     return pack_signs(data).view(np.uint32) if type_.format == SIGNS else data
+
+
+def _zero_of(format_: NumberFormat) -> int | None:
+    """The code of 0, of formats of codes."""
+    return format_.zero if isinstance(format_, CodeFormat) else None
 
 
 def signs_from_words(words: Array, type_: TensorType) -> torch.Tensor:
@@ -86,7 +94,7 @@ def from_memory(memory: torch.Tensor, type_: TensorType) -> torch.Tensor:
         return memory
     top, _, left, _ = type_.layout.halo
     image = memory.permute(0, 3, 1, 2)[:, :, top : top + type_.shape[2], left : left + type_.shape[3]]
-    assert torch.equal(in_memory(image, type_.layout), memory) or image.isnan().any()
+    assert torch.equal(in_memory(image, type_.layout, _zero_of(type_.format)), memory) or image.isnan().any()
     return image
 
 
@@ -129,6 +137,7 @@ def run_kernel(
     layouts: Sequence[Layout] = (),
     output: Layout = ROW_MAJOR,
     output_format: NumberFormat | None = None,
+    formats: Sequence[NumberFormat] = (),
     cpu: Cpu | None = None,
 ) -> torch.Tensor:
     """The op's result from its kernel.
@@ -142,9 +151,10 @@ def run_kernel(
         layouts: of the first inputs; the others are row-major.
         output: layout of the result, whose halo is checked.
         output_format: what the kernel is to write, if it is not what the op gives; signs are returned as int8.
+        formats: of all inputs, where they are codes.
         cpu: whose code to run, which the host must be able to; the host if None.
     """
-    cpu, problem = cpu or host_cpu(), problem_of(op, inputs, threads, layouts, output, output_format)
+    cpu, problem = cpu or host_cpu(), problem_of(op, inputs, threads, layouts, output, output_format, formats)
     kernel = KERNELS[type(op)]
     schedule = schedule or kernel.schedules(problem, cpu)[0]
     shapes = kernel.argument_shapes(problem, schedule, cpu)

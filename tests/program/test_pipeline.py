@@ -37,6 +37,7 @@ ORDER = [
     "slice_early",
     "permute_flattened_weights",
     "drop_dead_code",
+    "convert_formats",
     "choose_layouts",
     "write_concat_in_place",
 ]

@@ -8,8 +8,9 @@ import torch
 
 from netopt.errors import InvalidArgument, NetoptError
 from netopt.graph.graph import Graph, Node
-from netopt.numerics import FLOATS, SIGNS, WHOLES, Shape
+from netopt.numerics import FLOATS, SIGNS, WHOLES, NumberFormat, Shape
 from netopt.ops import Op, TensorType
+from netopt.ops.op import is_code_of_values
 
 # More than any network has, and fewer than NumPy and Halide take.
 MOST_AXES = 32
@@ -48,10 +49,14 @@ def _check_ends(graph: Graph, known: set[str]) -> None:
         if name not in known:
             raise InvalidArgument(f"graph: output '{name}'", expected="a value defined in the graph")
     for name in (*graph.inputs, *graph.outputs):
-        if name in graph.types and graph.types[name].format not in (*FLOATS, *WHOLES):
+        if name in graph.types and not _is_of_ends(graph.types[name].format):
             found = graph.types[name].format.name
-            expected = ", ".join(format_.name for format_ in (*FLOATS, *WHOLES))
+            expected = ", ".join([*(format_.name for format_ in (*FLOATS, *WHOLES)), "codes of 8 or 16 bits"])
             raise InvalidArgument(f"graph: format of '{name}', an input or output", expected=expected, found=found)
+
+
+def _is_of_ends(format_: NumberFormat) -> bool:
+    return format_ in (*FLOATS, *WHOLES) or is_code_of_values(format_)
 
 
 def check_shape(name: str, shape: Shape) -> None:

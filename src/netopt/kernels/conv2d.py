@@ -40,8 +40,10 @@ from netopt.kernels.parts.conv2d_size import Conv2dSchedule, ImageSize, tiles_of
 from netopt.kernels.parts.product import product_of_floats
 from netopt.kernels.parts.tile import is_avx512
 from netopt.kernels.parts.tiled import TiledKernel
+from netopt.kernels.parts.tiled_codes import CodesConv2d
 from netopt.kernels.parts.tiled_conv2d import TiledConv2d
 from netopt.ops import Conv2d
+from netopt.ops.on_codes import multiplies_codes
 
 # Steps along the inputs that weights are prefetched before their use: a tile of 14 x 2 takes 14 cycles for each. On 512
 # x 7 x 7 with 3 x 3 weights from memory 0, 16, 48, 96 and 160 steps gave 109, 104, 119, 130 and 129 GMAC/s.
@@ -58,6 +60,8 @@ class Conv2dKernel(TiledKernel[Conv2d, Conv2dSchedule]):
     def tiled(self, problem: Problem[Conv2d], cpu: Cpu) -> TiledConv2d | Depthwise:
         if is_depthwise(problem):
             return Depthwise(problem, cpu)
+        if multiplies_codes(problem.inputs):
+            return CodesConv2d(problem, cpu)
         return TiledConv2d(problem, product_of_floats(problem, cpu))
 
     def schedules(self, problem: Problem[Conv2d], cpu: Cpu) -> Sequence[Conv2dSchedule]:

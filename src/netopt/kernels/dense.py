@@ -28,8 +28,10 @@ from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.product import product_of_floats
 from netopt.kernels.parts.tile import TileSchedule, tiles_by_cost
 from netopt.kernels.parts.tiled import TiledKernel
+from netopt.kernels.parts.tiled_codes import CodesDense
 from netopt.kernels.parts.tiled_dense import TiledDense
 from netopt.ops import Dense
+from netopt.ops.on_codes import multiplies_codes
 
 # --- schedules
 
@@ -52,6 +54,8 @@ class DenseKernel(TiledKernel[Dense, TileSchedule]):
     op = Dense
 
     def tiled(self, problem: Problem[Dense], cpu: Cpu) -> TiledDense:
+        if multiplies_codes(problem.inputs):
+            return CodesDense(problem, cpu)
         return TiledDense(problem, product_of_floats(problem, cpu))
 
     def schedules(self, problem: Problem[Dense], cpu: Cpu) -> Sequence[TileSchedule]:

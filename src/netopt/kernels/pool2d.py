@@ -10,16 +10,18 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import halide as hl
 
+from netopt.kernels.code_pools import mean_of_codes, pool_codes
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import OpT, Pipeline, PlainKernel, Problem, Schedule
 from netopt.kernels.parts.math import at_least, flushed
 from netopt.kernels.parts.parallel import split_rows
 from netopt.kernels.parts.rows import SUM, gather, gather_window, tree
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput, channels_last
-from netopt.numerics import Shape
+from netopt.numerics import CodeFormat, Shape
 from netopt.ops import Pool2d, SpatialMean, TensorType
 
 # Elements of a window that are written out at most, so that code stays small.
@@ -45,6 +47,8 @@ class Pool2dKernel(FromImageToImage[Pool2d]):
     op = Pool2d
 
     def build(self, problem: Problem[Pool2d], schedule: Schedule, cpu: Cpu) -> Pipeline:
+        if isinstance(problem.inputs[0].format, CodeFormat):
+            return pool_codes(problem, as_images(problem.inputs[0]), cpu, partial(_count, problem.op))
         # --- algorithm
         op, window = problem.op, problem.op.window()
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
@@ -162,6 +166,8 @@ class SpatialMeanKernel(FromImageToImage[SpatialMean]):
     op = SpatialMean
 
     def build(self, problem: Problem[SpatialMean], schedule: Schedule, cpu: Cpu) -> Pipeline:
+        if isinstance(problem.inputs[0].format, CodeFormat):
+            return mean_of_codes(problem, as_images(problem.inputs[0]), cpu)
         # --- algorithm
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
         _, _, height, width = problem.inputs[0].shape

@@ -14,6 +14,7 @@ from netopt.kernels.cast import CastKernel
 from netopt.kernels.compare import CompareKernel
 from netopt.kernels.conv2d import Conv2dKernel
 from netopt.kernels.conv_transpose2d import ConvTranspose2dKernel
+from netopt.kernels.convert import ConvertKernel
 from netopt.kernels.copies import ConcatKernel, ExpandKernel, PermuteKernel, SliceKernel
 from netopt.kernels.dense import DenseKernel
 from netopt.kernels.gather import GatherKernel
@@ -50,6 +51,7 @@ KERNELS: dict[type[Op], Kernel[Any, Any]] = {
         ConcatKernel(),
         Conv2dKernel(),
         ConvTranspose2dKernel(),
+        ConvertKernel(),
         DenseKernel(),
         ExpandKernel(),
         GatherKernel(),

@@ -198,12 +198,12 @@ def _read(name: str, arena: _Arena, graph: Graph, reader: str) -> None:
 def _check_own_inputs(node: Node, places: dict[str, Span], graph: Graph) -> None:
     allowed = node.op.in_place_operands(graph.node_types(node))
     output, target = graph.types[node.output], places[node.output]
-    storage = (output.layout, output.format)
     for index, name in enumerate(node.inputs):
         if name in graph.constants:
             continue
         type_ = graph.types[name]
-        fits = index in allowed and places[name] == target and (type_.layout, type_.format) == storage
+        is_alike = type_.layout == output.layout and type_.format.lies_as(output.format)
+        fits = index in allowed and places[name] == target and is_alike
         if places[name].overlaps(target) and not fits:
             raise InvalidArgument(
                 f"memory plan: '{node.output}'", expected=f"no overlap with its input '{name}'", found="overlap"

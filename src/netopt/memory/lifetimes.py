@@ -76,7 +76,7 @@ def aligned(size: int) -> int:
 
 def same_storage(one: TensorType, other: TensorType) -> bool:
     """Whether elements of one index lie at one place, so that one may be written over the other."""
-    return (one.layout, one.format) == (other.layout, other.format)
+    return one.layout == other.layout and one.format.lies_as(other.format)
 
 
 def last_reads(graph: Graph) -> dict[str, int]:

@@ -18,6 +18,8 @@ SCALE_BITS = 8
 class Affine(CodeFormat):
     """value = (code - zero_point) x scale, where scale is a number of 8 significant bits; see `CodeFormat`.
 
+    Codes of 24 and 32 bits are those of sums: their scales are products of two such numbers, and have 16.
+
     A number x becomes the code floor(x / scale + 1/2) + zero_point: to nearest, halves upward.
 
     Attributes:
@@ -38,13 +40,19 @@ class Affine(CodeFormat):
             raise InvalidType("signed of an affine format", expected="True or False", found=repr(self.signed))
         self._check_codes()
         for scale in self.steps:
-            if type(scale) is not float or not 2.0**-112 <= scale <= 2.0**112 or scale != round_scale(scale):
-                expected = f"numbers above 0 of {SCALE_BITS} significant bits"
+            digits = self._scale_bits
+            if type(scale) is not float or not 2.0**-112 <= scale <= 2.0**112 or scale != round_scale(scale, digits):
+                expected = f"numbers above 0 of {digits} significant bits"
                 fix = "round it with netopt.numerics.round_scale"
                 raise InvalidArgument("scale of an affine format", expected=expected, found=scale, fix=fix)
         if type(self.zero_point) is not int or self.zero_point not in self.codes:
             expected = f"a code from {self.codes.start} to {self.codes.stop - 1}"
             raise InvalidArgument("zero point of an affine format", expected=expected, found=self.zero_point)
+
+    @property
+    def _scale_bits(self) -> int:
+        """Significant bits of its scales: of sums those of a product of two scales."""
+        return SCALE_BITS if self.bits <= 16 else 2 * SCALE_BITS
 
     @property
     def is_signed(self) -> bool:
@@ -63,7 +71,7 @@ class Affine(CodeFormat):
         return self.zero_point
 
 
-def round_scale(scale: float) -> float:
-    """The nearest number of `SCALE_BITS` significant bits, of two as near that with the even last bit."""
+def round_scale(scale: float, digits: int = SCALE_BITS) -> float:
+    """The nearest number of so many significant bits, of two as near that with the even last bit."""
     mantissa, exponent = math.frexp(scale)
-    return math.ldexp(round(math.ldexp(mantissa, SCALE_BITS)), exponent - SCALE_BITS)
+    return math.ldexp(round(math.ldexp(mantissa, digits)), exponent - digits)

@@ -11,15 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from netopt.errors import InvalidArgument
-from netopt.numerics.format import Array, ElementFormat, Part, Shape
+from netopt.numerics.format import Array, ElementFormat, NumberFormat, Part, Shape
 from netopt.numerics.operations import TORCH, Operations, to_integer
 
-_SIGNED = (2, 3, 4, 5, 6, 7, 8, 16, 32)
+_SIGNED = (2, 3, 4, 5, 6, 7, 8, 16, 24, 32)
 _UNSIGNED = (2, 3, 4, 5, 6, 7, 8)
 _DTYPES: dict[tuple[int, bool], tuple[type[np.integer[Any]], torch.dtype]] = {
     (8, True): (np.int8, torch.int8),
     (8, False): (np.uint8, torch.uint8),
     (16, True): (np.int16, torch.int16),
+    (24, True): (np.int32, torch.int32),
     (32, True): (np.int32, torch.int32),
 }
 
@@ -101,6 +102,10 @@ class CodeFormat(ElementFormat):
     @property
     def is_of_values(self) -> bool:
         return not self.is_packed
+
+    def lies_as(self, other: NumberFormat) -> bool:
+        is_plain = isinstance(other, CodeFormat) and not (self.is_packed or other.is_packed)
+        return self == other or (is_plain and self.dtype.itemsize == other.dtype.itemsize)
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -86,6 +86,10 @@ class NumberFormat(ABC):
         """Whether what is computed may be stored in it."""
         return True
 
+    def lies_as(self, other: NumberFormat) -> bool:
+        """Whether elements take the same bytes as in another format, whatever they stand for."""
+        return self == other
+
     # --- numbers
 
     @property

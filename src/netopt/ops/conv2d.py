@@ -11,9 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOATS, Shape
+from netopt.numerics import FLOATS, CodeFormat, NumberFormat, Shape
 from netopt.ops.epilogue import EpilogueOp, scale_columns, scale_rows
-from netopt.ops.op import Affine, Layouts, TensorType, expect_inputs
+from netopt.ops.on_codes import reads_codes
+from netopt.ops.op import Affine, Layouts, TensorType, expect_inputs, is_code_of_values
 from netopt.ops.pointwise import Pointwise
 from netopt.ops.spatial import Pair, Sides, Window, sum_of_sides
 
@@ -108,6 +109,20 @@ class Conv2d(Convolution):
         """Whether each output is made of the input at its place alone: a multiplication and an addition a channel."""
         one_pixel = weight[2:] == (1, 1) and self.stride == (1, 1) and not any(self.padding)
         return one_pixel and weight[1] == 1 and weight[0] == self.groups
+
+    def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        if not isinstance(format_, CodeFormat):
+            return format_ in self.formats
+        is_residual = self.has_residual and index == self.residual_index
+        return reads_codes(self, index, format_, inputs) and (is_residual or not self.is_depthwise(inputs))
+
+    def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        return format_ in self.formats or is_code_of_values(format_)
+
+    def is_depthwise(self, inputs: Sequence[TensorType]) -> bool:
+        """Whether each channel has one filter of its own."""
+        outputs, channels = inputs[1].shape[:2]
+        return channels == 1 and outputs == self.groups > 1
 
     def sums_products(self, inputs: Sequence[TensorType]) -> bool:
         _, channels, _, width = inputs[1].shape

@@ -9,9 +9,10 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOATS
+from netopt.numerics import FLOATS, CodeFormat, NumberFormat
 from netopt.ops.epilogue import EpilogueOp, scale_columns, scale_rows
-from netopt.ops.op import Affine, TensorType, expect_inputs
+from netopt.ops.on_codes import reads_codes
+from netopt.ops.op import Affine, TensorType, expect_inputs, is_code_of_values
 from netopt.ops.pointwise import Pointwise
 
 
@@ -43,6 +44,13 @@ class Dense(EpilogueOp):
 
     def multiply_adds(self, inputs: Sequence[TensorType]) -> int:
         return inputs[0].elements * inputs[1].shape[0]
+
+    def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        on_codes = isinstance(format_, CodeFormat) and reads_codes(self, index, format_, inputs)
+        return on_codes or format_ in self.formats
+
+    def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        return format_ in self.formats or is_code_of_values(format_)
 
     def sums_products(self, inputs: Sequence[TensorType]) -> bool:
         return inputs[1].shape[1] > 1

@@ -79,6 +79,10 @@ class EpilogueOp(Op):
             return None
         return self._replaced(activation=activation)
 
+    def with_other_activation(self, activation: Pointwise) -> Op:
+        """The op with this activation in the place of its own."""
+        return self._replaced(activation=activation)
+
     def with_residual(self) -> Op | None:
         return self._replaced(has_residual=True) if self.is_bare else None
 

@@ -24,6 +24,7 @@ class Permute(Op):
     axes: tuple[int, ...]
     name: ClassVar[str] = "permute"
     formats = (*FLOATS, *WHOLES)
+    takes_codes = True
     keeps_format = True
     flushes_denormals = False
     rearranges = True

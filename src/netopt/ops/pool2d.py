@@ -40,6 +40,7 @@ class Pool2d(Op):
     name: ClassVar[str] = "pool2d"
     layouts = Layouts.IMAGES
     formats = FLOATS
+    takes_codes = True
 
     def __post_init__(self) -> None:
         self.window().check(self.label)

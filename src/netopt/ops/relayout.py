@@ -19,6 +19,7 @@ class Relayout(Op):
     name: ClassVar[str] = "relayout"
     layouts = Layouts.ANY
     formats = (*FLOATS, *WHOLES)
+    takes_codes = True
     flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:

@@ -22,6 +22,7 @@ class Reshape(Op):
     shape: Shape
     name: ClassVar[str] = "reshape"
     formats = (*FLOATS, *WHOLES)
+    takes_codes = True
     keeps_format = True
     flushes_denormals = False
     rearranges = True

@@ -20,6 +20,7 @@ class SpatialMean(Op):
     name: ClassVar[str] = "spatial_mean"
     layouts = Layouts.IMAGES
     formats = FLOATS
+    takes_codes = True
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
         expect_inputs(self, inputs, 1)

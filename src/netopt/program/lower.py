@@ -8,11 +8,12 @@ from netopt.example import Example
 from netopt.graph import verify
 from netopt.graph.capture import capture
 from netopt.graph.passes import run_passes
+from netopt.graph.source import GraphSource
 from netopt.memory import check_plan, order_for_memory, plan_memory
 from netopt.program.checks import check_kernels
 from netopt.program.file import Network
 from netopt.program.options import Lowering, Precision
-from netopt.program.pipeline import pipeline
+from netopt.program.pipeline import pipeline, storage
 from netopt.program.program import Program
 from netopt.torch_state import plain_torch
 
@@ -72,8 +73,12 @@ def prepare(model: nn.Module, example: Example, options: Lowering) -> Network:
     Raises:
         UnsupportedModel, InvalidArgument, InvalidType: as `lower`.
     """
-    graph, signature = capture(model, example, fallback=options.fallback)
-    graph = run_passes(graph, pipeline(options))
+    if isinstance(model, GraphSource):
+        graph, signature = model.as_graph(example)
+        graph = run_passes(graph, storage(options))
+    else:
+        graph, signature = capture(model, example, fallback=options.fallback)
+        graph = run_passes(graph, pipeline(options))
     check_kernels(graph)
     graph = order_for_memory(graph)
     verify(graph)

@@ -21,6 +21,7 @@ from netopt.graph.check_layouts import check_layouts
 from netopt.kernels.machine.buffers import aligned_bytes
 from netopt.kernels.machine.denormals import ReadyCall, denormals_flushed, make_calls
 from netopt.memory import MemoryPlan
+from netopt.numerics import CodeFormat, NumberFormat
 from netopt.ops import TorchRegion
 from netopt.program.binding import Run, bind_kernels, bind_torch, pack_steps, runs_of, unpack_constants
 from netopt.program.checks import check_kernels, index_range
@@ -91,14 +92,15 @@ class Program:
         self._memory = MemoryImage(self._graph, network.plan, options.cpu)
         self._steps = pack_steps(network.graph, self._memory, options)
         self._inputs = [self._memory.place(name) for name in network.graph.inputs]
-        formats = [network.graph.types[name].format for name in network.graph.inputs]
-        self._dtypes = [format_.tensor_dtype if format_.is_whole else torch.float32 for format_ in formats]
+        self._formats = [network.graph.types[name].format for name in network.graph.inputs]
+        self._dtypes = [format_.tensor_dtype if format_.is_whole else torch.float32 for format_ in self._formats]
         ranges = [index_range(network.graph, name) for name in network.graph.inputs]
         self._indices = [(number, range_) for number, range_ in enumerate(ranges) if range_ is not None]
         # Other values have used a halo's memory since the last call.
         self._halos = [self._memory.with_halo(name) for name in network.graph.inputs]
         self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
         self._outputs = [self._memory.place_or_copy(name, network.graph) for name in network.graph.outputs]
+        self._output_formats = [network.graph.types[name].format for name in network.graph.outputs]
         self._in_torch = bind_torch(network.graph, self._memory)
         self._is_single = network.signature.positional.is_single() and not network.signature.keyword.parts
         self._returns_tensor = network.signature.output.kind == "tensor"
@@ -159,22 +161,33 @@ class Program:
         single = self._is_single and len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
         tensors: Sequence[torch.Tensor] = args if single else self._flatten(args, kwargs)
         for tensor, place, dtype, name in zip(tensors, self._inputs, self._dtypes, self._input_names, strict=True):
-            if tensor.shape != place.shape or tensor.dtype != dtype or tensor.device != place.device:
+            fits = tensor.dtype in (dtype, place.dtype)
+            if tensor.shape != place.shape or not fits or tensor.device != place.device:
                 _refuse(tensor, place, dtype, name)
         for number, range_ in self._indices:
             _check_indices(tensors[number], range_, self._input_names[number])
         with self._lock:
-            for tensor, place, halo, load in zip(tensors, self._inputs, self._halos, self._loads, strict=True):
-                if load is not None:
-                    load(tensor)
-                    continue
-                if halo is not None:
-                    halo.zero_()
-                place.copy_(tensor.detach() if tensor.requires_grad else tensor)
+            for number, tensor in enumerate(tensors):
+                self._load(number, tensor)
             for run in runs:
                 run()
-            results = [place.clone(memory_format=torch.contiguous_format) for place in self._outputs]
+            results = [
+                _result(place, format_) for place, format_ in zip(self._outputs, self._output_formats, strict=True)
+            ]
         return results[0] if self._returns_tensor else self._signature.output.unflatten(iter(results))
+
+    def _load(self, number: int, tensor: torch.Tensor) -> None:
+        """Put an input in its place: as it is, or floats as the codes that stand for them."""
+        load, place, halo = self._loads[number], self._inputs[number], self._halos[number]
+        if load is not None and tensor.dtype == self._dtypes[number]:
+            load(tensor)
+            return
+        format_ = self._formats[number]
+        if halo is not None:
+            halo.fill_(format_.zero if isinstance(format_, CodeFormat) else 0)
+        tensor = tensor.detach() if tensor.requires_grad else tensor
+        is_number = isinstance(format_, CodeFormat) and tensor.dtype == torch.float32
+        place.copy_(format_.encode(tensor) if is_number else tensor)
 
     def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
         positional, keyword = self._signature.positional, self._signature.keyword
@@ -319,11 +332,19 @@ def _check_indices(tensor: torch.Tensor, range_: range, name: str) -> None:
         )
 
 
+def _result(place: torch.Tensor, format_: NumberFormat) -> torch.Tensor:
+    """A copy of an output, as numbers."""
+    if isinstance(format_, CodeFormat):
+        return format_.decode(place).contiguous()
+    return place.clone(memory_format=torch.contiguous_format)
+
+
 def _refuse(tensor: torch.Tensor, place: torch.Tensor, dtype: torch.dtype, name: str) -> None:
     if tensor.device.type != "cpu":
         raise InvalidArgument(name, expected="a tensor on the CPU", found=f"one on {tensor.device}")
-    if tensor.dtype != dtype:
-        raise InvalidType(name, expected=f"dtype {dtype}", found=tensor.dtype)
+    if tensor.dtype not in (dtype, place.dtype):
+        expected = f"dtype {dtype}" if dtype == place.dtype else f"dtype {dtype}, or codes in {place.dtype}"
+        raise InvalidType(name, expected=expected, found=tensor.dtype)
     raise InvalidArgument(
         name,
         expected=f"shape {tuple(place.shape)}",

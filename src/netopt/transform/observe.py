@@ -72,7 +72,7 @@ class Observer:
             some = calibration.dim() > 0 and len(calibration) > 0
             self._batches: Sequence[Any] = torch.split(calibration, batch) if some else ()
         elif isinstance(calibration, Sequence) and not isinstance(calibration, str):
-            self._batches = [_inputs_of(item) for item in calibration]
+            self._batches = [inputs_of(item) for item in calibration]
         else:
             raise InvalidType(
                 "calibration",
@@ -154,7 +154,7 @@ def watched(model: nn.Module, names: Sequence[str], note: Note) -> Iterator[nn.M
             handle.remove()
 
 
-def _inputs_of(batch: Any) -> Any:
+def inputs_of(batch: Any) -> Any:
     """The inputs of a batch: of a pair with a tensor of labels, the first."""
     is_pair = isinstance(batch, tuple | list) and len(batch) == 2
     if is_pair and isinstance(batch[1], torch.Tensor) and not batch[1].is_floating_point():

@@ -8,10 +8,12 @@ from typing import Generic, Literal, TypeVar, overload
 
 from torch import nn
 
+from netopt.errors import InvalidArgument
 from netopt.example import Example
 from netopt.program.lower import lower_as, prepare
 from netopt.program.options import Lowering, Precision
 from netopt.program.program import Program
+from netopt.quantization.fixed_point.techniques import NetworkTechnique
 from netopt.search.measure import FasterBy
 from netopt.search.whole import WholeNetwork
 from netopt.transform.apply import KeepIf, Train, checked, retrained, transform
@@ -20,6 +22,7 @@ from netopt.transform.observe import Calibration
 from netopt.transform.reparametrized import copied
 from netopt.transform.technique import Technique
 from netopt.verbs.options import Optimization
+from netopt.verbs.quantize import quantized
 
 # Medians of one network in turns with itself differ by less: a network that is slower by less is not slower.
 _NOISE = 1.02
@@ -132,7 +135,9 @@ def optimize(
 
     Args:
         model: a trained network.
-        techniques: applied one after the other.
+        techniques: applied one after the other; one for the network as a whole, such as
+            `netopt.quantization.FixedPoint`, comes last wherever it stands, since what is replaced after it would be
+            float again.
         train: gets the transformed model; trains it in place or returns another. `netopt.retrain` is one.
         lower: compile the result for this machine; needs `example`.
         example: one input: a tensor, a tuple of positional arguments or a dict of keyword arguments.
@@ -174,7 +179,10 @@ def optimize(
     if options.trains_between is not None:
         # What cannot be lowered should be known before the hours of training, not after.
         _check_lowering(model, options)
-    transformed, report = _transformed(model, techniques, options)
+    by_layer, of_network = _split(checked(model, techniques))
+    transformed, report = _transformed(model, by_layer, options)
+    if of_network is not None:
+        transformed = quantized(transformed, of_network, calibration, example)
     if train is not None:
         # Likewise: replacements may hold what the model did not.
         _check_lowering(transformed, options)
@@ -189,12 +197,20 @@ def _check_lowering(model: nn.Module, options: Optimization) -> None:
         prepare(model, options.example, replace(options.lowering, tune=False, exact=True))
 
 
-def _transformed(
-    model: nn.Module, techniques: Technique | Sequence[Technique], options: Optimization
-) -> tuple[nn.Module, Report]:
+def _split(techniques: Sequence[Technique]) -> tuple[list[Technique], NetworkTechnique | None]:
+    """Those that replace layers, and that for the whole network, if there is one."""
+    of_network = [technique for technique in techniques if isinstance(technique, NetworkTechnique)]
+    if len(of_network) > 1:
+        names = ", ".join(technique.name for technique in of_network)
+        raise InvalidArgument("techniques", expected="at most one for the network as a whole", found=names)
+    return [t for t in techniques if not isinstance(t, NetworkTechnique)], of_network[0] if of_network else None
+
+
+def _transformed(model: nn.Module, techniques: Sequence[Technique], options: Optimization) -> tuple[nn.Module, Report]:
     """The model with layers replaced where that is worth it, and the report."""
     example, lowering = options.example, options.lowering
-    techniques = checked(model, techniques)  # before the model is lowered as it is
+    if not techniques:
+        return copied(model), Report(())
     by_time = options.policy == "faster" and example is not None
     whole = WholeNetwork.of(model, example, lowering) if by_time and example is not None else None
     judge = FasterBy(margin=options.margin, options=replace(lowering, fallback=False))

@@ -59,9 +59,9 @@ def bind_kernel(
         arrays: one for each input and the output, of the shapes that the kernel's `argument_shapes` gives.
         scratch: memory of `Op.scratch_bytes`, flat; None where the op needs none.
     """
-    bound = []
+    bound, code = [], kernel.code_problem(problem).key()
     for call in kernel.calls(problem, schedule, cpu, arrays, scratch):
-        key = (problem.key(), schedule, cpu.target, call.key)
+        key = (code, schedule, cpu.target, call.key)
         with _lock:
             if key not in _compiled:
                 _compiled[key] = _jit(call.build(), cpu)

@@ -7,7 +7,7 @@ from functools import cache
 
 import halide as hl
 
-# Halide's names of CPUs, each of which includes AVX512-BF16 and AVX512-VPOPCNTDQ.
+# Halide's names of CPUs, each of which includes AVX512-BF16, AVX512-VPOPCNTDQ and AVX512-VNNI.
 _RECENT = ("avx512_zen4", "avx512_zen5", "avx512_sapphirerapids")
 
 
@@ -21,6 +21,8 @@ class Cpu:
         registers: vector registers.
         has_bfloat16: it has instructions that multiply bfloat16 numbers.
         has_popcount: it has instructions that count the bits of 32-bit words in vectors.
+        has_vnni: it has instructions that multiply four pairs of bytes and add them to a sum, in vectors of AVX-512.
+        is_x86: it has the instructions of x86-64.
     """
 
     target: str
@@ -28,6 +30,8 @@ class Cpu:
     registers: int
     has_bfloat16: bool = False
     has_popcount: bool = False
+    has_vnni: bool = False
+    is_x86: bool = False
 
     def runs_code_for(self, other: Cpu) -> bool:
         """Whether this CPU runs what is compiled for another: it has all that the other's target names."""
@@ -41,10 +45,10 @@ class Cpu:
         name = target.to_string()
         if "avx512" in name:
             recent = any(feature in name for feature in _RECENT)
-            return cls(name, 16, 32, recent, recent)
+            return cls(name, 16, 32, recent, recent, recent, is_x86=True)
         if "avx" in name:
-            return cls(name, 8, 16)
-        return cls(name, 4, 32 if name.startswith("arm-64") else 16)
+            return cls(name, 8, 16, is_x86=True)
+        return cls(name, 4, 32 if name.startswith("arm-64") else 16, is_x86=name.startswith("x86"))
 
 
 @cache

@@ -11,7 +11,7 @@ import halide as hl
 import numpy as np
 from numpy.typing import DTypeLike
 
-from netopt.numerics import Array, NumberFormat
+from netopt.numerics import Affine, Array, CodeFormat, NumberFormat
 
 __all__ = ["HALIDE", "Array", "Source", "storage_type", "stored"]
 
@@ -31,6 +31,8 @@ class _HalideOperations:
         return hl.cast(_type_of(np.dtype(dtype)), value)
 
     def select(self, condition: hl.Expr, one: Any, other: Any) -> hl.Expr:
+        # A number of Python is one of float32 for Halide, whatever it is chosen beside.
+        one = hl.cast(other.type(), one) if isinstance(one, float) else one
         return hl.select(condition, one, other)
 
     def divide(self, number: hl.Expr, by: float) -> hl.Expr:
@@ -57,7 +59,10 @@ def storage_type(format_: NumberFormat) -> hl.Type:
 
 
 def stored(value: hl.Expr, format_: NumberFormat) -> hl.Expr:
-    """What a kernel computed, as it is written to memory: of float32 numbers rounded to the format."""
+    """What a kernel computed, as it is written to memory: of floating numbers rounded to the format."""
+    if isinstance(format_, Affine):
+        # A quotient of float32 may be rounded to a tie.
+        return format_.to_stored(hl.f64(value), HALIDE)
     return format_.to_stored(value, HALIDE)
 
 
@@ -68,6 +73,13 @@ class Source:
         """Make the parameter `param`."""
         self.format = format_
         self.param = hl.ImageParam(storage_type(format_), rank, name)
+
+    def wide(self, coordinates: Any) -> hl.Expr:
+        """The number in float64: of codes exact, as on tensors."""
+        if not isinstance(self.format, CodeFormat):
+            return hl.f64(self[coordinates])
+        code = hl.f64(self.param[coordinates])
+        return (code - float(self.format.zero) if self.format.zero else code) * hl.f64(self.format.steps[0])
 
     def __getitem__(self, coordinates: Any) -> hl.Expr:
         return self.format.to_number(self.param[coordinates], HALIDE)

@@ -104,6 +104,10 @@ class Kernel(ABC, Generic[OpT, S]):
         """Constant input `index` in the layout that the pipeline takes."""
         return value.reshape(self.argument_shapes(problem, schedule, cpu)[index])
 
+    def code_problem(self, problem: Problem[OpT]) -> Problem[OpT]:
+        """What of a problem the machine code depends on: what is data for it is the same for all problems."""
+        return problem
+
     def packing(self, problem: Problem[OpT], schedule: S) -> tuple[int, ...]:
         """What `pack` depends on besides the shapes: layers share a packed constant only where they agree in it."""
         return ()

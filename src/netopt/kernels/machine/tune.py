@@ -68,7 +68,9 @@ class Workload:
     def key(self, cpu: Cpu) -> str:
         """The key of the winner in the file."""
         where = "streamed" if self.streamed else "cached"
-        return " | ".join((self.problem.key(), cpu.target, f"halide {version('halide')}", where))
+        return " | ".join(
+            (self.kernel.code_problem(self.problem).key(), cpu.target, f"halide {version('halide')}", where)
+        )
 
 
 def streams(graph: Graph) -> bool:

@@ -8,7 +8,7 @@ import halide as hl
 
 from netopt.kernels.machine.formats import storage_type, stored
 from netopt.kernels.machine.kernel import fix_output, whole_input
-from netopt.numerics import Shape
+from netopt.numerics import CodeFormat, NumberFormat, Shape
 from netopt.ops import Layout, TensorType
 from netopt.ops.spatial import Sides
 
@@ -34,14 +34,26 @@ class SpatialInput:
 
     def at(self, c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
         """The element at these logical coordinates; with `broadcast` the only one along an axis of size 1."""
+        return self.param[self.place(c, x, y, n)]
+
+    def wide(self, c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
+        """The same in float64."""
+        return self.param.wide(self.place(c, x, y, n))
+
+    def code(self, c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
+        """The element as it is stored."""
+        return self.param.param[self.place(c, x, y, n)]
+
+    def place(self, c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> list[hl.Expr]:
+        """Where the element at these logical coordinates is."""
         if self.broadcast:
             batch, channels, height, width = self.sizes
             pairs = ((c, channels), (x, width), (y, height), (n, batch))
             c, x, y, n = (hl.Expr(0) if size == 1 else v for v, size in pairs)
         if not self.layout.channels_last:
-            return self.param[x, y, c, n]
+            return [x, y, c, n]
         top, _, left, _ = self.layout.halo
-        return self.param[c, x + left, y + top, n]
+        return [c, x + left, y + top, n]
 
 
 class SpatialOutput:
@@ -60,16 +72,19 @@ class SpatialOutput:
         self.updates = 0
 
     def define(
-        self, value: Callable[..., hl.Expr], start: int = 0, width: int | None = None
+        self, value: Callable[..., hl.Expr], start: int = 0, width: int | None = None, *, stored_already: bool = False
     ) -> tuple[hl.Stage, hl.RVar, hl.RVar]:
         """Define columns `start` .. `start + width` of the interior as value(c, x, y, n) of the logical coordinates.
+
+        The value is a number, or with `stored_already` an element as it is written.
 
         Returns the stage, and the loops over columns and rows.
         """
         top, _, left, _ = self.layout.halo
         columns = self.width if width is None else width
         inner = hl.RDom([(start + left, columns), (top, self.height)], f"interior{self.updates}")
-        self.func[self.c, inner.x, inner.y, self.n] = self.stored(value(self.c, inner.x - left, inner.y - top, self.n))
+        result = value(self.c, inner.x - left, inner.y - top, self.n)
+        self.func[self.c, inner.x, inner.y, self.n] = result if stored_already else self.stored(result)
         stage = self.func.update(self.updates)
         self.updates += 1
         return stage, inner.x, inner.y
@@ -80,17 +95,23 @@ class SpatialOutput:
 
     def finish(self, lanes: int) -> hl.Func:
         """Add the zeros of the halo, fix the shape in memory, and return the function."""
-        zero_halo(self.func, [self.c], self.n, self.layout.halo, self.shape, self.updates, lanes)
+        zero = zero_of(self.type.format)
+        zero_halo(self.func, [self.c], self.n, self.layout.halo, self.shape, self.updates, lanes, zero)
         fix_output(self.func, self.shape, self.type)
         return self.func
 
 
+def zero_of(format_: NumberFormat) -> int:
+    """0 as it is stored: of codes that of the zero point."""
+    return format_.zero if isinstance(format_, CodeFormat) else 0
+
+
 def zero_halo(
-    func: hl.Func, channels: list[hl.Var], n: hl.Var, halo: Sides, shape: Shape, updates: int, lanes: int
+    func: hl.Func, channels: list[hl.Var], n: hl.Var, halo: Sides, shape: Shape, updates: int, lanes: int, zero: int = 0
 ) -> None:
     """Write the zeros around each image of a function [*channels, x, y, n] that has `updates` updates already.
 
-    `shape` is (batch, height, width, ...) in memory, halo included.
+    `shape` is (batch, height, width, ...) in memory, halo included; `zero` is 0 as it is stored.
     """
     top, bottom, left, right = halo
     _, height, width = shape[:3]
@@ -103,6 +124,6 @@ def zero_halo(
     for columns, rows in strips:
         if columns[1] and rows[1]:
             strip = hl.RDom([columns, rows], f"halo{updates}")
-            func[[*channels, strip.x, strip.y, n]] = hl.cast(func.types()[0], 0)
+            func[[*channels, strip.x, strip.y, n]] = hl.cast(func.types()[0], zero)
             func.update(updates).vectorize(channels[0], lanes, hl.TailStrategy.GuardWithIf)
             updates += 1

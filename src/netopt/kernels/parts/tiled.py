@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -17,11 +18,13 @@ from netopt.kernels.parts.epilogue import Epilogue, FloatEpilogue, Place, Result
 from netopt.kernels.parts.joined import join, joined_bytes, parts_of
 from netopt.kernels.parts.panels import pad_outputs
 from netopt.kernels.parts.product import Product
+from netopt.kernels.parts.requantize import without_positions
 from netopt.kernels.parts.tile import TileSchedule
-from netopt.numerics import SIGN_BITS, NumberFormat, Shape
+from netopt.numerics import SIGN_BITS, CodeFormat, NumberFormat, Shape
 from netopt.ops import TensorType
 from netopt.ops.binary_epilogue import BinaryEpilogueOp
 from netopt.ops.epilogue import EpilogueOp
+from netopt.ops.on_codes import multiplies_codes
 
 EpilogueT = TypeVar("EpilogueT", bound=EpilogueOp)
 TileS = TypeVar("TileS", bound=TileSchedule)
@@ -77,6 +80,13 @@ class Tiled(ABC, Generic[TileS]):
         """What is summed, of the total that a tile counts; None: the total."""
         return None
 
+    def epilogue(self, inputs: Mapping[str, Source], op: EpilogueOp, format_: NumberFormat, cpu: Cpu) -> Epilogue:
+        """What becomes of the sums, in the format of the output."""
+        result = self.result(inputs)
+        if _to_signs(op):
+            return SignEpilogue(inputs, cpu.lanes, result)
+        return FloatEpilogue(inputs, op.activation, format_, result)
+
     @abstractmethod
     def build(self, inputs: Mapping[str, Source], epilogue: Epilogue, s: TileS, cpu: Cpu, threads: int) -> hl.Func:
         """The pipeline."""
@@ -85,18 +95,29 @@ class Tiled(ABC, Generic[TileS]):
 class TiledKernel(Kernel[EpilogueT, TileS]):
     """The kernel of an op with weights, which says how it is tiled.
 
-    Weights of one bit are packed as bytes, whatever a pipeline reads them as.
+    Weights of one bit, and codes, are packed with what belongs to them as bytes, whatever a pipeline reads them as.
     """
 
     @abstractmethod
     def tiled(self, problem: Problem[EpilogueT], cpu: Cpu) -> Tiled[TileS]:
         """The op as a computation in tiles."""
 
+    def code_problem(self, problem: Problem[EpilogueT]) -> Problem[EpilogueT]:
+        return without_positions(problem) if multiplies_codes(problem.inputs) else problem
+
+    def packing(self, problem: Problem[EpilogueT], schedule: TileS) -> tuple[int, ...]:
+        if not multiplies_codes(problem.inputs):
+            return ()
+        # Shifts are packed beside the weights: they are those of all formats.
+        formats = [type_.format.to_json() for type_ in (*problem.inputs, problem.output)]
+        return (schedule.panel, schedule.vectors, zlib.crc32(repr((problem.op, formats)).encode()))
+
     def argument_shapes(self, problem: Problem[EpilogueT], schedule: TileS, cpu: Cpu) -> tuple[Shape, ...]:
         tiled = self.tiled(problem, cpu)
         shapes = {"x": tiled.source_shape, "residual": tiled.residual_shape}
         kinds = _kinds(tiled, schedule)
-        shapes["weight"] = (_bytes(kinds),) if _in_bytes(problem) else kinds[0][0]
+        itemsize = problem.inputs[1].format.dtype.itemsize
+        shapes["weight"] = (_bytes(kinds) // itemsize,) if _in_bytes(problem) else kinds[0][0]
         vector = tiled.vector_shape(schedule)
         inputs = (shapes.get(name, vector) for name in operand_names(problem.op))
         return (*inputs, tiled.target_shape(32 if _to_signs(problem.op) else 1))
@@ -106,7 +127,9 @@ class TiledKernel(Kernel[EpilogueT, TileS]):
         shape = self.argument_shapes(problem, schedule, cpu)[index]
         if name == "weight":
             parts = tiled.pack_weight(schedule, value)
-            return _joined(parts) if _in_bytes(problem) else parts[0].reshape(shape)
+            return (
+                _joined(parts).view(problem.inputs[1].format.dtype) if _in_bytes(problem) else parts[0].reshape(shape)
+            )
         if name in ("x", "residual"):
             return value.reshape(shape)
         # Behind the last output everything counts as +1, whose bit is 0.
@@ -117,7 +140,7 @@ class TiledKernel(Kernel[EpilogueT, TileS]):
         tiled, name = self.tiled(problem, cpu), operand_names(problem.op)[index]
         shape = problem.inputs[index].shape
         if name == "weight":
-            first = parts_of(packed, *_kinds(tiled, schedule))[0] if _in_bytes(problem) else packed
+            first = parts_of(packed.view(np.uint8), *_kinds(tiled, schedule))[0] if _in_bytes(problem) else packed
             packed = tiled.unpack_weight(first)
         elif name not in ("x", "residual"):
             packed = packed.reshape(tiled.groups, -1)[:, : tiled.outputs]
@@ -126,9 +149,10 @@ class TiledKernel(Kernel[EpilogueT, TileS]):
     def calls(
         self, problem: Problem[EpilogueT], schedule: TileS, cpu: Cpu, arrays: Sequence[Array], scratch: Array | None
     ) -> Sequence[Call]:
+        problem = self.code_problem(problem)
         tiled = self.tiled(problem, cpu)
         x, weight, *rest = arrays
-        parts = parts_of(weight, *_kinds(tiled, schedule)) if _in_bytes(problem) else [weight]
+        parts = parts_of(weight.view(np.uint8), *_kinds(tiled, schedule)) if _in_bytes(problem) else [weight]
         seen = (tiled.product.view(x), *parts, *rest)
         return (Call("", lambda: self._pipeline(problem, tiled, schedule, cpu, seen), seen),)
 
@@ -141,10 +165,7 @@ class TiledKernel(Kernel[EpilogueT, TileS]):
         types |= dict(zip(operand_names(op)[2:], rest, strict=True))
         *shapes, output = (array.shape for array in arrays)
         inputs = {n: whole_input(n, shape, at) for (n, at), shape in zip(types.items(), shapes, strict=True)}
-        result = tiled.result(inputs)
-        epilogue: Epilogue = FloatEpilogue(inputs, op.activation, problem.output.format, result)
-        if _to_signs(op):
-            epilogue = SignEpilogue(inputs, cpu.lanes, result)
+        epilogue = tiled.epilogue(inputs, op, problem.output.format, cpu)
         out = tiled.build(inputs, epilogue, schedule, cpu, problem.threads)
         fix_output(out, output, None if _to_signs(op) else problem.output)
         return Pipeline(out, tuple(inputs.values()))
@@ -163,7 +184,8 @@ def _to_signs(op: EpilogueOp) -> bool:
 
 
 def _in_bytes(problem: Problem[EpilogueOp]) -> bool:
-    return problem.inputs[1].format == SIGN_BITS
+    format_ = problem.inputs[1].format
+    return format_ == SIGN_BITS or isinstance(format_, CodeFormat)
 
 
 _Kind = tuple[Shape, np.dtype[Any]]

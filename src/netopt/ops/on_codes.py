@@ -1,0 +1,43 @@
+"""What layers with weights read and write where they multiply codes by codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from netopt.numerics import CodeFormat, NumberFormat
+from netopt.ops.epilogue import EpilogueOp
+from netopt.ops.op import TensorType, is_code_of_values
+
+
+def multiplies_codes(inputs: Sequence[TensorType]) -> bool:
+    """Whether x and the weight are codes that products of whole numbers take."""
+    return _is_factor(inputs[0].format) and _is_weight(inputs[1].format)
+
+
+def reads_codes(op: EpilogueOp, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+    """Whether it reads input `index` in a format of codes: x and weight both, biases of such sums, any residual."""
+    formats = [type_.format for type_ in inputs]
+    formats[index] = format_
+    if index == op.residual_index:
+        return is_code_of_values(format_)
+    if not (_is_factor(formats[0]) and _is_weight(formats[1])):
+        return False
+    is_sum = isinstance(format_, CodeFormat) and format_.is_signed and format_.zero == 0
+    return index < 2 or (is_sum and index == op.bias_index)
+
+
+def _is_factor(format_: NumberFormat) -> bool:
+    return is_code_of_values(format_) and isinstance(format_, CodeFormat) and format_.zero == 0
+
+
+def _is_weight(format_: NumberFormat) -> bool:
+    if not isinstance(format_, CodeFormat) or format_.zero != 0:
+        return False
+    return format_.is_signed and format_.bits <= 16
+
+
+def step_of_sums(inputs: Sequence[TensorType]) -> tuple[float, ...]:
+    """What a unit of a sum of products of codes stands for: one number, or one for each output."""
+    x, weight = inputs[0].format, inputs[1].format
+    assert isinstance(x, CodeFormat) and isinstance(weight, CodeFormat)
+    return tuple(x.steps[0] * step for step in weight.steps)

@@ -1,0 +1,129 @@
+"""Which layers of a network compute on codes, of how many bits: applied to a network, and chosen by its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from netopt.console import progress
+from netopt.errors import InvalidType
+from netopt.example import Example, call
+from netopt.graph import Node
+from netopt.quantization.fixed_point.observer import Observer
+from netopt.quantization.fixed_point.quantizer import Quantizer
+from netopt.quantization.fixed_point.techniques import FixedPoint
+from netopt.quantized.assign import assign, layers_of
+from netopt.quantized.network import QuantizedNetwork
+from netopt.quantized.place import value_format, weight_format
+
+# What tells how good a network is, such as its accuracy: more is better.
+Evaluate = Callable[[nn.Module], float]
+_WIDE = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of the layers, each by the value that it writes.
+
+    Attributes:
+        chosen: those that compute on codes.
+        wide: of these, those whose weights and inputs have 16 bits.
+    """
+
+    chosen: frozenset[str]
+    wide: frozenset[str] = frozenset()
+
+    def finer(self, layer: str) -> Plan:
+        """The plan in which a layer has 16 bits, or if it has them already, stays in float32."""
+        if layer in self.wide:
+            return Plan(self.chosen - {layer}, self.wide - {layer})
+        return replace(self, wide=self.wide | {layer})
+
+
+def apply_plan(network: QuantizedNetwork, plan: Plan, observers: Mapping[str, Observer], technique: FixedPoint) -> None:
+    """Round the weights of the chosen layers, and the values that they need as codes; all else is not rounded.
+
+    Args:
+        observers: what has been seen of each value.
+    """
+    graph = network.example_graph
+    network.leave_all()
+    assignment = assign(graph, lambda node: node.output in plan.chosen)
+    layers = {node.output: node for node in layers_of(graph) if node.output in plan.chosen}
+    wide = {layers[name].inputs[0] for name in plan.wide}
+    if technique.activations is not None:
+        for group in assignment.groups:
+            bits = _WIDE if wide & set(group) else technique.activations
+            format_ = value_format(observers[group[0]], bits, technique.method, technique.scales)
+            network.round_to(group, Quantizer.of(format_, learned=technique.learned, batched=True))
+    for name, node in layers.items():
+        options = replace(technique, weights=_WIDE) if name in plan.wide else technique
+        _place_weight(network, node, options)
+
+
+def _place_weight(network: QuantizedNetwork, node: Node, technique: FixedPoint) -> None:
+    """With the smallest error that such codes leave; a weight of several layers has the format of the first."""
+    name = node.inputs[1]
+    if network.quantizer(name) is None:
+        format_ = weight_format(network.weight(name), node, network.example_graph, technique)
+        network.round_to((name,), Quantizer.of(format_, learned=technique.learned))
+
+
+def layers_by_harm(network: QuantizedNetwork, plan: Plan, sample: Example) -> list[str]:
+    """The chosen layers, that first whose rounding, all others left as they are, changes the output the most."""
+    with network.all_off(), torch.no_grad():
+        exact = _flat(call(network, sample))
+    harm = {}
+    for node in layers_of(network.example_graph):
+        if node.output in plan.chosen:
+            with network.all_off(but=node.inputs[:2]), torch.no_grad():
+                harm[node.output] = float((_flat(call(network, sample)) - exact).square().mean())
+    return sorted(harm, key=lambda name: -harm[name])
+
+
+def refine(
+    network: QuantizedNetwork,
+    plan: Plan,
+    observers: Mapping[str, Observer],
+    technique: FixedPoint,
+    sample: Example,
+    evaluate: Evaluate,
+    max_drop: float,
+) -> Plan:
+    """Give the layers that hurt most 16 bits, then float32, until the network is as good as is asked for.
+
+    Args:
+        evaluate: tells how good a network is; more is better.
+        max_drop: how much worse than the float network it may be.
+    """
+    with network.all_off():
+        wanted = _score(evaluate, network) - max_drop
+    if _score(evaluate, network) >= wanted:
+        return plan
+    order = layers_by_harm(network, plan, sample)
+    with progress("refine", 2 * len(order)) as bar:
+        for layer in [*order, *order]:
+            plan = plan.finer(layer)
+            apply_plan(network, plan, observers, technique)
+            bar.advance(description=f"refine: {layer}")
+            if _score(evaluate, network) >= wanted:
+                break
+    return plan
+
+
+def _score(evaluate: Evaluate, network: QuantizedNetwork) -> float:
+    score: object = evaluate(network)
+    try:
+        return float(score)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InvalidType(
+            "answer of evaluate", expected="a number, more of which is better", found=repr(score)
+        ) from None
+
+
+def _flat(output: object) -> torch.Tensor:
+    leaves = [leaf for leaf in torch.utils._pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+    return torch.cat([leaf.double().reshape(-1) for leaf in leaves])
