@@ -67,7 +67,15 @@ def test_public_names_of_the_packages() -> None:
         "factor_dense",
         "svd_factors",
     ]
-    assert sorted(datasets.__all__) == ["Batches", "Split", "cifar10", "digits", "mnist"]
+    assert sorted(datasets.__all__) == [
+        "Batches",
+        "RegressionSplit",
+        "Split",
+        "cifar10",
+        "digits",
+        "friedman",
+        "mnist",
+    ]
     assert sorted(report.__all__) == ["Accuracy", "Comparison", "Measured", "Profile", "StepTime", "compare", "profile"]
     assert sorted(netopt.quantization.__all__) == [
         "ApproxSign",
