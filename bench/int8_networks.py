@@ -39,7 +39,9 @@ class Int8Network:
         return torch.cat([torch.from_numpy(self.run(image.contiguous().numpy())) for image in images.split(1)])
 
 
-def nncf_openvino(model: nn.Module, calibration: torch.Tensor, *, preset: str | None = None) -> Int8Network:
+def nncf_openvino(
+    model: nn.Module, calibration: torch.Tensor, *, preset: str | None = None, min_max: bool = False
+) -> Int8Network:
     """NNCF's post-training quantization, run by OpenVINO.
 
     Args:
@@ -47,6 +49,7 @@ def nncf_openvino(model: nn.Module, calibration: torch.Tensor, *, preset: str | 
         calibration: images (number, ...). All are used, one by one: NNCF takes the mean over its samples of each one's
             least and greatest value, so that a batch for a sample would give other ranges.
         preset: "performance", symmetric activations, which is NNCF's default; or "mixed", asymmetric ones.
+        min_max: take the least and greatest value of all images instead of that mean.
     """
     import openvino
 
@@ -54,7 +57,8 @@ def nncf_openvino(model: nn.Module, calibration: torch.Tensor, *, preset: str | 
     with peers.exported(model, calibration[:1]) as path:
         quantized = Path(path).with_name("quantized.xml")
         # As NNCF's examples do: constants that are not quantized stay float32.
-        openvino.save_model(openvino_calls.quantized(path, samples, preset), quantized, compress_to_fp16=False)
+        result = openvino_calls.quantized(path, samples, preset=preset, min_max=min_max)
+        openvino.save_model(result, quantized, compress_to_fp16=False)
         size = quantized.stat().st_size + quantized.with_suffix(".bin").stat().st_size
         network = openvino_calls.compiled(quantized, "f32")
     request = network.create_infer_request()
@@ -77,7 +81,7 @@ def onnxruntime_static(
         model: the trained network, in eval mode.
         calibration: images (number, ...).
         activations: their type, "QUInt8" or "QInt8".
-        method: how ranges are found, "MinMax" or "Entropy".
+        method: how ranges are found, "MinMax", "Entropy" or "Percentile".
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process

@@ -60,13 +60,15 @@ def random_samples(shape: Sequence[int]) -> list[Array]:
     return [generator.standard_normal(shape).astype(np.float32) for _ in range(CALIBRATION)]
 
 
-def quantized(path: str, samples: Sequence[Array], preset: str | None = None) -> Any:
+def quantized(path: str, samples: Sequence[Array], *, preset: str | None = None, min_max: bool = False) -> Any:
     """The network of an ONNX file with weights and activations of 8 bits, by NNCF's post-training quantization.
 
     Args:
         path: the file.
         samples: inputs that it is calibrated with.
         preset: "performance" or "mixed"; None: NNCF's default.
+        min_max: take the ranges of activations over all samples; else NNCF's default, the mean over the samples of each
+            one's range.
     """
     # Before the import: without it NNCF reports its use over the network.
     os.environ.setdefault("NNCF_CI", "1")
@@ -74,7 +76,9 @@ def quantized(path: str, samples: Sequence[Array], preset: str | None = None) ->
     import openvino
 
     nncf.set_log_level(logging.ERROR)
+    ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX if min_max else None
+    advanced = ranges and nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges)
     network, data = openvino.Core().read_model(path), nncf.Dataset(samples)
     chosen = None if preset is None else nncf.QuantizationPreset(preset)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
-        return nncf.quantize(network, data, preset=chosen, subset_size=len(samples))
+        return nncf.quantize(network, data, preset=chosen, subset_size=len(samples), advanced_parameters=advanced)
