@@ -1,7 +1,8 @@
 """Networks of 8 bits, netopt's and others', one thread: `fixed_point_peers.py accuracy DATA OUT [NAMES]`, or `speed`.
 
     python bench/fixed_point_peers.py accuracy DATA OUT [NAMES]
-    taskset -c 0 python bench/fixed_point_peers.py speed OUT [NAMES] [--rounds N] [--seconds N] [--without ENGINE ...]
+    taskset -c 0 python bench/fixed_point_peers.py speed OUT [NAMES] [--rounds N] [--seconds N] [--cpu-time]
+                                                         [--without ENGINE ...]
 
 `accuracy`: what is made of the same trained weights and the same 512 training images, judged on all test images one by
 one, with the bytes of the files. DATA holds cifar-10-batches-bin and MNIST/raw; OUT holds vgg11_half.safetensors, as
@@ -26,6 +27,7 @@ import networks
 import peers
 import table
 import torch
+from cpu_time import CpuTimed
 from int8_networks import Int8Network, nncf_openvino, onnxruntime_static
 from torch import nn
 
@@ -34,6 +36,7 @@ from netopt import zoo
 from netopt.console import render_table
 from netopt.datasets import Split, cifar10, friedman, mnist
 from netopt.report import Accuracy
+from netopt.timing import SelfTimed, interleaved
 
 CALIBRATION = 512
 # Only the ranges depend on them, and speed does not depend on ranges.
@@ -190,6 +193,7 @@ def _of_random_ranges(quantize: Callable[[nn.Module, torch.Tensor], Int8Network]
     return engine
 
 
+# The first is what ratios refer to.
 ENGINES: dict[str, peers.Engine] = {
     "eager": peers.eager,
     "onnxruntime": peers.ENGINES["onnxruntime"],
@@ -221,8 +225,11 @@ def _speed(arguments: argparse.Namespace) -> None:
     for name in arguments.names or _networks():
         make, shape, rounds = _networks()[name]
         model, x = networks.as_trained(make()), torch.randn(1, *shape)
-        rounds = arguments.rounds or rounds
-        rows.append(table.against_peers(name, model, x, rounds, arguments.without, arguments.seconds, engines=ENGINES))
+        calls, absent = peers.prepare(model, x, arguments.without, ENGINES)
+        if arguments.cpu_time:
+            calls = {engine: call if isinstance(call, SelfTimed) else CpuTimed(call) for engine, call in calls.items()}
+        timings = interleaved(calls, rounds=arguments.rounds or rounds, burst=3, seconds=arguments.seconds)
+        rows.append(table.row(name, timings, "eager", absent) | {"clock": "cpu" if arguments.cpu_time else "wall"})
         _keep(rows[-1], arguments.out / "peers" / "speed.jsonl")
     table.show(rows)
 
@@ -242,7 +249,8 @@ def main() -> None:
     half.add_argument("names", nargs="*", metavar="NAMES", help=f"of {', '.join(_networks())}; without them all")
     half.add_argument("--rounds", type=int, help="the same for all networks")
     half.add_argument("--seconds", type=float, help="end a row, after three rounds, when so much has passed")
-    half.add_argument("--without", nargs="+", default=[], choices=list(ENGINES), help="engines to leave out")
+    half.add_argument("--cpu-time", action="store_true", help="for a machine that is busy: see bench/cpu_time.py")
+    half.add_argument("--without", nargs="+", default=[], choices=list(ENGINES)[1:], help="engines to leave out")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(arguments.known):
         parser.error(f"unknown networks: {', '.join(sorted(unknown))}; there are {', '.join(arguments.known)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import machine
@@ -19,16 +19,10 @@ Row = dict[str, object]
 
 
 def against_peers(
-    name: str,
-    model: nn.Module,
-    x: torch.Tensor,
-    rounds: int,
-    without: Sequence[str] = (),
-    seconds: float | None = None,
-    engines: Mapping[str, peers.Engine] = peers.ENGINES,
+    name: str, model: nn.Module, x: torch.Tensor, rounds: int, without: Sequence[str] = (), seconds: float | None = None
 ) -> Row:
     """All engines but those of `without` on one network and input, in turn; ratios to eager PyTorch."""
-    calls, absent = peers.prepare(model, x, without, engines)
+    calls, absent = peers.prepare(model, x, without)
     return row(name, interleaved(calls, rounds=rounds, burst=3, seconds=seconds), "eager", absent)
 
 
