@@ -13,6 +13,7 @@ SOURCES = TESTS.parent / "src" / "netopt"
 TESTED_BY: dict[str, tuple[str, ...]] = {
     "__init__.py": ("test_public.py", "test_lazy.py"),
     "*/__init__.py": ("test_public.py",),
+    "__main__.py": ("test_cli.py",),
     "example.py": ("graph/test_capture.py", "program/test_program.py", "verbs/test_optimize.py"),
     "factorization/tensorly_calls.py": ("factorization/test_tucker.py", "factorization/test_cp_als.py"),
     "graph/aten/*.py": (

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from netopt.graph import Graph, interpret
 from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
+from netopt.numerics import FixedPoint
 from netopt.ops import Arithmetic, Pointwise, TensorType
 
 
@@ -49,6 +52,19 @@ def test_float64_inputs_are_not_rounded() -> None:
     a = torch.full((3,), 1.0 + 2.0**-40, dtype=torch.float64)
     (d,) = interpret(_difference("d"), [a, torch.ones(3, dtype=torch.float64)], dtype=torch.float64)
     assert torch.equal(d, torch.full((3,), 2.0**-40, dtype=torch.float64))
+
+
+def test_values_are_watched_before_and_after_they_are_rounded() -> None:
+    graph = _difference("n")
+    graph = dataclasses.replace(graph, types={**graph.types, "d": TensorType((3,), FixedPoint(8, 0))})
+    seen = []
+    a = torch.tensor([3.25, 500.0, 7.5])
+    interpret(graph, [a, B], watch=lambda name, computed, stored: seen.append((name, computed, stored)))
+    assert [name for name, _, _ in seen] == ["a", "b", "d", "n"]
+    assert torch.equal(seen[0][1], a) and torch.equal(seen[0][2], a)
+    assert torch.equal(seen[2][1], torch.tensor([2.25, 498.0, 3.5]))
+    assert torch.equal(seen[2][2], torch.tensor([2.0, 127.0, 4.0]))
+    assert torch.equal(seen[3][1], torch.tensor([2.0, 127.0, 4.0]) * 0.1)
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])

@@ -13,7 +13,7 @@ from torch import nn
 from netopt.console import progress
 from netopt.errors import InvalidArgument, InvalidType
 from netopt.example import Example
-from netopt.quantization.fixed_point.calibration import Observer
+from netopt.quantization.fixed_point.observer import Observer
 from netopt.quantized.assign import assign, layers_of
 from netopt.quantized.network import QuantizedNetwork
 from netopt.transform.observe import inputs_of

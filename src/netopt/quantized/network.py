@@ -81,7 +81,8 @@ class QuantizedNetwork(nn.Module, GraphSource):
 
     def weight(self, name: str) -> torch.Tensor:
         """A weight or bias as it is trained by now, not rounded."""
-        return self.constants[_key(name)].detach()
+        weight: torch.Tensor = self.constants[_key(name)]
+        return weight.detach()
 
     def set_weight(self, name: str, value: torch.Tensor) -> None:
         """Put other numbers in the place of a weight or bias."""
@@ -102,13 +103,14 @@ class QuantizedNetwork(nn.Module, GraphSource):
     def all_off(self, but: Collection[str] = ()) -> Iterator[None]:
         """Round nothing inside, but for the values and weights of these names."""
         kept = {self._quantizer_of[name] for name in but if name in self._quantizer_of}
-        before = {key: quantizer.enabled for key, quantizer in self.quantizers.items()}
+        quantizers = {key: q for key, q in self.quantizers.items() if isinstance(q, Quantizer)}
+        before = {key: quantizer.enabled for key, quantizer in quantizers.items()}
         try:
-            for key, quantizer in self.quantizers.items():
-                quantizer.enabled = key in kept
+            for key, quantizer in quantizers.items():
+                quantizer.enabled = before[key] and key in kept
             yield
         finally:
-            for key, quantizer in self.quantizers.items():
+            for key, quantizer in quantizers.items():
                 quantizer.enabled = before[key]
 
     def quantizer(self, name: str) -> Quantizer | None:
@@ -175,8 +177,9 @@ class QuantizedNetwork(nn.Module, GraphSource):
         steps = self.bias_steps(node)
         if steps is not None:
             assert isinstance(node.op, EpilogueOp)
-            if node.op.has_bias:
-                at = node.op.bias_index
+            at = node.op.bias_index
+            # A bias that has a format of its own is rounded to that.
+            if node.op.has_bias and self.quantizer(node.inputs[at]) is None:
                 inputs[at] = rounded_bias(inputs[at], steps.to(inputs[at]))
         return inputs
 
@@ -217,6 +220,8 @@ class QuantizedNetwork(nn.Module, GraphSource):
         if steps is None or not isinstance(node.op, EpilogueOp) or not node.op.has_bias:
             return node
         name = node.inputs[node.op.bias_index]
+        if builder.types[name].format != FLOAT32:
+            return node
         x, weight = (builder.types[given].format for given in node.inputs[:2])
         assert isinstance(x, CodeFormat) and isinstance(weight, CodeFormat)
         value = builder.constants[name]

@@ -12,7 +12,7 @@ from netopt.console import progress
 from netopt.errors import InvalidType
 from netopt.example import Example, call
 from netopt.graph import Node
-from netopt.quantization.fixed_point.calibration import Observer
+from netopt.quantization.fixed_point.observer import Observer
 from netopt.quantization.fixed_point.quantizer import Quantizer
 from netopt.quantization.fixed_point.techniques import FixedPoint
 from netopt.quantized.assign import assign, layers_of
@@ -58,7 +58,7 @@ def apply_plan(network: QuantizedNetwork, plan: Plan, observers: Mapping[str, Ob
         for group in assignment.groups:
             bits = _WIDE if wide & set(group) else technique.activations
             format_ = value_format(observers[group[0]], bits, technique.method, technique.scales)
-            network.round_to(group, Quantizer.of(format_, learned=technique.learned))
+            network.round_to(group, Quantizer.of(format_, learned=technique.learned, batched=True))
     for name, node in layers.items():
         options = replace(technique, weights=_WIDE) if name in plan.wide else technique
         _place_weight(network, node, options)
