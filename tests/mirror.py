@@ -35,6 +35,8 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
     "kernels/layer_norm.py": ("kernels/test_kernels.py",),
     "kernels/machine/kernel.py": ("kernels/machine/test_compile.py", "kernels/machine/test_tune.py"),
     "kernels/parts/broadcast.py": ("kernels/test_kernels.py", "kernels/test_whole_numbers.py"),
+    "kernels/parts/byte_sum.py": ("kernels/parts/test_integer_product.py", "kernels/test_conv2d_codes.py"),
+    "kernels/parts/code_epilogue.py": ("kernels/test_conv2d_codes.py", "kernels/test_dense_codes.py"),
     "kernels/parts/conv2d_size.py": ("kernels/test_conv2d.py", "kernels/test_binary_conv2d.py"),
     "kernels/parts/elementwise.py": ("kernels/test_kernels.py", "kernels/test_images.py"),
     "kernels/parts/epilogue.py": ("kernels/test_dense.py", "kernels/test_conv2d.py", "kernels/test_binary_dense.py"),
