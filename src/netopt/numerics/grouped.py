@@ -78,7 +78,7 @@ class Grouped(PartedFormat):
         for start in range(0, len(rows), step):
             piece = slice(start, start + step)
             padding = -shape[-1] % self.group
-            grouped = torch.nn.functional.pad(rows[piece], (0, padding)).unflatten(1, (-1, self.group))
+            grouped = torch.nn.functional.pad(rows[piece], (0, padding)).reshape(len(rows[piece]), -1, self.group)
             found, flat_scales[piece] = self._encode_groups(grouped)
             flat_codes[piece] = found.flatten(1)[:, : shape[-1]].to(torch.int8)
         return codes, scales
