@@ -14,6 +14,7 @@ from netopt.ops.epilogue import EpilogueOp
 from netopt.quantization.fixed_point.adaround import adaround
 from netopt.quantization.fixed_point.bias_correction import bias_correction
 from netopt.quantization.fixed_point.equalize import equalize
+from netopt.quantization.fixed_point.quantizer import Quantizer
 from netopt.quantized.assign import layers_of
 from netopt.quantized.network import QuantizedNetwork
 
@@ -103,7 +104,7 @@ def learn_rounding(network: QuantizedNetwork, sample: Example) -> None:
         for name in [node.output for node in network.example_graph.nodes if node.output in names]:
             node, inputs = next((n, given) for n, given in network.calls(sample) if n.output == name)
             product, quantizer = _product(node), network.quantizer(node.inputs[1])
-            if product is not None and quantizer is not None:
+            if product is not None and isinstance(quantizer, Quantizer):
                 weight = network.weight(node.inputs[1])
                 x = inputs[0].detach()
                 network.set_weight(node.inputs[1], adaround(weight, quantizer.format, product, x))

@@ -28,6 +28,7 @@ from netopt.ops.epilogue import EpilogueOp
 from netopt.quantization.fixed_point.quantizer import Quantizer
 from netopt.quantized.assign import separate_outputs
 from netopt.quantized.bias import bias_format, rounded_bias
+from netopt.quantized.rounding import FormatRounding
 
 if TYPE_CHECKING:
     from netopt.quantized.report import QuantizationReport
@@ -37,6 +38,7 @@ _MOST_GRAPHS = 8
 
 
 Traced = tuple[Graph, Signature]
+Rounding = Quantizer | FormatRounding
 
 
 class _Step(NamedTuple):
@@ -98,7 +100,7 @@ class QuantizedNetwork(nn.Module, GraphSource):
         with torch.no_grad():
             self.constants[_key(name)].copy_(value)
 
-    def round_to(self, names: tuple[str, ...], quantizer: Quantizer) -> None:
+    def round_to(self, names: tuple[str, ...], quantizer: Rounding) -> None:
         """Let a quantizer round a weight, or values that share a format; it is kept under the first name."""
         self.quantizers[_key(names[0])] = quantizer
         self._quantizer_of |= dict.fromkeys(names, _key(names[0]))
@@ -112,7 +114,7 @@ class QuantizedNetwork(nn.Module, GraphSource):
     def all_off(self, but: Collection[str] = ()) -> Iterator[None]:
         """Round nothing inside, but for the values and weights of these names."""
         kept = {self._quantizer_of[name] for name in but if name in self._quantizer_of}
-        quantizers = {key: q for key, q in self.quantizers.items() if isinstance(q, Quantizer)}
+        quantizers = {key: q for key, q in self.quantizers.items() if isinstance(q, Quantizer | FormatRounding)}
         before = {key: quantizer.enabled for key, quantizer in quantizers.items()}
         try:
             for key, quantizer in quantizers.items():
@@ -122,13 +124,13 @@ class QuantizedNetwork(nn.Module, GraphSource):
             for key, quantizer in quantizers.items():
                 quantizer.enabled = before[key]
 
-    def quantizer(self, name: str) -> Quantizer | None:
+    def quantizer(self, name: str) -> Rounding | None:
         """What rounds a value or a weight; None where nothing does."""
         key = self._quantizer_of.get(name)
         if key is None:
             return None
         quantizer = self.quantizers[key]
-        assert isinstance(quantizer, Quantizer)
+        assert isinstance(quantizer, Quantizer | FormatRounding)
         return quantizer if quantizer.enabled else None
 
     def format_of(self, name: str) -> NumberFormat | None:
@@ -141,7 +143,9 @@ class QuantizedNetwork(nn.Module, GraphSource):
         if not isinstance(node.op, EpilogueOp):
             return None
         of_x, of_weight = (self.quantizer(name) for name in node.inputs[:2])
-        return None if of_x is None or of_weight is None else of_x.step.detach() * of_weight.step.detach()
+        if not isinstance(of_x, Quantizer) or not isinstance(of_weight, Quantizer):
+            return None
+        return of_x.step.detach() * of_weight.step.detach()
 
     # --- running
 
@@ -201,7 +205,8 @@ class QuantizedNetwork(nn.Module, GraphSource):
 
     def _rounded(self, name: str, value: torch.Tensor) -> torch.Tensor:
         quantizer = self.quantizer(name)
-        return value if quantizer is None else quantizer(value)
+        rounded: torch.Tensor = value if quantizer is None else quantizer(value)
+        return rounded
 
     def _constant(self, graph: Graph, name: str, dtype: torch.dtype) -> torch.Tensor:
         """A constant as it is trained by now; what depends on the shape of the input, as it was traced."""

@@ -12,12 +12,15 @@ from netopt.console import progress
 from netopt.errors import InvalidType
 from netopt.example import Example, call
 from netopt.graph import Node
+from netopt.numerics import Grouped
+from netopt.quantization.fixed_point.calibration import MSE
 from netopt.quantization.fixed_point.observer import Observer
 from netopt.quantization.fixed_point.quantizer import Quantizer
-from netopt.quantization.fixed_point.techniques import FixedPoint, Scales
+from netopt.quantization.fixed_point.techniques import FixedPoint, Scales, WeightOnly
 from netopt.quantized.assign import assign, layers_of
 from netopt.quantized.network import QuantizedNetwork
 from netopt.quantized.place import value_format, weight_format
+from netopt.quantized.rounding import FormatRounding
 
 # What tells how good a network is, such as its accuracy: more is better.
 Evaluate = Callable[[nn.Module], float]
@@ -67,6 +70,21 @@ def apply_plan(network: QuantizedNetwork, plan: Plan, observers: Mapping[str, Ob
     for name, node in layers.items():
         options = replace(technique, weights=_WIDE) if name in plan.wide else technique
         _place_weight(network, node, options)
+
+
+def apply_weight_only(
+    network: QuantizedNetwork, plan: Plan, observers: Mapping[str, Observer], technique: WeightOnly
+) -> None:
+    """Round the weights of the chosen dense layers in groups, and if asked for the values that they read."""
+    graph = network.example_graph
+    network.leave_all()
+    names = {node.inputs[1]: None for node in layers_of(graph) if node.output in plan.chosen}
+    for name in names:
+        network.round_to((name,), FormatRounding(Grouped(technique.bits, technique.group)))
+    if technique.activations is not None:
+        for group in assign(graph, lambda node: node.output in plan.chosen).groups:
+            format_ = value_format(observers[group[0]], technique.activations, MSE(), "power")
+            network.round_to(group, Quantizer.of(format_, batched=True))
 
 
 def _place_weight(network: QuantizedNetwork, node: Node, technique: FixedPoint) -> None:
