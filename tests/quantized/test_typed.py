@@ -1,4 +1,4 @@
-"""Types given to variables: what is refused and why, who shares a position, and that a network has what was asked for."""
+"""Types given to variables: what is refused and why, who shares a position, and what a network then has."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import torch
 from torch import nn
 
 import netopt
-from netopt.errors import InvalidArgument
+from netopt.errors import InvalidArgument, InvalidType
 from netopt.graph import interpret
 from netopt.numerics import FLOAT32, Affine, FixedPoint
 from netopt.program.lower import prepare
 from netopt.program.options import Lowering
 from netopt.quantization import BinaryConnect
+from netopt.quantization.fixed_point.techniques import WeightOnly
 from netopt.quantized.network import QuantizedNetwork
 from netopt.quantized.typed import check_types, to_observe
 from netopt.quantized.types import TypeRefused, TypeWish, parse_type
+from netopt.quantized.variables import variables_of
 
 X = torch.linspace(-1.5, 2.0, 128).reshape(2, 1, 8, 8)
 
@@ -87,7 +89,7 @@ def test_the_lowered_graph_has_these_types_and_computes_what_the_network_does() 
     assert graph.types["x"].format == network.format_of("x")
     assert graph.types["conv2d_1"].format == network.format_of("conv2d_1")
     assert graph.types["left.weight"].format == network.format_of("left.weight")
-    assert graph.types["fc.weight"].format == FLOAT32
+    assert all(graph.types[name].format == FLOAT32 for name in graph.constants if name.startswith("fc."))
     (expected,) = interpret(graph, [X[:1]], dtype=torch.float64)
     assert torch.equal(network.exact(X[:1]), expected)
 
@@ -104,10 +106,11 @@ def test_values_of_one_type_that_codes_are_moved_between_share_an_observer() -> 
 
 REFUSED = [
     ({"con__weight": "FIXED8"}, "types: unknown variable 'con.weight'; did you mean conv.weight"),
-    ({"conv__bias": "FIXED16"}, "type of 'conv.bias': expected FLOAT32 for what is no weight of a layer, found FIXED16"),
+    ({"conv__bias": "FIXED16"}, "type of 'conv.bias': expected FLOAT32 for what is no weight of a layer, found"),
     ({"conv__weight": "UFIXED8_3"}, "expected signed codes for a weight, found UFIXED8_3; write FIXED8_3"),
     ({"relu": "FIXED4"}, "expected codes of 8 or 16 bits for what is computed, found FIXED4"),
-    ({"conv__weight": "SIGN"}, "expected codes or FLOAT32, for it is not +1 and -1 alone, found SIGN; binarize the layer"),
+    ({"relu": "FIXED7_3"}, "expected codes of 8 or 16 bits for what is computed, found FIXED7_3"),
+    ({"conv__weight": "SIGN"}, "expected codes or FLOAT32, for it is not +1 and -1 alone, found SIGN; binarize"),
     ({"relu": "SIGN"}, "type of 'relu': expected codes or FLOAT32, for it is not +1 and -1 alone, found SIGN"),
     ({"softmax": "FIXED8"}, "type of 'softmax': expected FLOAT32, for sigmoid and softmax cannot compute on codes"),
 ]  # fmt: skip
@@ -124,9 +127,9 @@ def test_what_a_variable_cannot_have(texts: dict[str, str], message: str) -> Non
 
 
 def test_signs_are_signs() -> None:
-    model = netopt.optimize(nn.Sequential(nn.Linear(8, 4)), BinaryConnect()).model
-    network = QuantizedNetwork(model, torch.zeros(1, 8))
-    (weight,) = [name for name in network.example_graph.constants if "weight" in name]
+    layers = nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4)
+    network = QuantizedNetwork(netopt.optimize(nn.Sequential(*layers), BinaryConnect()).model, torch.zeros(1, 8))
+    (weight,) = [v.name for v in variables_of(network.example_graph) if v.type == "SIGN"]
     check_types(network, {weight: parse_type("SIGN")})
     with pytest.raises(TypeRefused, match=r"expected SIGN, for it is \+1 and -1, found FIXED8"):
         check_types(network, {weight: parse_type("FIXED8")})
@@ -142,3 +145,14 @@ def test_without_data_values_need_n_and_parameters_do_not() -> None:
         TypeRefused, match="type of 'x': expected calibration inputs, from which n is found, found none"
     ):
         quantize(x="FIXED8")
+
+
+def test_types_stand_in_place_of_a_search_and_of_other_techniques() -> None:
+    with pytest.raises(InvalidArgument, match="types: expected types, or evaluate= and max_drop=, found both"):
+        netopt.quantize(_Network(), calibration=X, types={}, evaluate=lambda _: 1.0, max_drop=0.1)
+    with pytest.raises(InvalidType, match=r"technique: expected FixedPoint\(...\) with types"):
+        netopt.quantize(_Network(), WeightOnly(), calibration=X, types={})
+    with pytest.raises(InvalidType, match="model: expected a torch.nn.Module, found int"):
+        netopt.quantize(3, calibration=X, types={})  # type: ignore[call-overload]
+    with pytest.raises(InvalidArgument, match="calibration: expected at least one input, or an example, found none"):
+        netopt.quantize(_Network(), types={})

@@ -10,6 +10,7 @@ import halide as hl
 from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.broadcast import BroadcastKernel
 from netopt.kernels.parts.math import flushed, maximum, minimum
+from netopt.numerics import CodeFormat
 from netopt.ops import Arithmetic
 
 EXPRESSIONS: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {
@@ -20,6 +21,16 @@ EXPRESSIONS: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {
     "prelu": lambda x, slope: flushed(hl.select(x > hl.f32(0.0), x, slope * x)),
     "maximum": lambda x, y: flushed(maximum(x, y)),
     "minimum": lambda x, y: flushed(minimum(x, y)),
+}
+# Those of numbers that codes stand for, in float64, where none is NaN or denormal.
+OF_CODES: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "prelu": lambda x, slope: hl.select(x > hl.f64(0.0), x, slope * x),
+    "maximum": hl.max,
+    "minimum": hl.min,
 }
 # Those of whole numbers that differ.
 OF_WHOLES: dict[str, Callable[[hl.Expr, hl.Expr], hl.Expr]] = {
@@ -52,6 +63,9 @@ class ArithmeticKernel(BroadcastKernel[Arithmetic]):
 
     def expression(self, problem: Problem[Arithmetic], *operands: hl.Expr) -> hl.Expr:
         function = problem.op.function
+        if operands[0].type() == hl.Float(64):
+            result = hl.strict_float(OF_CODES[function](*operands))
+            return result if isinstance(problem.output.format, CodeFormat) else hl.f32(result)
         if problem.output.format.is_whole:
             return (EXPRESSIONS | OF_WHOLES)[function](*operands)
         # Division must be the correctly rounded one, not a product with an approximate reciprocal.

@@ -18,6 +18,7 @@ class PermuteKernel(PlainKernel[Permute]):
     """Vectors along the last axis of the output, gathered where that is not the last axis of the input."""
 
     op = Permute
+    moves = True
 
     def argument_shapes(self, problem: Problem[Permute], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         return problem.inputs[0].shape, problem.output.shape
@@ -39,6 +40,7 @@ class ExpandKernel(PlainKernel[Expand]):
     """Vectors along the last axis of the output: copied, or one number repeated."""
 
     op = Expand
+    moves = True
 
     def argument_shapes(self, problem: Problem[Expand], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         shape = problem.inputs[0].shape
@@ -61,6 +63,7 @@ class SliceKernel(PlainKernel[Slice]):
     """Vectors along what lies inside the axis, or along the axis where that is the last."""
 
     op = Slice
+    moves = True
 
     def argument_shapes(self, problem: Problem[Slice], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last:
@@ -86,6 +89,7 @@ class ConcatKernel(PlainKernel[Concat]):
     """One copy loop an input; axis and what lies inside it are one run of memory."""
 
     op = Concat
+    moves = True
 
     def argument_shapes(self, problem: Problem[Concat], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last:

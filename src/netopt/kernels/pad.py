@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import halide as hl
+import torch
 
 from netopt.kernels.machine.cpu import Cpu
+from netopt.kernels.machine.formats import storage_type
 from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.elementwise import image_shapes
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
-from netopt.numerics import Shape
+from netopt.numerics import CodeFormat, Shape
 from netopt.ops import Pad
 
 # --- algorithm
@@ -54,7 +57,7 @@ def _padded(
     value = read(*indices)
     if inside is None or op.mode != "constant":
         return value
-    return hl.select(inside, value, hl.f32(op.value))
+    return hl.select(inside, value, hl.cast(value.type(), op.value))
 
 
 def _bands(op: Pad, axis: int, size: int) -> list[tuple[int, int, bool]]:
@@ -75,6 +78,16 @@ class PadKernel(PlainKernel[Pad]):
     """
 
     op = Pad
+    moves = True
+
+    def code_problem(self, problem: Problem[Pad]) -> Problem[Pad]:
+        format_, raw = problem.output.format, super().code_problem(problem)
+        if raw is problem or not isinstance(format_, CodeFormat):
+            return problem
+        # What codes are padded with is the code of the value.
+        code = float(format_.encode(torch.tensor(problem.op.value)))
+        op = dataclasses.replace(problem.op, value=code if problem.op.mode == "constant" else 0.0)
+        return dataclasses.replace(raw, op=op)
 
     def argument_shapes(self, problem: Problem[Pad], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last:
@@ -105,9 +118,9 @@ def _pad_images(problem: Problem[Pad], cpu: Cpu) -> Pipeline:
 
 def _pad_rows(problem: Problem[Pad], cpu: Cpu) -> Pipeline:
     shape = problem.inputs[0].shape
-    source, out = whole_input("source", shape), hl.Func("out")
+    source, out = whole_input("source", shape, problem.inputs[0]), hl.Func("out")
     axes = [hl.Var(f"i{axis}") for axis in range(len(shape))]
-    out[axes[::-1]] = hl.undef(hl.Float(32))
+    out[axes[::-1]] = hl.undef(storage_type(problem.output.format))
     outside = [bool(before or after) for before, after in zip(problem.op.before, problem.op.after, strict=True)]
     last = len(shape) - 1
     for number, (start, length, beyond) in enumerate(_bands(problem.op, last, shape[last])):
@@ -119,5 +132,5 @@ def _pad_rows(problem: Problem[Pad], cpu: Cpu) -> Pipeline:
         out[at[::-1]] = value
         if not beyond:
             out.update(number).vectorize(run.x, cpu.lanes, hl.TailStrategy.GuardWithIf)
-    fix_output(out, problem.output.shape)
+    fix_output(out, problem.output.shape, problem.output)
     return Pipeline(out, (source,))

@@ -20,6 +20,7 @@ class RelayoutKernel(PlainKernel[Relayout]):
     """Vectors along what is innermost in the output."""
 
     op = Relayout
+    moves = True
 
     def argument_shapes(self, problem: Problem[Relayout], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         return tuple(type_.layout.physical(type_.shape) for type_ in (problem.inputs[0], problem.output))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.kernel import Pipeline, Problem, Schedule
+from netopt.kernels.machine.kernel import Pipeline, Problem, Schedule, of_raw_codes
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
 from netopt.kernels.pool2d import FromImageToImage, as_images
 from netopt.ops import Resize
@@ -47,6 +47,9 @@ class ResizeKernel(FromImageToImage[Resize]):
     """
 
     op = Resize
+
+    def code_problem(self, problem: Problem[Resize]) -> Problem[Resize]:
+        return of_raw_codes(problem) if problem.op.is_nearest else problem
 
     def build(self, problem: Problem[Resize], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm

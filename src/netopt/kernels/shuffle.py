@@ -8,7 +8,7 @@ from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import storage_type, stored
 from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.elementwise import image_shapes
-from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput, zero_halo
+from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput, zero_halo, zero_of
 from netopt.kernels.pool2d import FromImageToImage, as_images
 from netopt.numerics import Shape
 from netopt.ops import ChannelShuffle, PixelShuffle, PixelUnshuffle
@@ -25,6 +25,7 @@ class ChannelShuffleKernel(PlainKernel[ChannelShuffle]):
     """
 
     op = ChannelShuffle
+    moves = True
 
     def argument_shapes(self, problem: Problem[ChannelShuffle], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last:
@@ -38,11 +39,11 @@ class ChannelShuffleKernel(PlainKernel[ChannelShuffle]):
             return _shuffle_images(problem, cpu)
         # --- algorithm
         source_shape, shape = self.argument_shapes(problem, schedule, cpu)
-        source, out = whole_input("source", source_shape), hl.Func("out")
+        source, out = whole_input("source", source_shape, problem.inputs[0]), hl.Func("out")
         i, group, channel, n = hl.Var("i"), hl.Var("group"), hl.Var("channel"), hl.Var("n")
-        out[i, group, channel, n] = source[i, channel, group, n]
+        out[i, group, channel, n] = stored(source[i, channel, group, n], problem.output.format)
         # --- schedule
-        fix_output(out, shape)
+        fix_output(out, shape, problem.output)
         out.vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
         return Pipeline(out, (source,))
 
@@ -69,7 +70,8 @@ def _shuffle_images(problem: Problem[ChannelShuffle], cpu: Cpu) -> Pipeline:
     stage.vectorize(channel, cpu.lanes, hl.TailStrategy.GuardWithIf)
     if problem.op.groups <= _UNROLLED_GROUPS:
         stage.unroll(group)
-    zero_halo(out, [group, channel], n, problem.output.layout.halo, shape, 1, cpu.lanes)
+    zero = zero_of(problem.output.format)
+    zero_halo(out, [group, channel], n, problem.output.layout.halo, shape, 1, cpu.lanes, zero)
     fix_output(out, shape, problem.output)
     return Pipeline(out, (source,))
 
@@ -87,6 +89,7 @@ class PixelShuffleKernel(FromImageToImage[PixelShuffle]):
     """Bound by loads of single channels, factor^2 apart."""
 
     op = PixelShuffle
+    moves = True
 
     def build(self, problem: Problem[PixelShuffle], schedule: Schedule, cpu: Cpu) -> Pipeline:
         r = problem.op.factor
@@ -100,6 +103,7 @@ class PixelUnshuffleKernel(FromImageToImage[PixelUnshuffle]):
     """Bound by stores of single channels, factor^2 apart."""
 
     op = PixelUnshuffle
+    moves = True
 
     def build(self, problem: Problem[PixelUnshuffle], schedule: Schedule, cpu: Cpu) -> Pipeline:
         r = problem.op.factor

@@ -47,6 +47,7 @@ class Arithmetic(Op):
     name: ClassVar[str] = "arithmetic"
     layouts = Layouts.ANY
     formats = (*FLOATS, *WHOLES)
+    takes_codes = True
     elementwise = True
 
     def __post_init__(self) -> None:

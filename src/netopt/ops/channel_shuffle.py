@@ -21,6 +21,8 @@ class ChannelShuffle(Op):
     name: ClassVar[str] = "channel_shuffle"
     layouts = Layouts.ANY
     formats = FLOATS
+    takes_codes = True
+    moves_codes = True
     keeps_format = True
     flushes_denormals = False
 

@@ -10,7 +10,7 @@ from netopt.errors import InvalidArgument
 from netopt.graph import Graph, Node
 from netopt.graph.spread import spread
 from netopt.numerics import CodeFormat, SignFormat
-from netopt.quantization.fixed_point.calibration import Observer
+from netopt.quantization.fixed_point.calibration import Kind, Observer
 from netopt.quantization.fixed_point.quantizer import Quantizer
 from netopt.quantization.fixed_point.techniques import FixedPoint
 from netopt.quantized.assign import LAYERS, keeps_codes, layers_of
@@ -63,7 +63,7 @@ def _check_constant(name: str, wish: TypeWish, weights: set[str]) -> None:
 
 
 def _check_value(graph: Graph, name: str, wish: TypeWish) -> None:
-    if wish.bits not in (7, 8, 16):
+    if wish.bits not in ((8, 16) if wish.signed else (7, 8)):
         raise TypeRefused(name, expected="codes of 8 or 16 bits for what is computed", found=wish)
     if graph.types[name].format.is_whole:
         raise TypeRefused(name, expected="whole numbers as they are", found=wish)
@@ -119,16 +119,16 @@ def apply_types(
 
 
 def _placed(observer: Observer, wish: TypeWish, name: str, technique: FixedPoint) -> CodeFormat:
-    if not observer.min <= observer.max:
+    if not observer.count:
         fix = "give calibration inputs, or n"
         raise TypeRefused(name, expected="calibration inputs, from which n is found", found="none", fix=fix)
-    kind = "real" if wish.kind == "affine" else "power"
+    kind: Kind = "real" if wish.kind == "affine" else "power"
     return technique.method.place(observer, wish.bits, wish.signed, kind)
 
 
 def _weight_format(network: QuantizedNetwork, node: Node, wish: TypeWish, technique: FixedPoint) -> CodeFormat:
     if isinstance(wish.format, CodeFormat):
         return wish.format
-    scales = "real" if wish.kind == "affine" else "power"
+    scales: Kind = "real" if wish.kind == "affine" else "power"
     options = replace(technique, weights=wish.bits, scales=scales)
     return weight_format(network.weight(node.inputs[1]), node, network.example_graph, options)

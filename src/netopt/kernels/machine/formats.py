@@ -5,15 +5,17 @@ All that is known of a format is in its own file in numerics/; here is only what
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import halide as hl
 import numpy as np
+import torch
 from numpy.typing import DTypeLike
 
-from netopt.numerics import Affine, Array, CodeFormat, NumberFormat
+from netopt.numerics import Affine, Array, CodeFormat, ElementFormat, NumberFormat
 
-__all__ = ["HALIDE", "Array", "Source", "storage_type", "stored"]
+__all__ = ["HALIDE", "Array", "RawCodes", "Source", "storage_type", "stored"]
 
 _KINDS = {"f": hl.Float, "i": hl.Int, "u": hl.UInt}
 
@@ -65,6 +67,32 @@ def stored(value: hl.Expr, format_: NumberFormat) -> hl.Expr:
         # A quotient of float32 may be rounded to a tie.
         return format_.to_stored(hl.f64(value), HALIDE)
     return format_.to_stored(value, HALIDE)
+
+
+@dataclass(frozen=True)
+class RawCodes(ElementFormat):
+    """Codes as the whole numbers that they are, for kernels that move them: no format of values.
+
+    Attributes:
+        kind: what numpy calls an element.
+        zero: the code of 0.
+    """
+
+    kind: str
+    zero: int
+    name: ClassVar[str] = "raw codes"
+    is_whole: ClassVar[bool] = True
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.kind)
+
+    @property
+    def tensor_dtype(self) -> torch.dtype:
+        return torch.from_numpy(np.zeros(0, self.dtype)).dtype
+
+    def encode(self, numbers: torch.Tensor) -> torch.Tensor:
+        return numbers.to(self.tensor_dtype)
 
 
 class Source:

@@ -27,12 +27,16 @@ def image_shapes(problem: Problem[Op]) -> tuple[Shape, ...]:
     return (*inputs, problem.output.layout.physical(problem.output.shape))
 
 
-def build_on_images(problem: Problem[Op], cpu: Cpu, function: Callable[..., hl.Expr]) -> Pipeline:
-    """function(*operands) for each element of a channels-last output."""
+def build_on_images(
+    problem: Problem[Op], cpu: Cpu, function: Callable[..., hl.Expr], *, is_wide: bool = False
+) -> Pipeline:
+    """function(*operands) for each element of a channels-last output; with `is_wide` of operands in float64."""
     # --- algorithm
     inputs = [SpatialInput(f"x{number}", type_, broadcast=True) for number, type_ in enumerate(problem.inputs)]
     out = SpatialOutput(problem.output)
-    stage, _, _ = out.define(lambda c, x, y, n: function(*(operand.at(c, x, y, n) for operand in inputs)))
+    stage, _, _ = out.define(
+        lambda *at: function(*(operand.wide(*at) if is_wide else operand.at(*at) for operand in inputs))
+    )
     # --- schedule
     stage.vectorize(out.c, cpu.lanes, hl.TailStrategy.GuardWithIf)
     return Pipeline(out.finish(cpu.lanes), tuple(operand.param for operand in inputs))

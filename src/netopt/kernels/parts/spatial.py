@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import halide as hl
 
-from netopt.kernels.machine.formats import storage_type, stored
+from netopt.kernels.machine.formats import RawCodes, storage_type, stored
 from netopt.kernels.machine.kernel import fix_output, whole_input
 from netopt.numerics import CodeFormat, NumberFormat, Shape
 from netopt.ops import Layout, TensorType
@@ -103,7 +103,7 @@ class SpatialOutput:
 
 def zero_of(format_: NumberFormat) -> int:
     """0 as it is stored: of codes that of the zero point."""
-    return format_.zero if isinstance(format_, CodeFormat) else 0
+    return format_.zero if isinstance(format_, CodeFormat | RawCodes) else 0
 
 
 def zero_halo(
