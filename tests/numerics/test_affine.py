@@ -154,14 +154,11 @@ def test_sums_about_a_half_are_on_the_right_side(scales: tuple[tuple[int, int], 
 
 
 def test_with_more_bits_the_claim_is_false() -> None:
-    """Scales of 24 bits, as others have them: a sum just below a half is rounded to it. So the limit is needed."""
-    s_y = Fraction(2**24 - 3)
-    whole = (2 * 2**31 + 1) * (2**24 - 3) // 2
-    exact = Fraction(whole)
-    assert exact / s_y < 2**31 + Fraction(1, 2)
-    assert math.floor(exact / s_y + Fraction(1, 2)) == 2**31
-    quotient = float(whole) / float(s_y)
-    assert quotient == 2**31 + 0.5
+    """Scales of up to 24 bits, as others have them: a sum just below a half is rounded to it. So the limit is needed."""
+    s_x, s_w, s_y, whole = 1108559, 2108441, 12059145 * 2**22, 165881
+    exact = Fraction(whole * s_x * s_w, s_y)
+    assert math.floor(exact + Fraction(1, 2)) == 7665
+    assert float(whole) * (float(s_x) * float(s_w)) / float(s_y) == 7665.5
 
 
 # --- what it is
