@@ -30,6 +30,8 @@ from netopt.kernels.parts.tile import TileSchedule, tiles_by_cost
 from netopt.kernels.parts.tiled import TiledKernel
 from netopt.kernels.parts.tiled_codes import CodesDense
 from netopt.kernels.parts.tiled_dense import TiledDense
+from netopt.kernels.parts.tiled_grouped import GroupedDense
+from netopt.numerics import Grouped
 from netopt.ops import Dense
 from netopt.ops.on_codes import multiplies_codes
 
@@ -54,6 +56,8 @@ class DenseKernel(TiledKernel[Dense, TileSchedule]):
     op = Dense
 
     def tiled(self, problem: Problem[Dense], cpu: Cpu) -> TiledDense:
+        if isinstance(problem.inputs[1].format, Grouped):
+            return GroupedDense(problem, cpu)
         if multiplies_codes(problem.inputs):
             return CodesDense(problem, cpu)
         return TiledDense(problem, product_of_floats(problem, cpu))

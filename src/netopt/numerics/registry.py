@@ -18,13 +18,14 @@ from netopt.numerics.boolean import BOOL, Boolean
 from netopt.numerics.fixed_point import FixedPoint
 from netopt.numerics.float32 import FLOAT32, Float32
 from netopt.numerics.format import NumberFormat
+from netopt.numerics.grouped import Grouped
 from netopt.numerics.int32 import INT32, Int32
 from netopt.numerics.int64 import INT64, Int64
 from netopt.numerics.sign import SignFormat
 from netopt.numerics.uint8 import UINT8, UInt8
 
 FORMATS: dict[str, type[NumberFormat]] = {
-    f.name: f for f in (Float32, BFloat16, Int64, Int32, UInt8, Boolean, FixedPoint, Affine, SignFormat)
+    f.name: f for f in (Float32, BFloat16, Int64, Int32, UInt8, Boolean, FixedPoint, Affine, SignFormat, Grouped)
 }
 # What networks take and give: floating formats, and whole numbers as PyTorch has them.
 FLOATS = (FLOAT32, BFLOAT16)

@@ -7,10 +7,10 @@ computes in float64 is what the interpreter and the native program compute, to t
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -37,6 +37,15 @@ _MOST_GRAPHS = 8
 
 
 Traced = tuple[Graph, Signature]
+
+
+class _Step(NamedTuple):
+    """A value that has been computed, before it is rounded, and for computed ones by which op of what."""
+
+    name: str
+    value: torch.Tensor
+    node: Node | None = None
+    inputs: Sequence[torch.Tensor] = ()
 
 
 class QuantizedNetwork(nn.Module, GraphSource):
@@ -152,22 +161,29 @@ class QuantizedNetwork(nn.Module, GraphSource):
     def watch(self, example: Example) -> Iterator[tuple[str, torch.Tensor]]:
         """Each input and computed value before it is rounded, in order, for an input."""
         (graph, _), tensors = self._trace_of(*split_example(example))
-        yield from self._run(graph, tensors, {})
+        for step in self._run(graph, tensors, {}):
+            yield step.name, step.value
 
-    def _run(
-        self, graph: Graph, tensors: list[torch.Tensor], values: dict[str, torch.Tensor]
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Compute value after value, and give each as it is before it is rounded; what nothing reads any more goes."""
+    def calls(self, example: Example) -> Iterator[tuple[Node, Sequence[torch.Tensor]]]:
+        """Each op and what it is given, rounded, in order, for an input."""
+        (graph, _), tensors = self._trace_of(*split_example(example))
+        for step in self._run(graph, tensors, {}):
+            if step.node is not None:
+                yield step.node, step.inputs
+
+    def _run(self, graph: Graph, tensors: list[torch.Tensor], values: dict[str, torch.Tensor]) -> Iterator[_Step]:
+        """Compute value after value; what nothing reads any more goes."""
         dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
         values |= {name: self._constant(graph, name, dtype) for name in graph.constants}
         last = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
         for name, tensor in zip(graph.inputs, tensors, strict=True):
             values[name] = self._rounded(name, tensor)
-            yield name, tensor
+            yield _Step(name, tensor)
         for index, node in enumerate(graph.nodes):
-            y = node.op.reference(*self._inputs(node, values))
+            inputs = self._inputs(node, values)
+            y = node.op.reference(*inputs)
             values[node.output] = self._rounded(node.output, y)
-            yield node.output, y
+            yield _Step(node.output, y, node, inputs)
             for name in node.inputs:
                 if last[name] == index and name not in graph.outputs:
                     values.pop(name, None)

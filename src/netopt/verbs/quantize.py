@@ -19,8 +19,9 @@ from netopt.program.program import Program
 from netopt.quantization.fixed_point.techniques import FixedPoint, NetworkTechnique
 from netopt.quantized.assign import layers_of
 from netopt.quantized.calibrate import CalibrationData, batches_of, calibrate
+from netopt.quantized.correct import correct_biases, equalize_layers, learn_rounding
 from netopt.quantized.network import QuantizedNetwork
-from netopt.quantized.plan import Evaluate, Plan, apply_plan, refine
+from netopt.quantized.plan import Evaluate, Plan, apply_plan, choose_scales, refine
 from netopt.quantized.report import QuantizationReport, report_on
 from netopt.quantized.typed import apply_types, check_types, to_observe
 from netopt.quantized.types import TypeWish
@@ -141,16 +142,24 @@ def quantized(
     """The network that `quantize` returns, or lowers."""
     technique = FixedPoint() if technique is None else technique
     _check(model, technique, calibration, evaluate, max_drop)
-    network, seen = calibrate(model, () if calibration is None else calibration, example)
+    is_equalized = isinstance(technique, FixedPoint) and technique.equalize
+    data = () if calibration is None else calibration
+    network, seen = calibrate(model, data, example, equalize_layers if is_equalized else None)
     plan = Plan(frozenset(node.output for node in _selected(model, network, technique)))
     if not plan.chosen:
         raise InvalidArgument("model", expected="a layer that is selected, with known weights", found="none")
     notes: tuple[str, ...] = ()
     if isinstance(technique, FixedPoint):
+        technique, found = choose_scales(network, plan, seen.observers, technique, seen.sample)
+        notes += found
         apply_plan(network, plan, seen.observers, technique)
+        if technique.adaround:
+            learn_rounding(network, seen.sample)
+        if technique.corrects_bias:
+            correct_biases(network, seen.sample)
         if evaluate is not None and max_drop is not None:
             refined = refine(network, plan, seen.observers, technique, seen.sample, evaluate, max_drop)
-            notes = _notes(network, plan, refined)
+            notes += _notes(network, plan, refined)
     network.report = report_on(network, seen.sample, notes)
     return network
 
