@@ -154,7 +154,7 @@ def test_sums_about_a_half_are_on_the_right_side(scales: tuple[tuple[int, int], 
 
 
 def test_with_more_bits_the_claim_is_false() -> None:
-    """Scales of up to 24 bits, as others have them: a sum just below a half is rounded to it. So the limit is needed."""
+    """Of scales of up to 24 bits, as others have: a sum just below a half is rounded to it, so the limit is needed."""
     s_x, s_w, s_y, whole = 1108559, 2108441, 12059145 * 2**22, 165881
     exact = Fraction(whole * s_x * s_w, s_y)
     assert math.floor(exact + Fraction(1, 2)) == 7665
