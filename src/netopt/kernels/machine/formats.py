@@ -45,7 +45,8 @@ class _HalideOperations:
         return hl.floor(number)
 
     def clamp(self, number: hl.Expr, low: float, high: float) -> hl.Expr:
-        return hl.clamp(number, hl.cast(number.type(), low), hl.cast(number.type(), high))
+        # By float64: a number of Python must else be one of float32, as the last code of 32 bits is not.
+        return hl.clamp(number, hl.cast(number.type(), hl.f64(low)), hl.cast(number.type(), hl.f64(high)))
 
 
 HALIDE = _HalideOperations()
@@ -107,7 +108,10 @@ class Source:
         if not isinstance(self.format, CodeFormat):
             return hl.f64(self[coordinates])
         code = hl.f64(self.param[coordinates])
-        return (code - float(self.format.zero) if self.format.zero else code) * hl.f64(self.format.steps[0])
+        code = code - float(self.format.zero) if self.format.zero else code
+        # Exact either way; but of whole numbers and a step that float16 has, too, Halide 21 makes an integer product in
+        # some places, and fails to compile it.
+        return hl.strict_float(code * hl.f64(self.format.steps[0]))
 
     def __getitem__(self, coordinates: Any) -> hl.Expr:
         return self.format.to_number(self.param[coordinates], HALIDE)
