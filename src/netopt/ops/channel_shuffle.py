@@ -21,6 +21,7 @@ class ChannelShuffle(Op):
     name: ClassVar[str] = "channel_shuffle"
     layouts = Layouts.ANY
     formats = FLOATS
+    takes_codes = True
     keeps_format = True
     flushes_denormals = False
 

@@ -22,6 +22,7 @@ class Expand(Op):
     shape: Shape
     name: ClassVar[str] = "expand"
     formats = (FLOAT32, *WHOLES)
+    takes_codes = True
     keeps_format = True
     has_strides = True
     flushes_denormals = False

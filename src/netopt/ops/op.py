@@ -185,6 +185,9 @@ class Op(ABC):
     def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
         """Whether its kernel writes the output in this format."""
         if self.keeps_format:
+            formats = [type_.format for type_ in inputs]
+            if any(isinstance(each, CodeFormat) for each in (format_, *formats)):
+                return all(each == format_ for each in formats)
             return self.reads(0, format_, inputs)
         return format_ in self.formats or (self.takes_codes and is_code_of_values(format_))
 

@@ -39,6 +39,7 @@ class Pad(Op):
     value: float = 0.0
     name: ClassVar[str] = "pad"
     layouts = Layouts.ANY
+    takes_codes = True
     flushes_denormals = False
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ class PixelShuffle(Op):
     name: ClassVar[str] = "pixel_shuffle"
     layouts = Layouts.IMAGES
     formats = FLOATS
+    takes_codes = True
     flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
@@ -45,6 +46,7 @@ class PixelUnshuffle(Op):
     name: ClassVar[str] = "pixel_unshuffle"
     layouts = Layouts.IMAGES
     formats = FLOATS
+    takes_codes = True
     flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:

@@ -40,6 +40,7 @@ class Resize(Op):
     name: ClassVar[str] = "resize"
     layouts = Layouts.IMAGES
     formats = FLOATS
+    takes_codes = True
 
     def __post_init__(self) -> None:
         if self.function not in FUNCTIONS:

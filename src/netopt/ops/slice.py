@@ -30,6 +30,7 @@ class Slice(Op):
     name: ClassVar[str] = "slice"
     layouts = Layouts.ANY
     formats = (*FLOATS, *WHOLES)
+    takes_codes = True
     keeps_format = True
     flushes_denormals = False
     has_strides = True
@@ -64,7 +65,7 @@ class Slice(Op):
 
     def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
         # Its kernel rounds images alone.
-        return format_ in self.formats and (format_ != BFLOAT16 or len(inputs[0].shape) == 4)
+        return super().reads(index, format_, inputs) and (format_ != BFLOAT16 or len(inputs[0].shape) == 4)
 
     def with_height(self, inputs: Sequence[TensorType]) -> Op:
         return dataclasses.replace(self, axis=3 if self.axis == 2 else self.axis)

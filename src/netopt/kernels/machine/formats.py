@@ -5,6 +5,7 @@ All that is known of a format is in its own file in numerics/; here is only what
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import halide as hl
@@ -13,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from netopt.numerics import Affine, Array, CodeFormat, NumberFormat
 
-__all__ = ["HALIDE", "Array", "Source", "storage_type", "stored"]
+__all__ = ["HALIDE", "Array", "Element", "Source", "storage_type", "stored"]
 
 _KINDS = {"f": hl.Float, "i": hl.Int, "u": hl.UInt}
 
@@ -66,6 +67,32 @@ def stored(value: hl.Expr, format_: NumberFormat) -> hl.Expr:
     return format_.to_stored(value, HALIDE)
 
 
+@dataclass(frozen=True)
+class Element:
+    """An element of an operand, and the ways to read it.
+
+    Attributes:
+        stored: as it lies in memory.
+        format: what it stands for.
+    """
+
+    stored: hl.Expr
+    format: NumberFormat
+
+    @property
+    def number(self) -> hl.Expr:
+        """Of real numbers in float32; of signs the word, of integers the number."""
+        return self.format.to_number(self.stored, HALIDE)
+
+    @property
+    def wide(self) -> hl.Expr:
+        """The number in float64: of codes exact, as on tensors."""
+        if not isinstance(self.format, CodeFormat):
+            return hl.f64(self.number)
+        code = hl.f64(self.stored)
+        return (code - float(self.format.zero) if self.format.zero else code) * hl.f64(self.format.steps[0])
+
+
 class Source:
     """An input of a pipeline: real numbers are read in float32; of signs the words, of integers the numbers."""
 
@@ -74,12 +101,13 @@ class Source:
         self.format = format_
         self.param = hl.ImageParam(storage_type(format_), rank, name)
 
+    def element(self, coordinates: Any) -> Element:
+        """The element there, to be read in any way."""
+        return Element(self.param[coordinates], self.format)
+
     def wide(self, coordinates: Any) -> hl.Expr:
         """The number in float64: of codes exact, as on tensors."""
-        if not isinstance(self.format, CodeFormat):
-            return hl.f64(self[coordinates])
-        code = hl.f64(self.param[coordinates])
-        return (code - float(self.format.zero) if self.format.zero else code) * hl.f64(self.format.steps[0])
+        return self.element(coordinates).wide
 
     def __getitem__(self, coordinates: Any) -> hl.Expr:
-        return self.format.to_number(self.param[coordinates], HALIDE)
+        return self.element(coordinates).number

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import stored
+from netopt.kernels.machine.formats import Element
 from netopt.kernels.machine.kernel import OpT, Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.elementwise import build_on_images, image_shapes, is_flat
-from netopt.kernels.parts.parallel import split_rows, vectorize_and_split
+from netopt.kernels.parts.parallel import split_rows, vector_of, vectorize_and_split
 from netopt.numerics import Shape
 
 
@@ -40,8 +41,12 @@ class BroadcastKernel(PlainKernel[OpT]):
     """Vectors along the last merged axis. Bound by memory."""
 
     @abstractmethod
-    def expression(self, problem: Problem[OpT], *operands: hl.Expr) -> hl.Expr:
+    def element(self, problem: Problem[OpT], *operands: Element) -> hl.Expr:
         """What is stored, of an element of each input."""
+
+    def bytes_computed(self, problem: Problem[OpT]) -> int:
+        """Bytes of the type that vectors are made of."""
+        return 4
 
     def argument_shapes(self, problem: Problem[OpT], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last and not is_flat(problem):
@@ -51,23 +56,24 @@ class BroadcastKernel(PlainKernel[OpT]):
 
     def build(self, problem: Problem[OpT], schedule: Schedule, cpu: Cpu) -> Pipeline:
         if problem.output.layout.channels_last and not is_flat(problem):
-            return build_on_images(problem, cpu, lambda *operands: self.expression(problem, *operands))
+            return build_on_images(problem, cpu, partial(self.element, problem), self.bytes_computed(problem))
         # --- algorithm
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
         axes = [hl.Var(f"i{number}") for number in range(len(output))]
         operands = enumerate(zip(shapes, problem.inputs, strict=True))
         inputs = [whole_input(f"x{number}", shape, type_) for number, (shape, type_) in operands]
         elements = [
-            param[[hl.Expr(0) if size == 1 else axis for axis, size in zip(axes, reversed(shape), strict=True)]]
+            param.element([hl.Expr(0) if size == 1 else axis for axis, size in zip(axes, reversed(shape), strict=True)])
             for param, shape in zip(inputs, shapes, strict=True)
         ]
         out = hl.Func("out")
-        out[axes] = stored(self.expression(problem, *elements), problem.output.format)
+        out[axes] = self.element(problem, *elements)
         # --- schedule
         fix_output(out, output, problem.output)
+        lanes = vector_of(output[-1], cpu, self.bytes_computed(problem))
         if len(output) == 1:
-            vectorize_and_split(out, axes[0], output[0], cpu.lanes, problem.threads)
+            vectorize_and_split(out, axes[0], output[0], lanes, problem.threads)
         else:
             split_rows(out, axes[-1], output[0], problem.output.elements, problem.threads)
-            vectorize_and_split(out, axes[0], output[-1], cpu.lanes, 1)
+            vectorize_and_split(out, axes[0], output[-1], lanes, 1)
         return Pipeline(out, tuple(inputs))
