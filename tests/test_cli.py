@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +158,107 @@ def test_template_with_a_type_for_all_that_layers_multiply() -> None:
 def test_template_needs_an_input() -> None:
     message = "--input: expected one input of the model, found none; give its shape, such as --input 1,3,32,32"
     assert _error("template", "user_networks:small") == message
+
+
+# --- convert
+
+_SETTINGS = """\
+variables:
+  input: FIXED8 # mine
+  0.weight: FIXED8
+  relu: UFIXED8
+  view_pixels: UFIXED8
+  view: UFIXED8
+"""
+_CONVERT = ("convert", "user_networks:small", "s.yaml", "--calibration", "x.npy", "-o", "net.nopt")
+
+
+@pytest.fixture
+def _settings(_folder: None) -> None:
+    """s.yaml and x.npy, images of numbers from 0 to 4."""
+    Path("s.yaml").write_text(_SETTINGS)
+    np.save("x.npy", np.linspace(0.0, 4.0, 70 * 16, dtype=np.float32).reshape(70, 1, 4, 4))
+
+
+@pytest.mark.usefixtures("_settings")
+def test_convert_writes_the_network_and_the_positions() -> None:
+    text = _output(*_CONVERT, "--placed", "s.yaml")
+    (row,) = [line.split() for line in text.splitlines() if line.startswith(" input ")]
+    assert row[:7] == ["input", "input", "1x1x4x4", "FIXED8", "FIXED8_5", "5", "16"]
+    size, arena = Path("net.nopt").stat().st_size, netopt.load("net.nopt").arena_bytes
+    assert text.endswith(f"net.nopt: {size:,} bytes, arena {arena:,} bytes\n")
+    placed = read_settings("s.yaml")
+    assert Path("s.yaml").read_text().startswith("variables:\n  input: FIXED8_5 # mine\n  0.weight: FIXED8")
+    assert placed.wishes["relu"].n is not None and placed.wishes["relu"] == placed.wishes["view"]
+    inspected = {step["value"]: step["type"] for step in json.loads(_output("inspect", "net.nopt", "--json"))["steps"]}
+    assert {name: inspected[name] for name in ("input", "relu")} == {
+        "input": "FIXED8_5",
+        "relu": str(placed.wishes["relu"]),
+    }
+
+
+@pytest.mark.usefixtures("_settings")
+def test_the_positions_that_were_found_give_the_same_network() -> None:
+    _output(*_CONVERT, "--placed", "s.yaml")
+    _output("run", "net.nopt", "x.npy", "-o", "first.npy")
+    assert "FIXED8_5" in _output("convert", "user_networks:small", "s.yaml", "--input", "1,1,4,4", "-o", "net.nopt")
+    _output("run", "net.nopt", "x.npy", "-o", "second.npy")
+    first = np.load("first.npy")
+    assert first.shape == (70, 3) and np.unique(first, axis=0).shape[0] > 50
+    assert np.array_equal(first, np.load("second.npy"))
+
+
+@pytest.mark.usefixtures("_settings")
+def test_a_position_that_does_not_fit_is_a_warning_with_its_line() -> None:
+    Path("s.yaml").write_text("variables:\n\n  input: FIXED8_6\n")
+    result = _run(*_CONVERT)
+    assert result.exit_code == 0
+    # Above 127.5 / 64 are 562 of 1,120 numbers.
+    assert result.stderr == (
+        "s.yaml:3: warning: 'input': FIXED8_6 holds -2 to 1.984: 50.18 % of the numbers are saturated; "
+        "they lie between 0 and 4, which n = 4 holds\n"
+    )
+
+
+@pytest.mark.usefixtures("_settings")
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("  inptu: FIXED8", "unknown variable 'inptu'; did you mean input?"),
+        ("  input: FIXED9", "'input': type FIXED9: bits: expected one of 2, 3, 4, 5, 6, 7, 8, 16"),
+        ("  0.weight: SIGN", "type of '0.weight': expected codes or FLOAT32, for it is not +1 and -1 alone, found"),
+        ("  0.bias: FIXED8", "type of '0.bias': expected FLOAT32 for what is no weight of a layer, found FIXED8"),
+    ],
+)
+def test_what_settings_cannot_ask_for_is_an_error_with_its_line(line: str, message: str) -> None:
+    Path("s.yaml").write_text(f"# mine\nvariables:\n{line}\n")
+    assert _error(*_CONVERT).startswith(f"s.yaml:3: {message}")
+    assert not Path("net.nopt").exists()
+
+
+@pytest.mark.usefixtures("_settings")
+def test_other_mistakes_of_convert() -> None:
+    assert _error("convert", "net.nopt", *_CONVERT[2:]).startswith("MODEL: expected a model that is not lowered yet")
+    np.save("y.npy", np.zeros((3, 1, 4, 4)))
+    message = "--calibration: expected files of as many rows, found (70, 1, 4, 4), (3, 1, 4, 4)"
+    assert _error(*_CONVERT, "--calibration", "y.npy") == message
+    missing = _error("convert", "user_networks:small", "s.yaml", "--input", "1,1,4,4", "-o", "net.nopt")
+    assert missing.startswith(
+        "s.yaml:2: type of 'input': expected calibration inputs, from which n is found, found none"
+    )
+
+
+def test_the_commands_of_the_page_run_in_their_order() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "command_line.md").read_text()
+    (python,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    exec(compile(python, "command_line.md", "exec"), {})
+    np.save("images.npy", np.load("images.npy")[:8])
+    commands = re.findall(r"^netopt .+$", "\n".join(re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S)), re.MULTILINE)
+    assert [shlex.split(command)[1] for command in commands] == ["template", "convert", "inspect", "run", "bench"]
+    for command in commands:
+        _output(*shlex.split(command)[1:])
+    assert Path("lenet5.html").stat().st_size > 10_000
+    assert np.load("outputs.npy").shape == (8, 10)
 
 
 # --- inspect

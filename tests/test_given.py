@@ -62,7 +62,7 @@ def test_a_model_with_weights(tmp_path: Path) -> None:
         ("netopt.zoo", "model: expected package.module:factory, found 'netopt.zoo'; name a function"),
         (":lenet5", "expected package.module:factory"),
         ("netopt.zoo:", "expected package.module:factory"),
-        ("netopt.zooo:lenet5", "model: there is no module 'netopt.zooo'; run in the folder that has it"),
+        ("json.zooo:lenet5", "model: there is no module 'json.zooo'; run in the folder that has it"),
         ("nothing_of_that_name.part:f", "there is no module 'nothing_of_that_name'"),
         ("netopt.zoo:lenet55", "model: netopt.zoo has no 'lenet55'; did you mean lenet5"),
         ("module_of_user:qqqqq", "model: module_of_user has no 'qqqqq'"),

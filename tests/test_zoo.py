@@ -10,6 +10,7 @@ from torch import nn
 
 import netopt
 from netopt import InvalidArgument, zoo
+from netopt.datasets import friedman
 from netopt.graph.capture import capture
 from netopt.ops import Concat, Relayout
 from netopt.program.lower import prepare
@@ -43,7 +44,7 @@ def randomized(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("make", [zoo.resnet23, zoo.lenet5])
+@pytest.mark.parametrize("make", [zoo.resnet23, zoo.lenet5, zoo.friedman_net])
 def test_pretrained_weights_come_whole_and_in_eval_mode(make: Any) -> None:
     model, fresh = make(pretrained=True), make().state_dict()
     assert not model.training
@@ -51,9 +52,22 @@ def test_pretrained_weights_come_whole_and_in_eval_mode(make: Any) -> None:
     assert all(not torch.equal(value, fresh[key]) for key, value in model.state_dict().items())
 
 
-def test_pretrained_weights_of_other_classes() -> None:
+@pytest.mark.parametrize("make", [zoo.resnet23])
+def test_pretrained_weights_of_other_classes(make: Any) -> None:
     with pytest.raises(InvalidArgument, match="classes: expected 10.*found 100"):
-        zoo.resnet23(100, pretrained=True)
+        make(100, pretrained=True)
+
+
+def test_the_pretrained_regression_knows_the_function() -> None:
+    """On inputs and in units as the data set has them; the noise alone has an error of 1."""
+    model = zoo.friedman_net(pretrained=True)
+    errors = {}
+    for noise in (0.0, 1.0):
+        _, test = friedman(training=1, noise=noise)
+        with torch.inference_mode():
+            errors[noise] = float(nn.functional.mse_loss(model(test.inputs), test.targets).sqrt())
+    assert errors[1.0] == pytest.approx(1.0241, abs=0.001)  # as in bench/logs/friedman_net.log
+    assert errors[0.0] < 0.2  # the error of the network itself
 
 
 # name, model, input as small as the network allows or odd, parameters
@@ -64,6 +78,8 @@ NETWORKS = [
     ("resnet18", zoo.resnet18, (1, 3, 47, 66), 11_689_512),
     ("resnet50", zoo.resnet50, (1, 3, 33, 40), 25_557_032),
     ("mobilenet_v2", zoo.mobilenet_v2, (2, 3, 45, 50), 3_504_872),
+    ("mobilenet_v2_cifar", zoo.mobilenet_v2_cifar, (2, 3, 32, 32), 337_298),
+    ("friedman_net", zoo.friedman_net, (3, 10), 4_929),
     ("efficientnet_b0", zoo.efficientnet_b0, (1, 3, 45, 50), 5_288_548),
     ("shufflenet_v2", zoo.shufflenet_v2, (2, 3, 45, 50), 2_278_604),
     ("squeezenet1_1", zoo.squeezenet1_1, (1, 3, 41, 50), 1_235_496),
@@ -86,7 +102,7 @@ def test_networks_lower_and_agree_with_pytorch(name: str, make: Any, shape: tupl
     assert program.arena_bytes <= 1.05 * program.memory_plan.lower_bound
 
 
-@pytest.mark.parametrize("make", [zoo.efficientnet_b0, zoo.shufflenet_v2, zoo.mobilenet_v2])
+@pytest.mark.parametrize("make", [zoo.efficientnet_b0, zoo.shufflenet_v2, zoo.mobilenet_v2, zoo.mobilenet_v2_cifar])
 def test_no_copies_between_layouts(make: Any) -> None:
     network = prepare(make().eval(), torch.randn(1, 3, 64, 64), Lowering())
     assert not any(isinstance(node.op, Relayout) for node in network.graph.nodes)

@@ -157,10 +157,10 @@ def convert(
         raise InvalidArgument("MODEL", expected="a model that is not lowered yet", found=model, fix=fix)
     network = load_model(model, weights)
     data = [read_tensor(path) for path in calibration or []]
+    batches = list(_batches(data))
     example = _example(input_, data)
     graph = QuantizedNetwork(network, example).example_graph
     wanted.check(variables_of(graph), functions_of(graph))
-    batches = list(_batches(data))
     quantized = _quantized(network, wanted, batches, example, Lowering(threads=threads, target=target))
     report = report_variables(quantized.model, wanted.wishes, batches)
     quantized.program.save(output)

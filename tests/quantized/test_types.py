@@ -39,6 +39,8 @@ def test_a_text_names_a_type_and_the_type_is_written_so(text: str) -> None:
         ("AFFINE8_3", "n: expected fixed codes, which alone have one, found affine"),
         ("FIXED8_126", "integers from -112 to 125, found 126"),
         ("fixed8", "did you mean FIXED8?"),
+        ("INT8", "did you mean FIXED8?"),
+        ("uint8", "did you mean UFIXED8?"),
         ("FLOAT", "did you mean FLOAT32?"),
         ("FIXED8_5 ", "found 'FIXED8_5 '"),
         ("FIXED8_+5", "found 'FIXED8_+5'"),

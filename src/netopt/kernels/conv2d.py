@@ -34,6 +34,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from netopt.kernels.depthwise import Depthwise, is_depthwise
+from netopt.kernels.depthwise_codes import CodesDepthwise
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.conv2d_size import Conv2dSchedule, ImageSize, tiles_of
@@ -58,9 +59,10 @@ class Conv2dKernel(TiledKernel[Conv2d, Conv2dSchedule]):
     op = Conv2d
 
     def tiled(self, problem: Problem[Conv2d], cpu: Cpu) -> TiledConv2d | Depthwise:
+        on_codes = multiplies_codes(problem.inputs)
         if is_depthwise(problem):
-            return Depthwise(problem, cpu)
-        if multiplies_codes(problem.inputs):
+            return CodesDepthwise(problem, cpu) if on_codes else Depthwise(problem, cpu)
+        if on_codes:
             return CodesConv2d(problem, cpu)
         return TiledConv2d(problem, product_of_floats(problem, cpu))
 

@@ -17,7 +17,7 @@ from netopt.kernels.machine.formats import Array, Source
 from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.conv2d_size import Conv2dSchedule, ImageSize, source_at
 from netopt.kernels.parts.epilogue import Epilogue, Place
-from netopt.kernels.parts.product import Floats
+from netopt.kernels.parts.product import Floats, Product
 from netopt.kernels.parts.spatial import zero_halo
 from netopt.kernels.parts.tile import bands_of, is_avx512, share_evenly
 from netopt.kernels.parts.tiled import Tiled
@@ -38,7 +38,7 @@ class Depthwise(Tiled[Conv2dSchedule]):
     """A depthwise convolution; weights are packed (kernel height, kernel width, channels)."""
 
     def __init__(self, problem: Problem[Conv2d], cpu: Cpu) -> None:
-        self.product = Floats(cpu.lanes, problem.inputs[1].format)
+        self.product: Product = Floats(cpu.lanes, problem.inputs[1].format)
         self.size = size = ImageSize(problem, self.product)
         self.groups, self.outputs = 1, size.groups
         self.source_shape, self.residual_shape = size.source_shape, (*size.residual_image, size.groups)
@@ -103,7 +103,7 @@ class Depthwise(Tiled[Conv2dSchedule]):
                 loops = [(c_out, channels // (vectors * lanes)), (tiles[2], size.height)]
                 share_evenly(stage, loops, order, work, threads)
                 updates += 1
-        zero_halo(out, [c], n, size.target, size.target_shape, updates, cpu.lanes)
+        zero_halo(out, [c], n, size.target, size.target_shape, updates, cpu.lanes, epilogue.zero)
         return out
 
     def _sum(self, name: str, inputs: Mapping[str, Source], epilogue: Epilogue, vectors: int, lanes: int) -> hl.Func:
@@ -113,13 +113,17 @@ class Depthwise(Tiled[Conv2dSchedule]):
         window = hl.RDom([(0, self.size.kernel_width), (0, self.size.kernel_height)], f"{name}_window")
         column, row = source_at(self.size, x, y, window.x, window.y)
         total[c, x, y, n] = self.start(epilogue, [c])
-        total[c, x, y, n] += inputs["weight"][c, window.x, window.y] * inputs["x"][c, column, row, n]
+        total[c, x, y, n] += self.term(inputs, [c, window.x, window.y], [c, column, row, n])
         # --- schedule
         total.bound_extent(c, vectors * lanes).vectorize(c, lanes).unroll(c).unroll(x)
         update = total.update().reorder(c, x, window.x, window.y).vectorize(c, lanes).unroll(c).unroll(x)
         if self.size.window <= _UNROLLED_WINDOW:
             update.unroll(window.x).unroll(window.y)
         return total
+
+    def term(self, inputs: Mapping[str, Source], where: list[hl.Expr], there: list[hl.Expr]) -> hl.Expr:
+        """A weight times what it multiplies."""
+        return inputs["weight"][where] * inputs["x"][there]
 
     def _place(self, c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> Place:
         top, _, left, _ = self.size.residual

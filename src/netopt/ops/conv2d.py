@@ -113,8 +113,7 @@ class Conv2d(Convolution):
     def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
         if not isinstance(format_, CodeFormat):
             return format_ in self.formats
-        is_residual = self.has_residual and index == self.residual_index
-        return reads_codes(self, index, format_, inputs) and (is_residual or not self.is_depthwise(inputs))
+        return reads_codes(self, index, format_, inputs)
 
     def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
         return format_ in self.formats or is_code_of_values(format_)

@@ -22,8 +22,7 @@ def reads_codes(op: EpilogueOp, index: int, format_: NumberFormat, inputs: Seque
         return is_code_of_values(format_)
     if not (_is_factor(formats[0]) and _is_weight(formats[1])):
         return False
-    is_sum = isinstance(format_, CodeFormat) and format_.is_signed and format_.zero == 0
-    return index < 2 or (is_sum and index == op.bias_index)
+    return index < 2 or (index == op.bias_index and _has_step_of_sums(format_, inputs))
 
 
 def _is_factor(format_: NumberFormat) -> bool:
@@ -34,6 +33,17 @@ def _is_weight(format_: NumberFormat) -> bool:
     if not isinstance(format_, CodeFormat) or format_.zero != 0:
         return False
     return format_.is_signed and format_.bits <= 16
+
+
+def _has_step_of_sums(format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+    """Whether a bias stands for multiples of what sums stand for, so that they may begin with it."""
+    if not isinstance(format_, CodeFormat) or not format_.is_signed or format_.zero != 0:
+        return False
+    steps, wanted = format_.steps, step_of_sums(inputs)
+    longest = max(len(steps), len(wanted))
+    return all(len(row) in (1, longest) for row in (steps, wanted)) and (
+        steps * (longest // len(steps)) == wanted * (longest // len(wanted))
+    )
 
 
 def step_of_sums(inputs: Sequence[TensorType]) -> tuple[float, ...]:

@@ -1,8 +1,24 @@
-"""Low-bit networks: binary, ternary and multi-bit weights and inputs, trained, and lowered to kernels on bits."""
+"""Few bits: binary, ternary and multi-bit weights and inputs; and fixed point, placed from data and trained."""
 
 from typing import TYPE_CHECKING
 
 from netopt.lazy import lazy_names
+from netopt.quantization.fixed_point.adaround import AdaRound, adaround
+from netopt.quantization.fixed_point.bias_correction import bias_correction
+from netopt.quantization.fixed_point.calibration import (
+    KL,
+    MSE,
+    SQNR,
+    Method,
+    MinMax,
+    Percentile,
+    choose_bits,
+    place_weight,
+)
+from netopt.quantization.fixed_point.equalize import equalize
+from netopt.quantization.fixed_point.observer import Observer
+from netopt.quantization.fixed_point.powers_of_two import INQ, PowersOfTwo
+from netopt.quantization.fixed_point.quantizer import Quantizer
 from netopt.quantization.signs.block import BinaryBlock, RPReLU, Shift
 from netopt.quantization.signs.estimators import STE, ApproxSign, Estimator, Identity, SwishSign, sign
 from netopt.quantization.signs.forms import (
@@ -26,8 +42,13 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "INQ",
+    "KL",
+    "MSE",
+    "SQNR",
     "STE",
     "XNOR",
+    "AdaRound",
     "ApproxSign",
     "Binary",
     "BinaryBlock",
@@ -40,6 +61,12 @@ __all__ = [
     "LowBitConv1d",
     "LowBitConv2d",
     "LowBitLinear",
+    "Method",
+    "MinMax",
+    "Observer",
+    "Percentile",
+    "PowersOfTwo",
+    "Quantizer",
     "RPReLU",
     "Residual",
     "ResidualInputs",
@@ -50,12 +77,17 @@ __all__ = [
     "SwishSign",
     "Ternary",
     "TernaryWeights",
+    "adaround",
+    "bias_correction",
     "binarize",
     "binarize_convolution",
     "binarize_weights",
+    "choose_bits",
     "constrain",
     "convert_to_binary_convolution",
     "convert_to_native_binary_convolution",
+    "equalize",
+    "place_weight",
     "pull_to_signs",
     "sign",
 ]

@@ -177,8 +177,9 @@ class QuantizedNetwork(nn.Module, GraphSource):
         steps = self.bias_steps(node)
         if steps is not None:
             assert isinstance(node.op, EpilogueOp)
-            if node.op.has_bias:
-                at = node.op.bias_index
+            at = node.op.bias_index
+            # A bias that has a format of its own is rounded to that.
+            if node.op.has_bias and self.quantizer(node.inputs[at]) is None:
                 inputs[at] = rounded_bias(inputs[at], steps.to(inputs[at]))
         return inputs
 
@@ -219,6 +220,8 @@ class QuantizedNetwork(nn.Module, GraphSource):
         if steps is None or not isinstance(node.op, EpilogueOp) or not node.op.has_bias:
             return node
         name = node.inputs[node.op.bias_index]
+        if builder.types[name].format != FLOAT32:
+            return node
         x, weight = (builder.types[given].format for given in node.inputs[:2])
         assert isinstance(x, CodeFormat) and isinstance(weight, CodeFormat)
         value = builder.constants[name]

@@ -108,7 +108,8 @@ def parse_type(text: str) -> TypeWish:
         return TypeWish(kind="float32") if text == "FLOAT32" else TypeWish(kind="sign", bits=1)
     match = _CODES.fullmatch(text)
     if match is None:
-        close = difflib.get_close_matches(text.upper(), _EXAMPLES, 1, 0.5)
+        # Other tools call them INT8 and UINT8.
+        close = difflib.get_close_matches(text.upper().replace("INT", "FIXED"), _EXAMPLES, 1, 0.5)
         fix = f"did you mean {close[0]}?" if close else None
         raise InvalidArgument("type", expected=_EXPECTED, found=shortened(text), fix=fix)
     unsigned, kind, bits, n = match.groups()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, overload
 
+import torch
 from torch import nn
 
 from netopt.errors import InvalidArgument, InvalidType
@@ -15,10 +18,12 @@ from netopt.program.options import Lowering
 from netopt.program.program import Program
 from netopt.quantization.fixed_point.techniques import FixedPoint, NetworkTechnique
 from netopt.quantized.assign import layers_of
-from netopt.quantized.calibrate import CalibrationData, calibrate
+from netopt.quantized.calibrate import CalibrationData, batches_of, calibrate
 from netopt.quantized.network import QuantizedNetwork
 from netopt.quantized.plan import Evaluate, Plan, apply_plan, refine
 from netopt.quantized.report import QuantizationReport, report_on
+from netopt.quantized.typed import apply_types, check_types, to_observe
+from netopt.quantized.types import TypeWish
 from netopt.transform.select import Layer, select
 from netopt.transform.select import layers_of as modules_of
 
@@ -47,6 +52,7 @@ def quantize(
     example: Example | None = None,
     evaluate: Evaluate | None = None,
     max_drop: float | None = None,
+    types: Mapping[str, TypeWish] | None = None,
     lower: Literal[False] = False,
     threads: int = 1,
     tune: bool = False,
@@ -63,6 +69,7 @@ def quantize(
     example: Example | None = None,
     evaluate: Evaluate | None = None,
     max_drop: float | None = None,
+    types: Mapping[str, TypeWish] | None = None,
     lower: Literal[True],
     threads: int = 1,
     tune: bool = False,
@@ -78,6 +85,7 @@ def quantize(
     example: Example | None = None,
     evaluate: Evaluate | None = None,
     max_drop: float | None = None,
+    types: Mapping[str, TypeWish] | None = None,
     lower: bool = False,
     threads: int = 1,
     tune: bool = False,
@@ -97,6 +105,8 @@ def quantize(
         evaluate: tells how good a network is, as a number: more is better. With `max_drop`.
         max_drop: how much worse than the float network the result may be, in what `evaluate` returns: the layers that
             hurt most get 16 bits, and then stay in float32, until it is met. The report names them.
+        types: the types of the network's variables, by name, as `netopt.settings.read_settings` reads them: what is not
+            named stays in float32. In place of what the technique says of bits and layers.
         lower: compile the result, too.
         threads: for the program; see `netopt.lower`, as for the options below.
         tune: see `netopt.lower`.
@@ -107,7 +117,11 @@ def quantize(
         UnsupportedModel: the model cannot be traced, or not be lowered.
     """
     options = Lowering(threads=threads, tune=tune, target=target)
-    network = quantized(model, technique, calibration, example, evaluate=evaluate, max_drop=max_drop)
+    if types is None:
+        network = quantized(model, technique, calibration, example, evaluate=evaluate, max_drop=max_drop)
+    else:
+        _check_no_search(evaluate, max_drop)
+        network = typed(model, technique, calibration, example, types)
     if not lower:
         return network
     assert network.report is not None
@@ -139,6 +153,42 @@ def quantized(
             notes = _notes(network, plan, refined)
     network.report = report_on(network, seen.sample, notes)
     return network
+
+
+def typed(
+    model: nn.Module,
+    technique: NetworkTechnique | None,
+    calibration: CalibrationData | None,
+    example: Example | None,
+    types: Mapping[str, TypeWish],
+) -> QuantizedNetwork:
+    """The network whose variables have these types."""
+    technique = FixedPoint() if technique is None else technique
+    if not isinstance(model, nn.Module):
+        raise InvalidType("model", expected="a torch.nn.Module", found=type(model).__name__)
+    if not isinstance(technique, FixedPoint):
+        raise InvalidType("technique", expected="FixedPoint(...) with types", found=repr(technique))
+    batches = iter(()) if calibration is None else batches_of(calibration)
+    first = next(batches, None)
+    given = first if example is None else example
+    if given is None:
+        raise InvalidArgument("calibration", expected="at least one input, or an example", found="none")
+    network = QuantizedNetwork(model, given)
+    check_types(network, types)
+    observers = to_observe(network, types)
+    with torch.no_grad():
+        for batch in [] if first is None else itertools.chain([first], batches):
+            for name, value in network.watch(batch):
+                if name in observers:
+                    observers[name].update(value)
+    apply_types(network, types, observers, technique)
+    network.report = report_on(network, given if first is None else first)
+    return network
+
+
+def _check_no_search(evaluate: object, max_drop: object) -> None:
+    if evaluate is not None or max_drop is not None:
+        raise InvalidArgument("types", expected="types, or evaluate= and max_drop=", found="both")
 
 
 def _selected(model: nn.Module, network: QuantizedNetwork, technique: NetworkTechnique) -> list[Node]:

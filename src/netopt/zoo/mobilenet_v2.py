@@ -1,4 +1,4 @@
-"""MobileNetV2 (Sandler et al., 1801.04381)."""
+"""MobileNetV2 (Sandler et al., 1801.04381), and a small one for images of 32 x 32."""
 
 from __future__ import annotations
 
@@ -31,15 +31,26 @@ class InvertedResidual(nn.Module):
 
 # expansion, outputs, blocks, stride of the first: table 2 of the paper
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+# Of the network for 32 x 32 pixels: an eighth of both sides remains, 4 x 4.
+_CIFAR_STAGES = ((1, 16, 1, 1), (3, 24, 2, 2), (4, 40, 3, 2), (4, 64, 2, 1), (4, 96, 3, 2))
+
+
+def _features(stem: int, stride: int, stages: tuple[tuple[int, int, int, int], ...], head: int) -> list[nn.Module]:
+    """All layers before the dense one; `stem` and `head` are outputs of the first and the last convolution."""
+    layers: list[nn.Module] = [_conv(3, stem, 3, stride)]
+    inputs = stem
+    for expansion, outputs, blocks, first_stride in stages:
+        for block in range(blocks):
+            layers.append(InvertedResidual(inputs, outputs, first_stride if block == 0 else 1, expansion))
+            inputs = outputs
+    return [*layers, _conv(inputs, head, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
 
 
 def mobilenet_v2(classes: int = 1000) -> nn.Sequential:
     """MobileNetV2 at width 1; input (batch, 3, height, width), 224 x 224 in the paper."""
-    layers: list[nn.Module] = [_conv(3, 32, 3, 2)]
-    inputs = 32
-    for expansion, outputs, blocks, stride in _STAGES:
-        for block in range(blocks):
-            layers.append(InvertedResidual(inputs, outputs, stride if block == 0 else 1, expansion))
-            inputs = outputs
-    layers += [_conv(320, 1280, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2)]
-    return nn.Sequential(*layers, nn.Linear(1280, classes))
+    return nn.Sequential(*_features(32, 2, _STAGES, 1280), nn.Dropout(0.2), nn.Linear(1280, classes))
+
+
+def mobilenet_v2_cifar(classes: int = 10) -> nn.Sequential:
+    """A small MobileNetV2 for CIFAR-10: thinner, no stride in the first convolution; input (batch, 3, 32, 32)."""
+    return nn.Sequential(*_features(16, 1, _CIFAR_STAGES, 320), nn.Linear(320, classes))

@@ -127,7 +127,8 @@ class OnePipeline(Kernel[OpT, S]):
     def calls(
         self, problem: Problem[OpT], schedule: S, cpu: Cpu, arrays: Sequence[Array], scratch: Array | None
     ) -> Sequence[Call]:
-        return (Call("", lambda: self.build(problem, schedule, cpu), tuple(arrays)),)
+        code = self.code_problem(problem)
+        return (Call("", lambda: self.build(code, schedule, cpu), tuple(arrays)),)
 
 
 class PlainKernel(OnePipeline[OpT, Schedule]):

@@ -15,7 +15,7 @@ import halide as hl
 from netopt.kernels.machine.formats import Source, storage_type, stored
 from netopt.kernels.parts.pointwise import apply_pointwise
 from netopt.kernels.parts.word import Word
-from netopt.numerics import SIGNS, NumberFormat
+from netopt.numerics import SIGNS, CodeFormat, NumberFormat
 from netopt.ops.pointwise import Pointwise
 
 
@@ -76,6 +76,7 @@ class Epilogue(ABC):
     """What becomes of sums."""
 
     outputs: ClassVar[int] = 1  # of an element that is written
+    zero: int = 0  # 0 as it is written
     type: hl.Type  # of an element
 
     def __init__(self, inputs: Mapping[str, Source], result: Result | None = None) -> None:
@@ -111,6 +112,7 @@ class FloatEpilogue(Epilogue):
         """See `Epilogue`."""
         super().__init__(inputs, result)
         self.activation, self.format, self.type = activation, format_, storage_type(format_)
+        self.zero = format_.zero if isinstance(format_, CodeFormat) else 0
 
     def start(self, place: Place) -> hl.Expr | None:
         return None if "scale" in self.inputs else self._vector("bias", place)

@@ -229,6 +229,7 @@ class WideEpilogue(Epilogue):
         """See `Epilogue`."""
         super().__init__(inputs)
         self.activation, self.format, self.type = activation, format_, storage_type(format_)
+        self.zero = format_.zero
 
     def of_band(self, suffix: str, total: hl.Func, place: PlaceOf, others: int, *, has_begun: bool) -> BandEpilogue:
         def value(*at: hl.Expr) -> hl.Expr:

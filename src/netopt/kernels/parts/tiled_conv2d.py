@@ -97,7 +97,7 @@ class TiledConv2d(Tiled[Conv2dSchedule]):
                 sums.prefetch(inputs["weight"].param, s.ahead)
             after.schedule(stage, c_in, out, loops[0], cpu.lanes)
         shape = self.target_shape(epilogue.outputs)
-        zero_halo(out, [c, g], n, size.target, shape, len(parts), cpu.lanes)
+        zero_halo(out, [c, g], n, size.target, shape, len(parts), cpu.lanes, epilogue.zero)
         return out
 
     def _summation(

@@ -85,8 +85,8 @@ class Quantizer(nn.Module):
             self.register_buffer(self._raw_name, raw)
         self._codes = self.format.codes
 
-    @classmethod
-    def of(cls, format_: CodeFormat, *, learned: bool = False, clips: bool = True, batched: bool = False) -> Quantizer:
+    @staticmethod
+    def of(format_: CodeFormat, *, learned: bool = False, clips: bool = True, batched: bool = False) -> Quantizer:
         """A quantizer that rounds as a format does; see `Quantizer`.
 
         Raises:
@@ -95,7 +95,7 @@ class Quantizer(nn.Module):
         """
         if not isinstance(format_, FixedPoint | Affine):
             raise InvalidType("format of a quantizer", expected="FixedPoint or Affine", found=repr(format_))
-        quantizer = cls(
+        quantizer = Quantizer(
             format_.bits,
             signed=format_.is_signed,
             channels=len(format_.steps) if format_.is_by_channel else None,
