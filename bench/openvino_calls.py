@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ def compiled(model: Any, precision: str) -> Any:
     """
     import openvino
 
-    hints = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    hints = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+    hints["INFERENCE_PRECISION_HINT"] = precision
     result = openvino.Core().compile_model(model, "CPU", hints)
     found = result.get_property("INFERENCE_PRECISION_HINT").to_string()
     if found != precision:
@@ -53,10 +54,21 @@ def primitives(network: Any) -> list[str]:
     return sorted({info["primitiveType"].astype(str) for info in infos if info["layerType"].astype(str) in kinds})
 
 
-def quantized(path: str, array: Array) -> Any:
+def random_samples(shape: Sequence[int]) -> list[Array]:
+    """Inputs to calibrate with where only speed is of interest."""
+    generator = np.random.default_rng(0)
+    return [generator.standard_normal(shape).astype(np.float32) for _ in range(CALIBRATION)]
+
+
+def quantized(path: str, samples: Sequence[Array], *, preset: str | None = None, min_max: bool = False) -> Any:
     """The network of an ONNX file with weights and activations of 8 bits, by NNCF's post-training quantization.
 
-    Calibrated with random inputs of the shape of `array`.
+    Args:
+        path: the file.
+        samples: inputs that it is calibrated with.
+        preset: "performance" or "mixed"; None: NNCF's default.
+        min_max: take the ranges of activations over all samples; else NNCF's default, the mean over the samples of each
+            one's range.
     """
     # Before the import: without it NNCF reports its use over the network.
     os.environ.setdefault("NNCF_CI", "1")
@@ -64,7 +76,9 @@ def quantized(path: str, array: Array) -> Any:
     import openvino
 
     nncf.set_log_level(logging.ERROR)
-    generator = np.random.default_rng(0)
-    samples = [generator.standard_normal(array.shape).astype(np.float32) for _ in range(CALIBRATION)]
+    ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX if min_max else None
+    advanced = ranges and nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges)
+    network, data = openvino.Core().read_model(path), nncf.Dataset(samples)
+    chosen = None if preset is None else nncf.QuantizationPreset(preset)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
-        return nncf.quantize(openvino.Core().read_model(path), nncf.Dataset(samples), subset_size=CALIBRATION)
+        return nncf.quantize(network, data, preset=chosen, subset_size=len(samples), advanced_parameters=advanced)

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,20 @@ def compiled(model: nn.Module, x: torch.Tensor) -> Call:
 
 def onnxruntime(model: nn.Module, x: torch.Tensor) -> Call:
     """ONNX Runtime on its CPU provider."""
+    with exported(model, x) as path:
+        session = onnxruntime_session(path)
+    (source,) = session.get_inputs()
+    array = x.numpy()
+    return lambda: session.run(None, {source.name: array})
+
+
+def onnxruntime_session(path: str | Path) -> Any:
+    """A session of ONNX Runtime for the network of a file."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    with _exported(model, x) as path:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    (source,) = session.get_inputs()
-    array = x.numpy()
-    return lambda: session.run(None, {source.name: array})
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def openvino_f32(model: nn.Module, x: torch.Tensor) -> Call:
@@ -73,13 +78,13 @@ def openvino_bf16(model: nn.Module, x: torch.Tensor) -> Call:
 
 def openvino_int8(model: nn.Module, x: torch.Tensor) -> Call:
     """OpenVINO with weights and activations of 8 bits, floats in and out."""
-    with _exported(model, x) as path:
-        network = openvino_calls.quantized(path, x.numpy())
+    with exported(model, x) as path:
+        network = openvino_calls.quantized(path, openvino_calls.random_samples(x.shape))
     return openvino_calls.call_of(openvino_calls.compiled(network, "f32"), x.numpy())
 
 
 def _openvino(model: nn.Module, x: torch.Tensor, precision: str) -> Call:
-    with _exported(model, x) as path:
+    with exported(model, x) as path:
         return openvino_calls.call_of(openvino_calls.compiled(path, precision), x.numpy())
 
 
@@ -90,9 +95,10 @@ class OpenVinoInt8(Worker):
         """Quantize and start; isa: what oneDNN may use at most, such as "AVX512_CORE_VNNI", without AMX."""
         import openvino
 
-        with _exported(model, x) as path:
+        with exported(model, x) as path:
             quantized = Path(path).with_suffix(".xml")
-            openvino.save_model(openvino_calls.quantized(path, x.numpy()), quantized, compress_to_fp16=False)
+            network = openvino_calls.quantized(path, openvino_calls.random_samples(x.shape))
+            openvino.save_model(network, quantized, compress_to_fp16=False)
             environment = {"ONEDNN_MAX_CPU_ISA": isa} if isa else {}
             super().__init__([sys.executable, HERE / "openvino_worker.py", quantized], environment)
 
@@ -103,7 +109,7 @@ class DeepSparse(Worker):
     def __init__(self, model: nn.Module, x: torch.Tensor) -> None:
         python = python_of(".venv-deepsparse")
         # The old exporter: DeepSparse, which ended in 2025, reads the opsets of its time.
-        with _exported(model, x, dynamo=False) as path:
+        with exported(model, x, dynamo=False) as path:
             super().__init__([python, HERE / "deepsparse_worker.py", path, str(x.shape[0])])
 
 
@@ -142,27 +148,35 @@ ENGINES: dict[str, Engine] = {
 }
 
 
-def prepare(model: nn.Module, x: torch.Tensor, without: Sequence[str] = ()) -> tuple[dict[str, Call], dict[str, str]]:
+def prepare(
+    model: nn.Module, x: torch.Tensor, without: Sequence[str] = (), engines: Mapping[str, Engine] = ENGINES
+) -> tuple[dict[str, Call], dict[str, str]]:
     """The call of each engine that works here, and the reason for each that does not.
 
     Args:
         model: the network.
         x: its input.
         without: engines that are not wanted.
+        engines: of which to choose.
     """
     calls, absent = {}, {}
-    for name, engine in ENGINES.items():
+    for name, engine in engines.items():
         if name in without:
             continue
         try:
             calls[name] = engine(model, x)
         except Exception as error:  # noqa: BLE001  # engines fail in their own ways; the table says which did and why
-            absent[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            absent[name] = reason(error)
     return calls, absent
 
 
+def reason(error: Exception) -> str:
+    """One line of what an engine failed with."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
 @contextlib.contextmanager
-def _exported(model: nn.Module, x: torch.Tensor, *, dynamo: bool = True):  # type: ignore[no-untyped-def]
+def exported(model: nn.Module, x: torch.Tensor, *, dynamo: bool = True):  # type: ignore[no-untyped-def]
     """The path of the model as an ONNX file, without the exporter's chatter."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:

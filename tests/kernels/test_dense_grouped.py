@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import halide as hl
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings

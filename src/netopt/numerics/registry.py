@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -70,8 +70,10 @@ def _decode(hint: object, value: object, data: object) -> typing.Any:
         return number_format_from_json(value)
     if hint in (int, bool) and type(value) is hint:
         return value
-    if hint is float and type(value) in (int, float) and math.isfinite(value):  # type: ignore[arg-type]
-        return float(value)  # type: ignore[arg-type]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # JSON has integers that are larger than any float, and Python's reads NaN.
+    if hint is float and is_number and abs(typing.cast(float, value)) <= sys.float_info.max:
+        return float(typing.cast(float, value))
     raise _refused(data)
 
 

@@ -103,6 +103,7 @@ class Pointwise(Op):
     name: ClassVar[str] = "pointwise"
     layouts = Layouts.ANY
     formats = FLOATS
+    takes_codes = True
     elementwise = True
 
     def __post_init__(self) -> None:

@@ -96,6 +96,7 @@ class Program:
         self._dtypes = [format_.tensor_dtype if format_.is_whole else torch.float32 for format_ in self._formats]
         ranges = [index_range(network.graph, name) for name in network.graph.inputs]
         self._indices = [(number, range_) for number, range_ in enumerate(ranges) if range_ is not None]
+        self._codes = [(number, f) for number, f in enumerate(self._formats) if isinstance(f, CodeFormat)]
         # Other values have used a halo's memory since the last call.
         self._halos = [self._memory.with_halo(name) for name in network.graph.inputs]
         self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
@@ -125,9 +126,9 @@ class Program:
         Inputs need not be contiguous. No gradients are recorded.
 
         Raises:
-            InvalidArgument: an input has another shape or is not on the CPU, the inputs are nested otherwise, or the
-                program is for another CPU.
-            InvalidType: an input has another type: float32, or that of whole numbers of the example.
+            InvalidArgument: an input has another shape or is not on the CPU, the inputs are nested otherwise, an input
+                of codes has one that there is not, or the program is for another CPU.
+            InvalidType: an input has another type: float32, or that of whole numbers of the example or of its codes.
         """
         return self._call(self._runs, args, kwargs)
 
@@ -166,6 +167,9 @@ class Program:
                 _refuse(tensor, place, dtype, name)
         for number, range_ in self._indices:
             _check_indices(tensors[number], range_, self._input_names[number])
+        for number, format_ in self._codes:
+            if tensors[number].dtype == format_.tensor_dtype:
+                format_.check(tensors[number], self._input_names[number])
         with self._lock:
             for number, tensor in enumerate(tensors):
                 self._load(number, tensor)
