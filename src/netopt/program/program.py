@@ -96,13 +96,14 @@ class Program:
         self._places = [self._memory.place(name) for name in network.graph.inputs]
         ranges = [index_range(network.graph, name) for name in network.graph.inputs]
         self._indices = [(number, range_) for number, range_ in enumerate(ranges) if range_ is not None]
-        self._codes = [(number, f) for number, f in enumerate(self._formats) if isinstance(f, CodeFormat)]
         # Other values have used a halo's memory since the last call.
         self._halos = [self._memory.with_halo(name) for name in network.graph.inputs]
         self._results = [self._memory.place_or_copy(name, network.graph) for name in network.graph.outputs]
         names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
         self._inputs = _ports(network.graph, names, network.graph.inputs)
         self._dtypes = [port.dtype for port in self._inputs]
+        formats = [network.graph.types[name].format for name in network.graph.inputs]
+        self._codes = [(number, f) for number, f in enumerate(formats) if isinstance(f, CodeFormat)]
         self._outputs = _ports(network.graph, self._signature.output.names("output"), network.graph.outputs)
         self._in_torch = bind_torch(network.graph, self._memory)
         self._is_single = network.signature.positional.is_single() and not network.signature.keyword.parts
@@ -178,14 +179,10 @@ class Program:
             if tensor.shape != place.shape or not fits or tensor.device != place.device:
                 port.refuse(tensor)
         for number, range_ in self._indices:
-<<<<<<< HEAD
-            _check_indices(tensors[number], range_, self._input_names[number])
+            _check_indices(tensors[number], range_, self._inputs[number].name)
         for number, format_ in self._codes:
             if tensors[number].dtype == format_.tensor_dtype:
-                format_.check(tensors[number], self._input_names[number])
-=======
-            _check_indices(tensors[number], range_, self._inputs[number].name)
->>>>>>> fx-moves
+                format_.check(tensors[number], self._inputs[number].name)
         with self._lock:
             for number, tensor in enumerate(tensors):
                 self._load(number, tensor)
