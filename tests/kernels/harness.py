@@ -173,7 +173,7 @@ def run_kernel(
         arrays[-1][...] = unwritten if output_format == SIGNS else problem.output.format.to_array(nan)
     else:
         assert arrays[in_place].shape == shapes[-1]
-        memories[-1], arrays[-1] = memories[in_place], arrays[in_place]
+        memories[-1], arrays[-1] = memories[in_place], arrays[in_place].view(problem.output.format.dtype)
     scratch_bytes = op.scratch_bytes(problem.inputs)
     scratch = aligned_array((scratch_bytes // 4,)) if scratch_bytes else None
     if scratch is not None:

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netopt.errors import InvalidArgument, UnsupportedModel
+from netopt.errors import InvalidArgument, InvalidType, UnsupportedModel
 from netopt.graph import Graph, Nesting, Signature, interpret, verify
 from netopt.graph.graph import GraphBuilder
 from netopt.kernels.machine.buffers import aligned_array
@@ -109,13 +109,47 @@ def test_as_many_fractions_as_channels(shape: tuple[int, ...]) -> None:
         verify(Graph((), (), (), {"x": TensorType(shape, format_)}, {}))
 
 
+# --- what a predecessor's runtime got wrong, or could not do
+
+
+def test_what_is_beyond_q3_4_is_its_largest_code() -> None:
+    assert FixedPoint(8, 4).encode(torch.tensor([100.0, -100.0])).tolist() == [127, -128]
+
+
+def test_positions_above_15_and_below_0() -> None:
+    small, large = FixedPoint(16, 20), FixedPoint(8, -3)
+    assert small.encode(torch.tensor([3 * 2.0**-20, 1.0, -1.0])).tolist() == [3, 32767, -32768]
+    assert small.decode(torch.tensor([3, -1], dtype=torch.int16)).tolist() == [3 * 2.0**-20, -(2.0**-20)]
+    assert large.encode(torch.tensor([8.0, 12.0, 11.9, -12.0, -12.1, 1e4])).tolist() == [1, 2, 1, -1, -2, 127]
+    assert large.decode(torch.tensor([127, -128], dtype=torch.int8)).tolist() == [1016.0, -1024.0]
+
+
+def test_halves_of_negative_numbers_go_up() -> None:
+    numbers = torch.tensor([-0.5, -1.5, -2.5, -0.500001, -1.499999, -2.4, -2.6])
+    assert FixedPoint(8, 0).encode(numbers).tolist() == [0, -1, -2, -1, -1, -2, -3]
+
+
 # --- what it is
 
 
-@pytest.mark.parametrize("bits", [0, 4, 7, 32, -8])
-def test_fixed_point_has_8_or_16_bits(bits: int) -> None:
-    with pytest.raises(InvalidArgument, match=f"expected 8 or 16, found {bits}"):
+@pytest.mark.parametrize("bits", [0, 1, 9, 17, 64, -8, True, 8.0])
+def test_bits_of_signed_codes(bits: Any) -> None:
+    message = f"bits of signed fixed-point codes: expected one of 2, 3, 4, 5, 6, 7, 8, 16, 24, 32, found {bits}"
+    with pytest.raises(InvalidArgument, match=message):
         FixedPoint(bits, 0)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 9, 16, 32])
+def test_bits_of_unsigned_codes(bits: int) -> None:
+    message = f"bits of unsigned fixed-point codes: expected one of 2, 3, 4, 5, 6, 7, 8, found {bits}"
+    with pytest.raises(InvalidArgument, match=message):
+        FixedPoint(bits, 0, signed=False)
+
+
+@pytest.mark.parametrize("signed", [1, 0, None, "yes"])
+def test_signed_is_true_or_false(signed: Any) -> None:
+    with pytest.raises(InvalidType, match="signed of a fixed-point format: expected True or False, found"):
+        FixedPoint(8, 0, signed)
 
 
 @pytest.mark.parametrize("fraction_bits", [-113, 126, 10**400, (1, 126), (True,), (1.0,), ((1,),)])
@@ -133,23 +167,25 @@ def test_bytes_are_those_of_the_codes() -> None:
 
 
 def test_json_of_fixed_point() -> None:
-    assert FixedPoint(16, -3).to_json() == {"name": "fixed", "bits": 16, "fraction_bits": -3}
-    data = json.loads(json.dumps(FixedPoint(8, (1, -2)).to_json()))
-    assert data == {"name": "fixed", "bits": 8, "fraction_bits": [1, -2]}
-    assert number_format_from_json(data) == FixedPoint(8, (1, -2))
+    assert FixedPoint(16, -3).to_json() == {"name": "fixed", "bits": 16, "fraction_bits": -3, "signed": True}
+    data = json.loads(json.dumps(FixedPoint(8, (1, -2), False).to_json()))
+    assert data == {"name": "fixed", "bits": 8, "fraction_bits": [1, -2], "signed": False}
+    assert number_format_from_json(data) == FixedPoint(8, (1, -2), False)
 
 
 @pytest.mark.parametrize("fraction_bits", [[True], [1.0], ["1"], [[1]], {}, None])
 def test_json_of_no_fractions_is_refused(fraction_bits: object) -> None:
     with pytest.raises(
-        InvalidArgument, match="number format: expected one of float32, bfloat16, int64, int32, .*, fixed, sign"
+        InvalidArgument, match="number format: expected one of float32, bfloat16, int64, int32, .*, fixed, affine, sign"
     ):
-        number_format_from_json({"name": "fixed", "bits": 8, "fraction_bits": fraction_bits})
+        number_format_from_json({"name": "fixed", "bits": 8, "fraction_bits": fraction_bits, "signed": True})
 
 
 def test_samples_are_small_codes() -> None:
     assert FixedPoint(8, 7).sample((2,)).tolist() == [32, 32]
     assert FixedPoint(16, (1, 2)).sample((2,)).tolist() == [8192, 8192]
+    assert FixedPoint(8, 7, signed=False).sample((2,)).tolist() == [64, 64]
+    assert FixedPoint(4, 7).sample((2,)).tolist() == [2, 2]
 
 
 # --- in a network
@@ -230,10 +266,13 @@ def test_an_op_without_a_kernel_for_it_is_refused() -> None:
         check_kernels(graph)
 
 
-def test_networks_take_and_give_no_codes() -> None:
+@pytest.mark.parametrize("format_", [FixedPoint(24, 3), FixedPoint(8, (3, 4))], ids=str)
+def test_networks_take_and_give_codes_of_values_alone(format_: FixedPoint) -> None:
     builder = GraphBuilder()
     builder.inputs, builder.types = ("x",), {"x": TensorType((2, 3), VALUES)}
     builder.outputs = ("x",)
-    message = "graph: format of 'x', an input or output: expected float32, .*, found fixed"
+    verify(builder.finish())
+    builder.types["x"] = TensorType((2, 3), format_)
+    message = "graph: format of 'x', an input or output: expected float32, .*, codes of 8 or 16 bits, found fixed"
     with pytest.raises(InvalidArgument, match=message):
         verify(builder.finish())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -33,10 +34,21 @@ def test_json_names_the_format_and_its_fields() -> None:
         {"name": "float32", "bits": 32},
         {"name": "fixed"},
         {"name": "fixed", "bits": 8},
+        {"name": "fixed", "bits": 8, "fraction_bits": 3},
         {"name": "fixed", "bits": 8, "fraction_bits": 3, "signed": 1},
-        {"name": "fixed", "bits": 8.0, "fraction_bits": 3},
-        {"name": "fixed", "bits": 8, "fraction_bits": True},
-        {"name": "fixed", "bits": 8, "fraction_bits": "3"},
+        {"name": "fixed", "bits": 8, "fraction_bits": 3, "signed": "true"},
+        {"name": "fixed", "bits": 8.0, "fraction_bits": 3, "signed": True},
+        {"name": "fixed", "bits": 8, "fraction_bits": True, "signed": True},
+        {"name": "fixed", "bits": 8, "fraction_bits": "3", "signed": True},
+        {"name": "affine", "bits": 8, "scale": 0.5, "zero_point": 0},
+        {"name": "affine", "bits": 8, "scale": "0.5", "zero_point": 0, "signed": True},
+        {"name": "affine", "bits": 8, "scale": True, "zero_point": 0, "signed": True},
+        {"name": "affine", "bits": 8, "scale": 10**400, "zero_point": 0, "signed": True},
+        {"name": "affine", "bits": 8, "scale": math.inf, "zero_point": 0, "signed": True},
+        {"name": "affine", "bits": 8, "scale": math.nan, "zero_point": 0, "signed": True},
+        {"name": "affine", "bits": 8, "scale": [0.5, None], "zero_point": 0, "signed": True},
+        {"name": "affine", "bits": 8, "scale": [[0.5]], "zero_point": 0, "signed": True},
+        {"name": "affine", "bits": 8, "scale": 0.5, "zero_point": 1.0, "signed": True},
         {"name": "sign"},
         {"name": "sign", "word": 1, "signed": 1},
         {"name": "sign", "word": 1.0},
@@ -48,7 +60,7 @@ def test_json_names_the_format_and_its_fields() -> None:
 )
 def test_json_of_no_format_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(
-        InvalidArgument, match="number format: expected one of float32, bfloat16, int64, int32, .*, fixed, sign"
+        InvalidArgument, match="number format: expected one of float32, bfloat16, int64, int32, .*, fixed, affine, sign"
     ):
         number_format_from_json(data)
 

@@ -29,7 +29,7 @@ from netopt.graph import Nesting, Signature
 from netopt.graph.capture import capture
 from netopt.graph.graph import GraphBuilder
 from netopt.memory import plan_memory
-from netopt.numerics import BOOL, INT32, INT64, SIGN_BITS, SIGNS, UINT8
+from netopt.numerics import BOOL, INT32, INT64, SIGN_BITS, SIGNS, UINT8, FixedPoint
 from netopt.ops import (
     OPS,
     AdaptivePool2d,
@@ -43,6 +43,7 @@ from netopt.ops import (
     Compare,
     Concat,
     Conv2d,
+    Convert,
     ConvTranspose2d,
     Dense,
     Expand,
@@ -129,6 +130,8 @@ def _of_all_ops() -> Network:
     image = b.add_node(Pool2d("average", (2, 2), (1, 1), (1, 0, 0, 1), (1, 1), (1, 0)), (image,), "pool", "")
     image = b.add_node(Relayout(), (image,), "copy", "")
     b.types[image] = dataclasses.replace(b.types[image], layout=Layout(True, (1, 0, 2, 0)))
+    codes = b.add_node(Convert(), (image,), "codes", "")
+    b.types[codes] = dataclasses.replace(b.types[codes], format=FixedPoint(7, 3, signed=False))
     _add_sign_ops(b, image, elu)
     _add_ops_of_whole_numbers(b, image)
     flat = b.add_node(SpatialMean(), (image,), "mean", "")
@@ -759,7 +762,13 @@ MISLEADING: dict[str, Change] = {
     "a constant of another format": _put({"name": "int32"}, "values", "half", "format"),
     "a value of another format": _put({"name": "int32"}, "values", "d", "format"),
     "a fixed-point format of no bits": _put(
-        {"name": "fixed", "bits": 0, "fraction_bits": 0}, "values", "half", "format"
+        {"name": "fixed", "bits": 0, "fraction_bits": 0, "signed": True}, "values", "half", "format"
+    ),
+    "an affine format of a scale larger than any float": _put(
+        {"name": "affine", "bits": 8, "scale": HUGE, "zero_point": 0, "signed": True}, "values", "half", "format"
+    ),
+    "a value of packed codes": _put(
+        {"name": "fixed", "bits": 4, "fraction_bits": 0, "signed": True}, "values", "d", "format"
     ),
     "a negative size": _put([-1, -3], "values", "x", "shape"),
     "a size of 2^48": _put([2**48], "values", "x", "shape"),

@@ -21,19 +21,19 @@ def verify(graph: Graph) -> None:
 
     Raises:
         InvalidArgument: a value is written twice or read before it is written, a type is not the one that the op
-            infers, a format cannot store its shape, an input or output is neither of floating nor of whole numbers, a
-            constant is not a contiguous CPU tensor of its type or is not used, or a value has no type or no place.
+            infers, a format cannot store its shape or is of constants alone, an input or output is neither of floating
+            nor of whole numbers nor of codes, a constant is not a contiguous CPU tensor of its type or is not used, or
+            a value has no type or no place.
     """
     known: set[str] = set()
     for name, type_ in graph.types.items():
         _check_format(name, type_)
+        if name not in graph.constants and not type_.format.is_of_values:
+            raise InvalidArgument(f"graph: format of '{name}'", expected="one of values", found=type_.format)
     for name in (*graph.inputs, *graph.constants):
         _define(name, known)
     for name, value in graph.constants.items():
         _check_constant(name, value, graph)
-    for name in {*graph.types} - {*graph.constants}:
-        if not graph.types[name].format.is_of_values:
-            raise InvalidArgument(f"graph: format of '{name}'", expected="one of values", found=graph.types[name])
     for node in graph.nodes:
         _check_node(node, graph, known)
     _check_ends(graph, known)

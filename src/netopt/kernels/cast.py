@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import halide as hl
 
-from netopt.kernels.machine.formats import storage_type
+from netopt.kernels.machine.formats import Element, storage_type
 from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.broadcast import BroadcastKernel
 from netopt.kernels.parts.math import is_nan
@@ -17,8 +17,8 @@ class CastKernel(BroadcastKernel[Cast]):
 
     op = Cast
 
-    def expression(self, problem: Problem[Cast], *operands: hl.Expr) -> hl.Expr:
-        (x,) = operands
+    def element(self, problem: Problem[Cast], *operands: Element) -> hl.Expr:
+        x = operands[0].number
         if problem.output.format != BOOL:
             return hl.cast(storage_type(problem.output.format), x)
         is_true = x != hl.cast(x.type(), 0)

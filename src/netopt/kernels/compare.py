@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import halide as hl
 
+from netopt.kernels.machine.formats import Element
 from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.broadcast import BroadcastKernel
 from netopt.kernels.parts.math import is_nan
@@ -27,11 +28,12 @@ class CompareKernel(BroadcastKernel[Compare]):
 
     op = Compare
 
-    def expression(self, problem: Problem[Compare], *operands: hl.Expr) -> hl.Expr:
-        holds = EXPRESSIONS[problem.op.function](*operands)
+    def element(self, problem: Problem[Compare], *operands: Element) -> hl.Expr:
+        x, y = (operand.number for operand in operands)
+        holds = EXPRESSIONS[problem.op.function](x, y)
         if not problem.inputs[0].format.is_whole:
             # By the bits: fast math takes it for decided that nothing is NaN.
-            unordered = is_nan(operands[0]) | is_nan(operands[1])
+            unordered = is_nan(x) | is_nan(y)
             holds = (holds | unordered) if problem.op.function == "ne" else (holds & ~unordered)
             holds = hl.strict_float(holds)
         return hl.cast(hl.UInt(8), holds)

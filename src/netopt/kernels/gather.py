@@ -7,9 +7,9 @@ import math
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import stored
 from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, around_axis, fix_output, whole_input
-from netopt.kernels.parts.parallel import split_rows, vectorize_and_split
+from netopt.kernels.parts.codes import bytes_moved, moved, of_moves
+from netopt.kernels.parts.parallel import split_rows, vector_of, vectorize_and_split
 from netopt.numerics import Shape
 from netopt.ops import Gather
 
@@ -24,6 +24,9 @@ class GatherKernel(PlainKernel[Gather]):
         count = math.prod(problem.inputs[1].shape)
         return (outer, size, inner), (count,), (outer, count, inner)
 
+    def code_problem(self, problem: Problem[Gather]) -> Problem[Gather]:
+        return of_moves(problem)
+
     def build(self, problem: Problem[Gather], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
         shape, indices_shape, output = self.argument_shapes(problem, schedule, cpu)
@@ -34,12 +37,13 @@ class GatherKernel(PlainKernel[Gather]):
         index = hl.select(index < 0, index + shape[1], index)
         # Clamped in the index's own type, so that nothing of 64 bits is cut off before.
         index = hl.cast(hl.Int(32), hl.clamp(index, hl.cast(index.type(), 0), hl.cast(index.type(), shape[1] - 1)))
-        out[inner, number, outer] = stored(source[inner, index, outer], problem.output.format)
+        out[inner, number, outer] = moved(source.element([inner, index, outer]), problem.output.format)
         # --- schedule
         fix_output(out, output, problem.output)
+        bytes_ = bytes_moved(problem.inputs[0].format, problem.output.format)
         if shape[2] > 1:
             split_rows(out, number, output[1], problem.output.elements // output[0], problem.threads)
-            vectorize_and_split(out, inner, shape[2], cpu.lanes, 1)
+            vectorize_and_split(out, inner, shape[2], vector_of(shape[2], cpu, bytes_), 1)
         else:
             vectorize_and_split(out, number, output[1], cpu.lanes, 1)
         return Pipeline(out, (source, indices))

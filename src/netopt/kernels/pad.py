@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import halide as hl
 import torch
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import storage_type
+from netopt.kernels.machine.formats import Element, storage_type
 from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
+from netopt.kernels.parts.codes import bytes_moved, moved
 from netopt.kernels.parts.elementwise import image_shapes
+from netopt.kernels.parts.parallel import vector_of
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
-from netopt.numerics import CodeFormat, Shape
+from netopt.numerics import Shape
 from netopt.ops import Pad
 
 # --- algorithm
@@ -35,17 +36,17 @@ def _magnitude(x: hl.Expr) -> hl.Expr:
 
 
 def _padded(
-    op: Pad, shape: Shape, places: Sequence[hl.Expr], outside: Sequence[bool], read: Callable[..., hl.Expr]
+    problem: Problem[Pad], places: Sequence[hl.Expr], outside: Sequence[bool], read: Callable[..., Element]
 ) -> hl.Expr:
-    """The element at `places`, one an axis, in coordinates of x.
+    """The element at `places`, one an axis, in coordinates of x, as it is stored.
 
     Args:
-        op: the op.
-        shape: of x.
+        problem: what is computed.
         places: may be outside of x.
         outside: whether a place can be outside along each axis.
         read: read(*indices), an element of x.
     """
+    op, shape, written = problem.op, problem.inputs[0].shape, problem.output.format
     indices = list(places)
     inside = None
     for axis, (place, size) in enumerate(zip(places, shape, strict=True)):
@@ -54,10 +55,12 @@ def _padded(
         indices[axis] = _source(op.mode, place, size)
         within = (place >= 0) & (place < size)
         inside = within if inside is None else inside & within
-    value = read(*indices)
+    value = moved(read(*indices), written)
     if inside is None or op.mode != "constant":
         return value
-    return hl.select(inside, value, hl.cast(value.type(), op.value))
+    # Rounded now, once, as the reference's is.
+    padding = written.to_array(written.encode(torch.tensor(op.value, dtype=torch.float64)))
+    return hl.select(inside, value, hl.cast(value.type(), padding.item()))
 
 
 def _bands(op: Pad, axis: int, size: int) -> list[tuple[int, int, bool]]:
@@ -78,16 +81,6 @@ class PadKernel(PlainKernel[Pad]):
     """
 
     op = Pad
-    moves = True
-
-    def code_problem(self, problem: Problem[Pad]) -> Problem[Pad]:
-        format_, raw = problem.output.format, super().code_problem(problem)
-        if raw is problem or not isinstance(format_, CodeFormat):
-            return problem
-        # What codes are padded with is the code of the value.
-        code = float(format_.encode(torch.tensor(problem.op.value)))
-        op = dataclasses.replace(problem.op, value=code if problem.op.mode == "constant" else 0.0)
-        return dataclasses.replace(raw, op=op)
 
     def argument_shapes(self, problem: Problem[Pad], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last:
@@ -104,15 +97,16 @@ def _pad_images(problem: Problem[Pad], cpu: Cpu) -> Pipeline:
     shape = problem.inputs[0].shape
     source, out = SpatialInput("source", problem.inputs[0]), SpatialOutput(problem.output)
     outside = [bool(before or after) for before, after in zip(problem.op.before, problem.op.after, strict=True)]
+    bytes_ = bytes_moved(problem.inputs[0].format, problem.output.format)
     for start, length, beyond in _bands(problem.op, 3, shape[3]):
         can_be = [*outside[:3], beyond]
 
         def value(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr, can_be: Sequence[bool] = tuple(can_be)) -> hl.Expr:
             places = [at - before for at, before in zip((n, c, y, x), problem.op.before, strict=True)]
-            return _padded(problem.op, shape, places, can_be, lambda n, c, y, x: source.at(c, x, y, n))
+            return _padded(problem, places, can_be, lambda n, c, y, x: source.element(c, x, y, n))
 
-        stage, _, _ = out.define(value, start, length)
-        stage.vectorize(out.c, cpu.lanes, hl.TailStrategy.GuardWithIf)
+        stage, _, _ = out.define(value, start, length, stored_already=True)
+        stage.vectorize(out.c, vector_of(out.channels, cpu, bytes_), hl.TailStrategy.GuardWithIf)
     return Pipeline(out.finish(cpu.lanes), (source.param,))
 
 
@@ -128,9 +122,10 @@ def _pad_rows(problem: Problem[Pad], cpu: Cpu) -> Pipeline:
         at = [*axes[:last], run.x]
         places = [place - before for place, before in zip(at, problem.op.before, strict=True)]
         sides = [*outside[:last], beyond]
-        value = _padded(problem.op, shape, places, sides, lambda *indices: source[list(indices[::-1])])
+        value = _padded(problem, places, sides, lambda *indices: source.element(list(indices[::-1])))
         out[at[::-1]] = value
         if not beyond:
-            out.update(number).vectorize(run.x, cpu.lanes, hl.TailStrategy.GuardWithIf)
+            vector = vector_of(length, cpu, bytes_moved(problem.inputs[0].format, problem.output.format))
+            out.update(number).vectorize(run.x, vector, hl.TailStrategy.GuardWithIf)
     fix_output(out, problem.output.shape, problem.output)
     return Pipeline(out, (source,))

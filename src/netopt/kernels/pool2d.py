@@ -17,6 +17,7 @@ import halide as hl
 from netopt.kernels.code_pools import mean_of_codes, pool_codes
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import OpT, Pipeline, PlainKernel, Problem, Schedule
+from netopt.kernels.parts.codes import of_moves
 from netopt.kernels.parts.math import at_least, flushed
 from netopt.kernels.parts.parallel import split_rows
 from netopt.kernels.parts.rows import SUM, gather, gather_window, tree
@@ -46,9 +47,15 @@ class Pool2dKernel(FromImageToImage[Pool2d]):
 
     op = Pool2d
 
+    def code_problem(self, problem: Problem[Pool2d]) -> Problem[Pool2d]:
+        return of_moves(problem) if problem.op.function == "max" else problem
+
     def build(self, problem: Problem[Pool2d], schedule: Schedule, cpu: Cpu) -> Pipeline:
         if isinstance(problem.inputs[0].format, CodeFormat):
             return pool_codes(problem, as_images(problem.inputs[0]), cpu, partial(_count, problem.op))
+        return self._of_numbers(problem, cpu)
+
+    def _of_numbers(self, problem: Problem[Pool2d], cpu: Cpu) -> Pipeline:
         # --- algorithm
         op, window = problem.op, problem.op.window()
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.kernel import Pipeline, Problem, Schedule, of_raw_codes
+from netopt.kernels.machine.formats import stored
+from netopt.kernels.machine.kernel import Pipeline, Problem, Schedule
+from netopt.kernels.parts.codes import bytes_moved, moved, of_moves
+from netopt.kernels.parts.parallel import vector_of
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
 from netopt.kernels.pool2d import FromImageToImage, as_images
-from netopt.ops import Resize
+from netopt.numerics import CodeFormat, FixedPoint
+from netopt.ops import Resize, TensorType
 
 
 class _Points:
@@ -49,25 +53,44 @@ class ResizeKernel(FromImageToImage[Resize]):
     op = Resize
 
     def code_problem(self, problem: Problem[Resize]) -> Problem[Resize]:
-        return of_raw_codes(problem) if problem.op.is_nearest else problem
+        return of_moves(problem) if problem.op.is_nearest else problem
 
     def build(self, problem: Problem[Resize], schedule: Schedule, cpu: Cpu) -> Pipeline:
         # --- algorithm
-        op = problem.op
+        op, read, written = problem.op, problem.inputs[0].format, problem.output.format
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
         rows, columns = (_Points(op, axis, problem.inputs[0].shape[axis + 2]) for axis in (0, 1))
+        is_wide = isinstance(written, CodeFormat) and not _fits_float32(op, problem.inputs[0])
 
-        def value(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
+        def element(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
             (left, right, across), (top, bottom, down) = columns.at(x), rows.at(y)
             if op.is_nearest:
-                return source.at(c, left, top, n)
+                return moved(source.element(c, left, top, n), written)
 
-            def between(row: hl.Expr) -> hl.Expr:
-                return source.at(c, left, row, n) * (hl.f32(1.0) - across) + source.at(c, right, row, n) * across
+            def row(at: hl.Expr) -> hl.Expr:
+                one, other = (source.element(c, column, at, n) for column in (left, right))
+                return _between(one.wide, other.wide, across) if is_wide else _between(one.number, other.number, across)
 
-            return between(top) * (hl.f32(1.0) - down) + between(bottom) * down
+            number = _between(row(top), row(bottom), down)
+            return stored(hl.strict_float(number) if is_wide else number, written)
 
         # --- schedule
-        stage, _, _ = out.define(value)
-        stage.vectorize(out.c, cpu.lanes, hl.TailStrategy.GuardWithIf)
+        stage, _, _ = out.define(element, stored_already=True)
+        bytes_ = bytes_moved(read, written) if op.is_nearest else 4
+        stage.vectorize(out.c, vector_of(out.channels, cpu, bytes_), hl.TailStrategy.GuardWithIf)
         return Pipeline(out.finish(cpu.lanes), (source.param,))
+
+
+def _between(one: hl.Expr, other: hl.Expr, weight: hl.Expr) -> hl.Expr:
+    """one (1 - weight) + other weight, in the type of both."""
+    weight = hl.cast(one.type(), weight)
+    return one * (hl.cast(one.type(), 1.0) - weight) + other * weight
+
+
+def _fits_float32(op: Resize, x: TensorType) -> bool:
+    """Whether float32 holds all that is computed of codes: with weights of few bits, as those of twice the size."""
+    if not isinstance(x.format, FixedPoint):
+        return False
+    weights = [op.points(axis, x.shape[axis + 2])[2].double() for axis in (0, 1)]
+    bits = [next(k for k in range(25) if k == 24 or bool((w * 2.0**k == (w * 2.0**k).floor()).all())) for w in weights]
+    return x.format.bits + sum(bits) <= 24

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import storage_type, stored
+from netopt.kernels.machine.formats import storage_type
 from netopt.kernels.machine.kernel import Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
+from netopt.kernels.parts.codes import bytes_moved, moved, of_moves
 from netopt.kernels.parts.elementwise import image_shapes
+from netopt.kernels.parts.parallel import vector_of
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput, zero_halo, zero_of
 from netopt.kernels.pool2d import FromImageToImage, as_images
 from netopt.numerics import Shape
@@ -25,7 +29,6 @@ class ChannelShuffleKernel(PlainKernel[ChannelShuffle]):
     """
 
     op = ChannelShuffle
-    moves = True
 
     def argument_shapes(self, problem: Problem[ChannelShuffle], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last:
@@ -34,6 +37,9 @@ class ChannelShuffleKernel(PlainKernel[ChannelShuffle]):
         groups = problem.op.groups
         return (batch, groups, channels // groups, height * width), (batch, channels // groups, groups, height * width)
 
+    def code_problem(self, problem: Problem[ChannelShuffle]) -> Problem[ChannelShuffle]:
+        return of_moves(problem)
+
     def build(self, problem: Problem[ChannelShuffle], schedule: Schedule, cpu: Cpu) -> Pipeline:
         if problem.output.layout.channels_last:
             return _shuffle_images(problem, cpu)
@@ -41,10 +47,10 @@ class ChannelShuffleKernel(PlainKernel[ChannelShuffle]):
         source_shape, shape = self.argument_shapes(problem, schedule, cpu)
         source, out = whole_input("source", source_shape, problem.inputs[0]), hl.Func("out")
         i, group, channel, n = hl.Var("i"), hl.Var("group"), hl.Var("channel"), hl.Var("n")
-        out[i, group, channel, n] = stored(source[i, channel, group, n], problem.output.format)
+        out[i, group, channel, n] = moved(source.element([i, channel, group, n]), problem.output.format)
         # --- schedule
         fix_output(out, shape, problem.output)
-        out.vectorize(i, cpu.lanes, hl.TailStrategy.GuardWithIf)
+        out.vectorize(i, _vector(shape[3], problem, cpu), hl.TailStrategy.GuardWithIf)
         return Pipeline(out, (source,))
 
 
@@ -60,14 +66,14 @@ def _shuffle_images(problem: Problem[ChannelShuffle], cpu: Cpu) -> Pipeline:
     x, y = inner.x - left, inner.y - top
     if problem.inputs[0].layout.channels_last:
         halo = problem.inputs[0].layout.halo
-        value = source[channel, group, x + halo[2], y + halo[0], n]
+        element = source.element([channel, group, x + halo[2], y + halo[0], n])
     else:
-        source, value = image.param, image.at(group * shape[3] + channel, x, y, n)
-    out[group, channel, inner.x, inner.y, n] = stored(value, problem.output.format)
+        source, element = image.param, image.element(group * shape[3] + channel, x, y, n)
+    out[group, channel, inner.x, inner.y, n] = moved(element, problem.output.format)
     # --- schedule
     stage = out.update(0).reorder(group, channel, inner.x, inner.y, n)
     # A vector of each group: where they are unrolled, one store interleaves them.
-    stage.vectorize(channel, cpu.lanes, hl.TailStrategy.GuardWithIf)
+    stage.vectorize(channel, _vector(shape[3], problem, cpu), hl.TailStrategy.GuardWithIf)
     if problem.op.groups <= _UNROLLED_GROUPS:
         stage.unroll(group)
     zero = zero_of(problem.output.format)
@@ -89,13 +95,20 @@ class PixelShuffleKernel(FromImageToImage[PixelShuffle]):
     """Bound by loads of single channels, factor^2 apart."""
 
     op = PixelShuffle
-    moves = True
+
+    def code_problem(self, problem: Problem[PixelShuffle]) -> Problem[PixelShuffle]:
+        return of_moves(problem)
 
     def build(self, problem: Problem[PixelShuffle], schedule: Schedule, cpu: Cpu) -> Pipeline:
         r = problem.op.factor
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
-        stage, _, _ = out.define(lambda c, x, y, n: source.at(c * (r * r) + (y % r) * r + x % r, x // r, y // r, n))
-        stage.vectorize(out.c, cpu.lanes, hl.TailStrategy.GuardWithIf)
+
+        def element(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
+            at = source.element(c * (r * r) + (y % r) * r + x % r, x // r, y // r, n)
+            return moved(at, problem.output.format)
+
+        stage, _, _ = out.define(element, stored_already=True)
+        stage.vectorize(out.c, _vector(out.channels, problem, cpu), hl.TailStrategy.GuardWithIf)
         return Pipeline(out.finish(cpu.lanes), (source.param,))
 
 
@@ -103,11 +116,23 @@ class PixelUnshuffleKernel(FromImageToImage[PixelUnshuffle]):
     """Bound by stores of single channels, factor^2 apart."""
 
     op = PixelUnshuffle
-    moves = True
+
+    def code_problem(self, problem: Problem[PixelUnshuffle]) -> Problem[PixelUnshuffle]:
+        return of_moves(problem)
 
     def build(self, problem: Problem[PixelUnshuffle], schedule: Schedule, cpu: Cpu) -> Pipeline:
         r = problem.op.factor
         source, out = SpatialInput("source", as_images(problem.inputs[0])), SpatialOutput(problem.output)
-        stage, _, _ = out.define(lambda c, x, y, n: source.at(c // (r * r), x * r + c % r, y * r + c // r % r, n))
-        stage.vectorize(out.c, cpu.lanes, hl.TailStrategy.GuardWithIf)
+
+        def element(c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
+            at = source.element(c // (r * r), x * r + c % r, y * r + c // r % r, n)
+            return moved(at, problem.output.format)
+
+        stage, _, _ = out.define(element, stored_already=True)
+        stage.vectorize(out.c, _vector(out.channels, problem, cpu), hl.TailStrategy.GuardWithIf)
         return Pipeline(out.finish(cpu.lanes), (source.param,))
+
+
+def _vector(size: int, problem: Problem[Any], cpu: Cpu) -> int:
+    """Elements of a vector along a loop of `size`."""
+    return vector_of(size, cpu, bytes_moved(problem.inputs[0].format, problem.output.format))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import halide as hl
 
+from netopt.kernels.machine.formats import Element
 from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.broadcast import BroadcastKernel
+from netopt.kernels.parts.codes import bytes_moved, moved
 from netopt.ops import Where
 
 
@@ -14,6 +16,10 @@ class WhereKernel(BroadcastKernel[Where]):
 
     op = Where
 
-    def expression(self, problem: Problem[Where], *operands: hl.Expr) -> hl.Expr:
-        condition, one, other = operands
-        return hl.select(condition != 0, one, other)
+    def element(self, problem: Problem[Where], *operands: Element) -> hl.Expr:
+        condition, *values = operands
+        one, other = (moved(value, problem.output.format) for value in values)
+        return hl.select(condition.stored != 0, one, other)
+
+    def bytes_computed(self, problem: Problem[Where]) -> int:
+        return max(bytes_moved(type_.format, problem.output.format) for type_ in problem.inputs[1:])

@@ -169,7 +169,7 @@ def _check_view(node: Node, places: dict[str, Span], graph: Graph) -> None:
             fits, shift = _lies_within(output, type_, node.op.axis), -node.op.start * _step(type_, node.op.axis)
             fits = fits and node.op.step == 1
         else:
-            fits = name in places and places[name].run == places[node.output].run
+            fits = name in places and places[name].run == places[node.output].run and type_.format == output.format
         if not fits or name not in places or places[name].start != places[node.output].start + shift:
             where = f"the place of '{name}'" + (f" {-shift} bytes further on" if shift else "")
             raise InvalidArgument(f"memory plan: '{node.output}'", expected=where)

@@ -7,6 +7,7 @@ from netopt.numerics.codes import CodeFormat
 from netopt.numerics.fixed_point import FixedPoint
 from netopt.numerics.float32 import FLOAT32, Float32
 from netopt.numerics.format import ALIGNMENT, Array, ElementFormat, NumberFormat, Part, PartedFormat, Shape, align_up
+from netopt.numerics.grouped import Grouped
 from netopt.numerics.int32 import INT32, Int32
 from netopt.numerics.int64 import INT64, Int64
 from netopt.numerics.operations import SMALLEST_NORMAL, TORCH, Operations, flushed
@@ -37,6 +38,7 @@ __all__ = [
     "ElementFormat",
     "FixedPoint",
     "Float32",
+    "Grouped",
     "Int32",
     "Int64",
     "NumberFormat",

@@ -33,10 +33,16 @@ class CodeFormat(ElementFormat):
     nearest of them, infinities too. NaN becomes the code of 0: whole numbers have none, and no machine may differ.
 
     A tensor and a kernel have the codes, each in whole bytes. Signed codes of fewer than 8 bits are those of constants
-    alone, and lie side by side in files, the lowest bits first.
+    alone, and lie side by side in files, the lowest bits first. Those of 24 and 32 bits are of biases, in the step of
+    the sums that they are added to.
+
+    Attributes:
+        bits: of a code.
+        kind: what the format is called in messages.
     """
 
     bits: int
+    kind: ClassVar[str]
     is_real: ClassVar[bool] = True
 
     @property
@@ -79,7 +85,20 @@ class CodeFormat(ElementFormat):
         if type(self.bits) is not int or self.bits not in (_SIGNED if self.is_signed else _UNSIGNED):
             kinds = ", ".join(map(str, _SIGNED if self.is_signed else _UNSIGNED))
             signs = "signed" if self.is_signed else "unsigned"
-            raise InvalidArgument(f"bits of {signs} {self.name} codes", expected=f"one of {kinds}", found=self.bits)
+            raise InvalidArgument(f"bits of {signs} {self.kind} codes", expected=f"one of {kinds}", found=self.bits)
+
+    def check(self, tensor: torch.Tensor, what: str = "codes") -> None:
+        """Raise InvalidArgument, of `what`, where an element, which may have room for more, is none of the codes.
+
+        What kernels are proven for holds of the codes alone: of 0 to 127 where a byte could hold 255.
+        """
+        codes = self.codes
+        if self.bits == 8 * self.dtype.itemsize or not tensor.numel():
+            return
+        least, most = (int(end) for end in torch.aminmax(tensor))
+        if least < codes.start or most >= codes.stop:
+            expected = f"codes from {codes.start} to {codes.stop - 1}"
+            raise InvalidArgument(what, expected=expected, found=least if least < codes.start else most)
 
     # --- storage
 
@@ -91,7 +110,7 @@ class CodeFormat(ElementFormat):
     def parts(self, shape: Shape) -> tuple[Part, ...]:
         if self.is_by_channel and shape[:1] != (len(self.steps),):
             raise InvalidArgument(
-                f"shape of {self.name} numbers", expected=f"{len(self.steps)} along the first axis", found=shape
+                f"shape of {self.kind} numbers", expected=f"{len(self.steps)} along the first axis", found=shape
             )
         return super().parts(shape)
 
@@ -124,7 +143,9 @@ class CodeFormat(ElementFormat):
 
     def from_bytes(self, data: NDArray[np.uint8], shape: Shape) -> torch.Tensor:
         if not self.is_packed:
-            return super().from_bytes(data, shape)
+            codes = super().from_bytes(data, shape)
+            self.check(codes, "constant")
+            return codes
         count = super().storage_bytes(shape)
         bits = np.unpackbits(data, count=count * self.bits, bitorder="little").reshape(count, self.bits)
         # The highest bit of a code is its sign, which fills the rest of the byte.
@@ -138,7 +159,7 @@ class CodeFormat(ElementFormat):
     # --- numbers
 
     def encode(self, numbers: torch.Tensor) -> torch.Tensor:
-        # In float64, in which a product with a power of two is exact for all that float32 has.
+        # In float64, where the quotient is rounded to no half that it is below: see affine.py.
         scaled = numbers.double() / self._along(numbers)
         codes: torch.Tensor = to_integer(scaled, self.codes, self.zero, TORCH)
         return codes.to(self.tensor_dtype)

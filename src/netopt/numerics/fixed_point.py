@@ -9,7 +9,7 @@ from netopt.errors import InvalidArgument, InvalidType
 from netopt.numerics.codes import CodeFormat
 from netopt.numerics.operations import Operations
 
-# All that a format of these stands for are normal float32 numbers, and denormals round to 0.
+# All that codes of 16 bits and fewer stand for are normal float32 numbers, and denormals round to 0.
 _FRACTIONS = range(-112, 126)
 
 
@@ -20,7 +20,7 @@ class FixedPoint(CodeFormat):
     A number x becomes the code floor(x 2^fraction_bits + 1/2): to nearest, halves upward.
 
     Attributes:
-        bits: of a code: 8 or 16; 2 to 7 for signed constants, or unsigned codes; 32 for sums.
+        bits: of a code: 8 or 16; 2 to 7 for signed constants, or unsigned codes; 24 or 32 for biases.
         fraction_bits: from -112 to 125; with a row of them, one for each element along the first axis, which of weights
             is that of the output channels.
         signed: whether there are codes below 0; without them codes have 8 bits at most.
@@ -29,6 +29,7 @@ class FixedPoint(CodeFormat):
     fraction_bits: int | tuple[int, ...]
     signed: bool = True
     name: ClassVar[str] = "fixed"
+    kind: ClassVar[str] = "fixed-point"
 
     def __post_init__(self) -> None:
         if type(self.signed) is not bool:

@@ -245,17 +245,22 @@ class PartedFormat(NumberFormat):
         return self.from_bytes(array, shape)
 
     def to_bytes(self, tensor: torch.Tensor) -> NDArray[np.uint8]:
-        shape = tuple(tensor.shape)
+        return self.joined_bytes(self.split(tensor), tuple(tensor.shape))
+
+    def from_bytes(self, data: NDArray[np.uint8], shape: Shape) -> torch.Tensor:
+        return self.join(self.parts_of_bytes(data, shape), shape)
+
+    def joined_bytes(self, values: Sequence[torch.Tensor], shape: Shape) -> NDArray[np.uint8]:
+        """What `split` gives of a tensor of `shape` as it lies in a file."""
         data = np.zeros(self.storage_bytes(shape), np.uint8)
-        parts = zip(self.parts(shape), self._places(shape), self.split(tensor), strict=True)
-        for part, (start, end), value in parts:
+        for part, (start, end), value in zip(self.parts(shape), self._places(shape), values, strict=True):
             data[start:end] = part.format.to_bytes(value)
         return data
 
-    def from_bytes(self, data: NDArray[np.uint8], shape: Shape) -> torch.Tensor:
+    def parts_of_bytes(self, data: NDArray[np.uint8], shape: Shape) -> list[torch.Tensor]:
+        """The inverse of `joined_bytes`."""
         parts = zip(self.parts(shape), self._places(shape), strict=True)
-        values = [part.format.from_bytes(data[start:end], part.shape) for part, (start, end) in parts]
-        return self.join(values, shape)
+        return [part.format.from_bytes(data[start:end], part.shape) for part, (start, end) in parts]
 
     def sample(self, shape: Shape) -> Array:
         # Zeros are indices of something that is there, whatever the parts.

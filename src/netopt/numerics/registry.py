@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -18,13 +18,14 @@ from netopt.numerics.boolean import BOOL, Boolean
 from netopt.numerics.fixed_point import FixedPoint
 from netopt.numerics.float32 import FLOAT32, Float32
 from netopt.numerics.format import NumberFormat
+from netopt.numerics.grouped import Grouped
 from netopt.numerics.int32 import INT32, Int32
 from netopt.numerics.int64 import INT64, Int64
 from netopt.numerics.sign import SignFormat
 from netopt.numerics.uint8 import UINT8, UInt8
 
 FORMATS: dict[str, type[NumberFormat]] = {
-    f.name: f for f in (Float32, BFloat16, Int64, Int32, UInt8, Boolean, FixedPoint, Affine, SignFormat)
+    f.name: f for f in (Float32, BFloat16, Int64, Int32, UInt8, Boolean, FixedPoint, Affine, SignFormat, Grouped)
 }
 # What networks take and give: floating formats, and whole numbers as PyTorch has them.
 FLOATS = (FLOAT32, BFLOAT16)
@@ -69,8 +70,10 @@ def _decode(hint: object, value: object, data: object) -> typing.Any:
         return number_format_from_json(value)
     if hint in (int, bool) and type(value) is hint:
         return value
-    if hint is float and type(value) in (int, float) and math.isfinite(value):  # type: ignore[arg-type]
-        return float(value)  # type: ignore[arg-type]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # JSON has integers that are larger than any float, and Python's reads NaN.
+    if hint is float and is_number and abs(typing.cast(float, value)) <= sys.float_info.max:
+        return float(typing.cast(float, value))
     raise _refused(data)
 
 

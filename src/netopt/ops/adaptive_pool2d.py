@@ -34,6 +34,7 @@ class AdaptivePool2d(Op):
     name: ClassVar[str] = "adaptive_pool2d"
     layouts = Layouts.IMAGES
     formats = FLOATS
+    takes_codes = True
 
     def __post_init__(self) -> None:
         if self.function not in FUNCTIONS:

@@ -74,7 +74,7 @@ class Arithmetic(Op):
 
     def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
         whole = next((type_.format for type_ in inputs if type_.format.is_whole), None)
-        return format_ == whole if whole else format_ in FLOATS
+        return format_ == whole if whole else not format_.is_whole and super().writes(format_, inputs)
 
     def is_monotone(self, index: int, constants: Mapping[int, torch.Tensor]) -> bool:
         number = constants.get(1 - index)

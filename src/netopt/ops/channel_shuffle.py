@@ -22,7 +22,6 @@ class ChannelShuffle(Op):
     layouts = Layouts.ANY
     formats = FLOATS
     takes_codes = True
-    moves_codes = True
     keeps_format = True
     flushes_denormals = False
 

@@ -9,9 +9,10 @@ from typing import ClassVar
 import torch
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOATS, CodeFormat, NumberFormat
+from netopt.numerics import FLOATS, CodeFormat, Grouped, NumberFormat
 from netopt.ops.epilogue import EpilogueOp, scale_columns, scale_rows
 from netopt.ops.on_codes import reads_codes
+from netopt.ops.on_groups import reads_beside_groups
 from netopt.ops.op import Affine, TensorType, expect_inputs, is_code_of_values
 from netopt.ops.pointwise import Pointwise
 
@@ -46,6 +47,8 @@ class Dense(EpilogueOp):
         return inputs[0].elements * inputs[1].shape[0]
 
     def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
+        if isinstance(format_ if index == 1 else inputs[1].format, Grouped):
+            return reads_beside_groups(self, index, format_)
         on_codes = isinstance(format_, CodeFormat) and reads_codes(self, index, format_, inputs)
         return on_codes or format_ in self.formats
 

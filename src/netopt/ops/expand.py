@@ -23,7 +23,6 @@ class Expand(Op):
     name: ClassVar[str] = "expand"
     formats = (FLOAT32, *WHOLES)
     takes_codes = True
-    moves_codes = True
     keeps_format = True
     has_strides = True
     flushes_denormals = False

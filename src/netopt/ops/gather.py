@@ -29,6 +29,7 @@ class Gather(Op):
     axis: int = 0
     name: ClassVar[str] = "gather"
     formats = (FLOAT32, *WHOLES)
+    takes_codes = True
     flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
@@ -51,7 +52,9 @@ class Gather(Op):
         return x.index_select(self.axis, flat).reshape(shape)
 
     def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
-        return format_ in (INDICES if index == 1 else self.formats)
+        return format_ in INDICES if index == 1 else super().reads(index, format_, inputs)
 
     def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
-        return format_ == inputs[0].format
+        if format_.is_whole or inputs[0].format.is_whole:
+            return format_ == inputs[0].format
+        return super().writes(format_, inputs)

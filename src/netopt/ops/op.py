@@ -72,9 +72,7 @@ class Op(ABC):
         name: in files, tables and cache keys.
         layouts: what its kernel reads and writes.
         formats: in which its kernel reads and writes floating values; `reads` and `writes` tell more.
-        takes_codes: whether its kernel reads and writes codes of one step, too: then what it gives is its reference in
-            float64, rounded once, to the bit.
-        moves_codes: whether of codes it moves or chooses elements alone, so that all have one format.
+        takes_codes: whether its kernel reads and writes codes of one step, too; `is_exact_on` tells more.
         keeps_format: whether all its values have one format: it moves elements, or may become a view.
         elementwise: whether it is pointwise: each element is computed from those of the same index, after NumPy's
             broadcasting.
@@ -87,7 +85,6 @@ class Op(ABC):
     layouts: ClassVar[Layouts] = Layouts.ROW_MAJOR
     formats: ClassVar[tuple[NumberFormat, ...]] = (FLOAT32,)
     takes_codes: ClassVar[bool] = False
-    moves_codes: ClassVar[bool] = False
     keeps_format: ClassVar[bool] = False
     elementwise: ClassVar[bool] = False
     rearranges: ClassVar[bool] = False
@@ -182,15 +179,20 @@ class Op(ABC):
 
     def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
         """Whether its kernel reads input `index` in this format."""
-        if not is_code_of_values(format_):
-            return format_ in self.formats
-        return self.takes_codes and not (self.moves_codes and any(type_.format != format_ for type_ in inputs))
+        return format_ in self.formats or (self.takes_codes and is_code_of_values(format_))
 
     def writes(self, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
         """Whether its kernel writes the output in this format."""
-        if is_code_of_values(format_):
-            return self.takes_codes and not (self.moves_codes and inputs[0].format != format_)
-        return self.reads(0, format_, inputs) if self.keeps_format else format_ in self.formats
+        if self.keeps_format:
+            formats = [type_.format for type_ in inputs]
+            if any(isinstance(each, CodeFormat) for each in (format_, *formats)):
+                return all(each == format_ for each in formats)
+            return self.reads(0, format_, inputs)
+        return format_ in self.formats or (self.takes_codes and is_code_of_values(format_))
+
+    def is_exact_on(self, format_: CodeFormat) -> bool:
+        """Whether what it gives of codes in this format is its reference in float64, rounded once, to the bit."""
+        return self.takes_codes
 
     def sums_products(self, inputs: Sequence[TensorType]) -> bool:
         """Whether each output sums two products or more of x and the weight, input 1.

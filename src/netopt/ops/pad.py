@@ -38,9 +38,8 @@ class Pad(Op):
     after: Shape
     value: float = 0.0
     name: ClassVar[str] = "pad"
-    takes_codes = True
-    moves_codes = True
     layouts = Layouts.ANY
+    takes_codes = True
     flushes_denormals = False
 
     def __post_init__(self) -> None:

@@ -25,7 +25,6 @@ class Permute(Op):
     name: ClassVar[str] = "permute"
     formats = (*FLOATS, *WHOLES)
     takes_codes = True
-    moves_codes = True
     keeps_format = True
     flushes_denormals = False
     rearranges = True

@@ -23,7 +23,6 @@ class PixelShuffle(Op):
     layouts = Layouts.IMAGES
     formats = FLOATS
     takes_codes = True
-    moves_codes = True
     flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:
@@ -48,7 +47,6 @@ class PixelUnshuffle(Op):
     layouts = Layouts.IMAGES
     formats = FLOATS
     takes_codes = True
-    moves_codes = True
     flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:

@@ -20,7 +20,6 @@ class Relayout(Op):
     layouts = Layouts.ANY
     formats = (*FLOATS, *WHOLES)
     takes_codes = True
-    moves_codes = True
     flushes_denormals = False
 
     def infer(self, inputs: Sequence[TensorType]) -> TensorType:

@@ -23,7 +23,6 @@ class Reshape(Op):
     name: ClassVar[str] = "reshape"
     formats = (*FLOATS, *WHOLES)
     takes_codes = True
-    moves_codes = True
     keeps_format = True
     flushes_denormals = False
     rearranges = True

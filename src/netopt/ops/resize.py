@@ -40,7 +40,7 @@ class Resize(Op):
     name: ClassVar[str] = "resize"
     layouts = Layouts.IMAGES
     formats = FLOATS
-    moves_codes = True
+    takes_codes = True
 
     def __post_init__(self) -> None:
         if self.function not in FUNCTIONS:
@@ -53,10 +53,6 @@ class Resize(Op):
     @property
     def label(self) -> str:
         return f"resize_{self.function}"
-
-    @property
-    def takes_codes(self) -> bool:  # type: ignore[override]
-        return self.is_nearest
 
     @property
     def is_nearest(self) -> bool:

@@ -11,7 +11,7 @@ import torch
 
 from netopt.errors import InvalidArgument
 from netopt.numerics import BFLOAT16, FLOATS, WHOLES, NumberFormat
-from netopt.ops.op import Layouts, Op, TensorType, expect_axis, expect_movable, is_code_of_values, step_bytes
+from netopt.ops.op import Layouts, Op, TensorType, expect_axis, expect_movable, step_bytes
 from netopt.ops.strides import Strides
 
 
@@ -31,7 +31,6 @@ class Slice(Op):
     layouts = Layouts.ANY
     formats = (*FLOATS, *WHOLES)
     takes_codes = True
-    moves_codes = True
     keeps_format = True
     flushes_denormals = False
     has_strides = True
@@ -65,10 +64,8 @@ class Slice(Op):
         return (-step_bytes(inputs[0], self.axis) * self.start,)
 
     def reads(self, index: int, format_: NumberFormat, inputs: Sequence[TensorType]) -> bool:
-        if is_code_of_values(format_):
-            return super().reads(index, format_, inputs)
         # Its kernel rounds images alone.
-        return format_ in self.formats and (format_ != BFLOAT16 or len(inputs[0].shape) == 4)
+        return super().reads(index, format_, inputs) and (format_ != BFLOAT16 or len(inputs[0].shape) == 4)
 
     def with_height(self, inputs: Sequence[TensorType]) -> Op:
         return dataclasses.replace(self, axis=3 if self.axis == 2 else self.axis)

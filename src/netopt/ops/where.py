@@ -20,6 +20,7 @@ class Where(Op):
     name: ClassVar[str] = "where"
     layouts = Layouts.ANY
     formats = (FLOAT32, *WHOLES)
+    takes_codes = True
     flushes_denormals = False
     elementwise = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,10 @@ class Calibrated:
 
 
 def calibrate(
-    model: nn.Module, calibration: CalibrationData, example: Example | None
+    model: nn.Module,
+    calibration: CalibrationData,
+    example: Example | None,
+    prepare: Callable[[QuantizedNetwork], object] | None = None,
 ) -> tuple[QuantizedNetwork, Calibrated]:
     """The network as its graph, nothing rounded yet, and what its values are, from one pass over the inputs.
 
@@ -46,6 +49,7 @@ def calibrate(
         model: a trained network.
         calibration: inputs; they may be empty, if there is an example: then nothing has been seen.
         example: one input, for its shapes; None for the first batch.
+        prepare: what is done to the network before.
 
     Raises:
         InvalidType, InvalidArgument: the inputs cannot be used.
@@ -57,6 +61,8 @@ def calibrate(
     if given is None:
         raise InvalidArgument("calibration", expected="at least one input", found="none")
     network = QuantizedNetwork(model, given)
+    if prepare is not None:
+        prepare(network)
     graph = network.example_graph
     chosen = {node.output for node in layers_of(graph)}
     groups = assign(graph, lambda node: node.output in chosen).groups

@@ -7,10 +7,10 @@ computes in float64 is what the interpreter and the native program compute, to t
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -28,6 +28,7 @@ from netopt.ops.epilogue import EpilogueOp
 from netopt.quantization.fixed_point.quantizer import Quantizer
 from netopt.quantized.assign import separate_outputs
 from netopt.quantized.bias import bias_format, rounded_bias
+from netopt.quantized.rounding import FormatRounding
 
 if TYPE_CHECKING:
     from netopt.quantized.report import QuantizationReport
@@ -37,6 +38,16 @@ _MOST_GRAPHS = 8
 
 
 Traced = tuple[Graph, Signature]
+Rounding = Quantizer | FormatRounding
+
+
+class _Step(NamedTuple):
+    """A value that has been computed, before it is rounded, and for computed ones by which op of what."""
+
+    name: str
+    value: torch.Tensor
+    node: Node | None = None
+    inputs: Sequence[torch.Tensor] = ()
 
 
 class QuantizedNetwork(nn.Module, GraphSource):
@@ -89,7 +100,7 @@ class QuantizedNetwork(nn.Module, GraphSource):
         with torch.no_grad():
             self.constants[_key(name)].copy_(value)
 
-    def round_to(self, names: tuple[str, ...], quantizer: Quantizer) -> None:
+    def round_to(self, names: tuple[str, ...], quantizer: Rounding) -> None:
         """Let a quantizer round a weight, or values that share a format; it is kept under the first name."""
         self.quantizers[_key(names[0])] = quantizer
         self._quantizer_of |= dict.fromkeys(names, _key(names[0]))
@@ -103,7 +114,7 @@ class QuantizedNetwork(nn.Module, GraphSource):
     def all_off(self, but: Collection[str] = ()) -> Iterator[None]:
         """Round nothing inside, but for the values and weights of these names."""
         kept = {self._quantizer_of[name] for name in but if name in self._quantizer_of}
-        quantizers = {key: q for key, q in self.quantizers.items() if isinstance(q, Quantizer)}
+        quantizers = {key: q for key, q in self.quantizers.items() if isinstance(q, Quantizer | FormatRounding)}
         before = {key: quantizer.enabled for key, quantizer in quantizers.items()}
         try:
             for key, quantizer in quantizers.items():
@@ -113,13 +124,13 @@ class QuantizedNetwork(nn.Module, GraphSource):
             for key, quantizer in quantizers.items():
                 quantizer.enabled = before[key]
 
-    def quantizer(self, name: str) -> Quantizer | None:
+    def quantizer(self, name: str) -> Rounding | None:
         """What rounds a value or a weight; None where nothing does."""
         key = self._quantizer_of.get(name)
         if key is None:
             return None
         quantizer = self.quantizers[key]
-        assert isinstance(quantizer, Quantizer)
+        assert isinstance(quantizer, Quantizer | FormatRounding)
         return quantizer if quantizer.enabled else None
 
     def format_of(self, name: str) -> NumberFormat | None:
@@ -132,7 +143,9 @@ class QuantizedNetwork(nn.Module, GraphSource):
         if not isinstance(node.op, EpilogueOp):
             return None
         of_x, of_weight = (self.quantizer(name) for name in node.inputs[:2])
-        return None if of_x is None or of_weight is None else of_x.step.detach() * of_weight.step.detach()
+        if not isinstance(of_x, Quantizer) or not isinstance(of_weight, Quantizer):
+            return None
+        return of_x.step.detach() * of_weight.step.detach()
 
     # --- running
 
@@ -152,22 +165,29 @@ class QuantizedNetwork(nn.Module, GraphSource):
     def watch(self, example: Example) -> Iterator[tuple[str, torch.Tensor]]:
         """Each input and computed value before it is rounded, in order, for an input."""
         (graph, _), tensors = self._trace_of(*split_example(example))
-        yield from self._run(graph, tensors, {})
+        for step in self._run(graph, tensors, {}):
+            yield step.name, step.value
 
-    def _run(
-        self, graph: Graph, tensors: list[torch.Tensor], values: dict[str, torch.Tensor]
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        """Compute value after value, and give each as it is before it is rounded; what nothing reads any more goes."""
+    def calls(self, example: Example) -> Iterator[tuple[Node, Sequence[torch.Tensor]]]:
+        """Each op and what it is given, rounded, in order, for an input."""
+        (graph, _), tensors = self._trace_of(*split_example(example))
+        for step in self._run(graph, tensors, {}):
+            if step.node is not None:
+                yield step.node, step.inputs
+
+    def _run(self, graph: Graph, tensors: list[torch.Tensor], values: dict[str, torch.Tensor]) -> Iterator[_Step]:
+        """Compute value after value; what nothing reads any more goes."""
         dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
         values |= {name: self._constant(graph, name, dtype) for name in graph.constants}
         last = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
         for name, tensor in zip(graph.inputs, tensors, strict=True):
             values[name] = self._rounded(name, tensor)
-            yield name, tensor
+            yield _Step(name, tensor)
         for index, node in enumerate(graph.nodes):
-            y = node.op.reference(*self._inputs(node, values))
+            inputs = self._inputs(node, values)
+            y = node.op.reference(*inputs)
             values[node.output] = self._rounded(node.output, y)
-            yield node.output, y
+            yield _Step(node.output, y, node, inputs)
             for name in node.inputs:
                 if last[name] == index and name not in graph.outputs:
                     values.pop(name, None)
@@ -185,7 +205,8 @@ class QuantizedNetwork(nn.Module, GraphSource):
 
     def _rounded(self, name: str, value: torch.Tensor) -> torch.Tensor:
         quantizer = self.quantizer(name)
-        return value if quantizer is None else quantizer(value)
+        rounded: torch.Tensor = value if quantizer is None else quantizer(value)
+        return rounded
 
     def _constant(self, graph: Graph, name: str, dtype: torch.dtype) -> torch.Tensor:
         """A constant as it is trained by now; what depends on the shape of the input, as it was traced."""

@@ -13,14 +13,16 @@ from torch import nn
 from netopt.errors import InvalidArgument, InvalidType
 from netopt.example import Example
 from netopt.graph import Node
+from netopt.ops import Dense
 from netopt.program.lower import lower_as
 from netopt.program.options import Lowering
 from netopt.program.program import Program
-from netopt.quantization.fixed_point.techniques import FixedPoint, NetworkTechnique
+from netopt.quantization.fixed_point.techniques import FixedPoint, NetworkTechnique, WeightOnly
 from netopt.quantized.assign import layers_of
 from netopt.quantized.calibrate import CalibrationData, batches_of, calibrate
+from netopt.quantized.correct import correct_biases, equalize_layers, learn_rounding
 from netopt.quantized.network import QuantizedNetwork
-from netopt.quantized.plan import Evaluate, Plan, apply_plan, refine
+from netopt.quantized.plan import Evaluate, Plan, apply_plan, apply_weight_only, choose_scales, refine
 from netopt.quantized.report import QuantizationReport, report_on
 from netopt.quantized.typed import apply_types, check_types, to_observe
 from netopt.quantized.types import TypeWish
@@ -141,16 +143,26 @@ def quantized(
     """The network that `quantize` returns, or lowers."""
     technique = FixedPoint() if technique is None else technique
     _check(model, technique, calibration, evaluate, max_drop)
-    network, seen = calibrate(model, () if calibration is None else calibration, example)
+    is_equalized = isinstance(technique, FixedPoint) and technique.equalize
+    data = () if calibration is None else calibration
+    network, seen = calibrate(model, data, example, equalize_layers if is_equalized else None)
     plan = Plan(frozenset(node.output for node in _selected(model, network, technique)))
     if not plan.chosen:
         raise InvalidArgument("model", expected="a layer that is selected, with known weights", found="none")
     notes: tuple[str, ...] = ()
     if isinstance(technique, FixedPoint):
+        technique, found = choose_scales(network, plan, seen.observers, technique, seen.sample)
+        notes += found
         apply_plan(network, plan, seen.observers, technique)
+        if technique.adaround:
+            learn_rounding(network, seen.sample)
+        if technique.corrects_bias:
+            correct_biases(network, seen.sample)
         if evaluate is not None and max_drop is not None:
             refined = refine(network, plan, seen.observers, technique, seen.sample, evaluate, max_drop)
-            notes = _notes(network, plan, refined)
+            notes += _notes(network, plan, refined)
+    if isinstance(technique, WeightOnly):
+        apply_weight_only(network, plan, seen.observers, technique)
     network.report = report_on(network, seen.sample, notes)
     return network
 
@@ -194,6 +206,8 @@ def _check_no_search(evaluate: object, max_drop: object) -> None:
 def _selected(model: nn.Module, network: QuantizedNetwork, technique: NetworkTechnique) -> list[Node]:
     """The layers of the graph that come from the modules that are selected."""
     nodes = layers_of(network.example_graph)
+    if isinstance(technique, WeightOnly):
+        nodes = [node for node in nodes if isinstance(node.op, Dense)]
     if technique.select is None:
         return nodes
     names = {node.layer for node in nodes}
@@ -223,7 +237,8 @@ def _check(model: object, technique: object, calibration: object, evaluate: obje
         raise InvalidType("evaluate", expected="a function of the model", found=repr(evaluate))
     if max_drop is not None and (isinstance(max_drop, bool) or not isinstance(max_drop, int | float) or max_drop < 0):
         raise InvalidArgument("max_drop", expected="a number of at least 0", found=repr(max_drop))
-    if calibration is None and isinstance(technique, FixedPoint) and technique.activations is not None:
+    needs = isinstance(technique, FixedPoint | WeightOnly) and technique.activations is not None
+    if calibration is None and needs:
         raise InvalidArgument(
             "calibration",
             expected="inputs, from which the positions of values are found",

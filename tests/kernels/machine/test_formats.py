@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import halide as hl
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from netopt.kernels.machine.cpu import host_cpu
 from netopt.kernels.machine.formats import Array, Source, stored
 from netopt.kernels.registry import KERNELS
-from netopt.numerics import BFLOAT16, FLOAT32, FixedPoint, NumberFormat
+from netopt.numerics import BFLOAT16, FLOAT32, Affine, CodeFormat, FixedPoint
 from netopt.ops import (
     CHANNELS_LAST,
     ROW_MAJOR,
@@ -66,29 +68,93 @@ def test_every_bfloat16_and_what_lies_between_is_rounded_as_pytorch_rounds() -> 
     assert np.array_equal(result, BFLOAT16.to_array(BFLOAT16.encode(torch.from_numpy(values)))), "NaN, too"
 
 
-@pytest.mark.parametrize(("bits", "fraction_bits"), [(8, 3), (8, -5), (16, 15), (16, 125), (16, -112)])
-def test_fixed_point_is_rounded_and_read_as_on_tensors(bits: int, fraction_bits: int) -> None:
-    """All ties and their neighbours, what is beyond all codes, and NaN; then every code."""
-    format_, most = FixedPoint(bits, fraction_bits), 2 ** (bits - 1)
-    ties = np.ldexp(np.arange(-most - 3, most + 3) + 0.5, -fraction_bits).astype(np.float32)
-    beyond = np.array([np.inf, -np.inf, np.nan, 3e38, -3e38, 0.0, -0.0], np.float32)
-    values = np.concatenate([ties, np.nextafter(ties, -np.inf), np.nextafter(ties, np.inf), beyond])
-    codes = _run(lambda x: stored(x, format_), FLOAT32, format_, values)
-    expected = format_.encode(torch.from_numpy(values))
-    assert np.array_equal(codes, format_.to_array(expected))
-    every = np.arange(-most, most).astype(format_.dtype)
-    numbers = _run(lambda x: x, format_, FLOAT32, every)
+CODES: list[CodeFormat] = [
+    *(FixedPoint(bits, fraction) for bits, fraction in ((8, 3), (8, -5), (16, 15), (16, 125), (16, -112))),
+    *(FixedPoint(bits, fraction, signed=False) for bits, fraction in ((7, 3), (7, -4), (8, 5), (8, 40))),
+    Affine(8, 171 / 2**12),
+    Affine(8, 0.75, -100),
+    Affine(8, 253 * 2.0**-112, 200, signed=False),
+    Affine(7, 3.0, signed=False),
+    Affine(16, 255 / 2**20, 12345),
+    Affine(16, 129 * 2.0**104),
+]
+
+
+def _around(format_: CodeFormat, dtype: type[np.floating[Any]]) -> Array:
+    """All ties and their neighbours, what is beyond all codes, and NaN."""
+    middles = np.arange(format_.codes.start - 3, format_.codes.stop + 3) - format_.zero + 0.5
+    with np.errstate(over="ignore"):
+        ties = (middles * format_.steps[0]).astype(dtype)
+    beyond = np.array([np.inf, -np.inf, np.nan, 3e38, -3e38, 0.0, -0.0], dtype)
+    return np.concatenate([ties, np.nextafter(ties, dtype(-np.inf)), np.nextafter(ties, dtype(np.inf)), beyond])
+
+
+@pytest.mark.parametrize("format_", CODES, ids=str)
+def test_codes_are_rounded_and_read_as_on_tensors(format_: CodeFormat) -> None:
+    """In expressions of float32; then every code."""
+    values = _around(format_, np.float32)
+    codes = _run(lambda x: stored(x, format_), hl.Float(32), format_.dtype, values)
+    assert np.array_equal(codes, format_.to_array(format_.encode(torch.from_numpy(values))))
+    every = np.arange(format_.codes.start, format_.codes.stop).astype(format_.dtype)
+    source = Source("x", 1, format_)
+    numbers = _run_source(source, lambda i: source[i], np.dtype(np.float32), every)
     assert np.array_equal(numbers, format_.decode(torch.from_numpy(every)).numpy())
 
 
-def _run(function: Callable[[hl.Expr], hl.Expr], read: NumberFormat, written: NumberFormat, values: Array) -> Array:
+@pytest.mark.parametrize("format_", [*CODES, FixedPoint(24, 8), FixedPoint(32, -3), Affine(32, 65535.0)], ids=str)
+def test_codes_of_float64_are_rounded_and_read_as_on_tensors(format_: CodeFormat) -> None:
+    """In expressions of float64, which is what makes sums exact."""
+    if format_.bits <= 16:
+        values = _around(format_, np.float64)
+        every = np.arange(format_.codes.start, format_.codes.stop).astype(format_.dtype)
+    else:
+        most, chance = 2 ** (format_.bits - 1), np.random.default_rng(0)
+        ends = [-most, -most + 1, -1, 0, 1, most - 2, most - 1]
+        every = np.concatenate([ends, chance.integers(-most, most, 1000)]).astype(format_.dtype)
+        ties = (every + 0.5) * format_.steps[0]
+        values = np.concatenate([ties, [np.inf, -np.inf, np.nan, 1e300, -1e300]])
+    codes = _run(lambda x: stored(x, format_), hl.Float(64), format_.dtype, values)
+    assert np.array_equal(codes, format_.to_array(format_.encode(torch.from_numpy(values))))
+    source = Source("x", 1, format_)
+    numbers = _run_source(source, source.wide, np.dtype(np.float64), every)
+    assert np.array_equal(numbers, format_.decode(torch.from_numpy(every), torch.float64).numpy())
+
+
+@pytest.mark.parametrize("format_", [Affine(8, 171 / 2**12, 5), Affine(16, 253 / 2**16)], ids=str)
+def test_sums_of_products_become_the_codes_of_tensors(format_: Affine) -> None:
+    """Whole sums of 37 bits next to where the code changes, in the step of two scales: kernels round as tensors do."""
+    step, chance = (255 / 2**9) * (199 / 2**17), np.random.default_rng(0)
+    codes = chance.integers(format_.codes.start - 2, format_.codes.stop + 2, 4000)
+    halves = np.floor((codes - format_.zero + 0.5) * format_.steps[0] / step)
+    sums = np.concatenate([halves - 1, halves, halves + 1, [2.0**37, -(2.0**37)]])
+    values = sums * step
+    assert all(Fraction(value) == int(whole) * Fraction(step) for value, whole in zip(values, sums, strict=True))
+    found = _run(lambda x: stored(x * hl.f64(step), format_), hl.Float(64), format_.dtype, sums)
+    expected = [
+        max(format_.codes.start, min(format_.codes.stop - 1, math.floor(q + Fraction(1, 2)) + format_.zero))
+        for q in (Fraction(value) / Fraction(format_.scale) for value in values)
+    ]
+    assert found.tolist() == format_.encode(torch.from_numpy(values)).tolist() == expected
+
+
+def _run(function: Callable[[hl.Expr], hl.Expr], read: hl.Type, written: np.dtype[Any], values: Array) -> Array:
     """A kernel of one input in vectors."""
-    source, i, out = Source("x", 1, read), hl.Var("i"), hl.Func("out")
-    out[i] = function(source[i])
+    param, i, out = hl.ImageParam(read, 1, "x"), hl.Var("i"), hl.Func("out")
+    out[i] = function(param[i])
+    return _call(out, i, param, written, values)
+
+
+def _run_source(source: Source, function: Callable[[hl.Var], hl.Expr], written: np.dtype[Any], values: Array) -> Array:
+    """A kernel that reads a source in vectors."""
+    i, out = hl.Var("i"), hl.Func("out")
+    out[i] = function(i)
+    return _call(out, i, source.param, written, values)
+
+
+def _call(out: hl.Func, i: hl.Var, param: hl.ImageParam, written: np.dtype[Any], values: Array) -> Array:
     out.vectorize(i, host_cpu().lanes)
-    result = np.zeros(values.size, written.dtype)
-    compiled = out.compile_to_callable([source.param], hl.Target(host_cpu().target))
-    compiled(hl.Buffer(values), hl.Buffer(result))
+    result = np.zeros(values.size, written)
+    out.compile_to_callable([param], hl.Target(host_cpu().target))(hl.Buffer(values), hl.Buffer(result))
     return result
 
 

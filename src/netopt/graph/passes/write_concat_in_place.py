@@ -96,6 +96,7 @@ class _Buffers:
         x, y = self.graph.types[source], self.graph.types[node.output]
         start = node.op.start * step_bytes(x, node.op.axis)
         fits = source not in self.graph.constants and node.output not in self.place and node.op.step == 1
+        fits = fits and x.format == y.format
         if not (fits and self._may_hold(source, node.op.axis) and self._may_lie_within(node.output, start)):
             return
         has = self.halos.get(self.place.get(source, (source, 0))[0], x.layout.halo)
@@ -152,6 +153,8 @@ class _Buffers:
         """Whether the value can be written at `start` of the buffer, or is there already."""
         if name in self.place:
             return self.place[name] == (buffer, start)
+        if self.graph.types[name].format != self.graph.types[node.output].format:
+            return False
         writer = self.producers.get(name)
         if writer is None or writer.op.is_view(self.graph.node_types(writer), self.graph.types[name]):
             return False

@@ -6,16 +6,15 @@ All that is known of a format is in its own file in numerics/; here is only what
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import halide as hl
 import numpy as np
-import torch
 from numpy.typing import DTypeLike
 
-from netopt.numerics import Affine, Array, CodeFormat, ElementFormat, NumberFormat
+from netopt.numerics import Affine, Array, CodeFormat, NumberFormat
 
-__all__ = ["HALIDE", "Array", "RawCodes", "Source", "storage_type", "stored"]
+__all__ = ["HALIDE", "Array", "Element", "Source", "storage_type", "stored"]
 
 _KINDS = {"f": hl.Float, "i": hl.Int, "u": hl.UInt}
 
@@ -45,7 +44,8 @@ class _HalideOperations:
         return hl.floor(number)
 
     def clamp(self, number: hl.Expr, low: float, high: float) -> hl.Expr:
-        return hl.clamp(number, hl.cast(number.type(), low), hl.cast(number.type(), high))
+        # By float64: a number of Python must else be one of float32, as the last code of 32 bits is not.
+        return hl.clamp(number, hl.cast(number.type(), hl.f64(low)), hl.cast(number.type(), hl.f64(high)))
 
 
 HALIDE = _HalideOperations()
@@ -69,29 +69,32 @@ def stored(value: hl.Expr, format_: NumberFormat) -> hl.Expr:
 
 
 @dataclass(frozen=True)
-class RawCodes(ElementFormat):
-    """Codes as the whole numbers that they are, for kernels that move them: no format of values.
+class Element:
+    """An element of an operand, and the ways to read it.
 
     Attributes:
-        kind: what numpy calls an element.
-        zero: the code of 0.
+        stored: as it lies in memory.
+        format: what it stands for.
     """
 
-    kind: str
-    zero: int
-    name: ClassVar[str] = "raw codes"
-    is_whole: ClassVar[bool] = True
+    stored: hl.Expr
+    format: NumberFormat
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.kind)
+    def number(self) -> hl.Expr:
+        """Of real numbers in float32; of signs the word, of integers the number."""
+        return self.format.to_number(self.stored, HALIDE)
 
     @property
-    def tensor_dtype(self) -> torch.dtype:
-        return torch.from_numpy(np.zeros(0, self.dtype)).dtype
-
-    def encode(self, numbers: torch.Tensor) -> torch.Tensor:
-        return numbers.to(self.tensor_dtype)
+    def wide(self) -> hl.Expr:
+        """The number in float64: of codes exact, as on tensors."""
+        if not isinstance(self.format, CodeFormat):
+            return hl.f64(self.number)
+        code = hl.f64(self.stored)
+        code = code - float(self.format.zero) if self.format.zero else code
+        # Exact either way; but of whole numbers and a step that float16 has, too, Halide 21 makes an integer product in
+        # some places, and fails to compile it.
+        return hl.strict_float(code * hl.f64(self.format.steps[0]))
 
 
 class Source:
@@ -102,12 +105,13 @@ class Source:
         self.format = format_
         self.param = hl.ImageParam(storage_type(format_), rank, name)
 
+    def element(self, coordinates: Any) -> Element:
+        """The element there, to be read in any way."""
+        return Element(self.param[coordinates], self.format)
+
     def wide(self, coordinates: Any) -> hl.Expr:
         """The number in float64: of codes exact, as on tensors."""
-        if not isinstance(self.format, CodeFormat):
-            return hl.f64(self[coordinates])
-        code = hl.f64(self.param[coordinates])
-        return (code - float(self.format.zero) if self.format.zero else code) * hl.f64(self.format.steps[0])
+        return self.element(coordinates).wide
 
     def __getitem__(self, coordinates: Any) -> hl.Expr:
-        return self.format.to_number(self.param[coordinates], HALIDE)
+        return self.element(coordinates).number

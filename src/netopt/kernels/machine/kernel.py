@@ -13,8 +13,8 @@ import halide as hl
 
 from netopt.kernels.machine.buffers import row_major_strides, strides_of
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import Array, RawCodes, Source
-from netopt.numerics import FLOAT32, CodeFormat, NumberFormat, Shape
+from netopt.kernels.machine.formats import Array, Source
+from netopt.numerics import FLOAT32, NumberFormat, Shape
 from netopt.ops import Op, TensorType
 from netopt.ops.serialize import op_to_json
 
@@ -77,8 +77,6 @@ class Kernel(ABC, Generic[OpT, S]):
     """The kernels of one op."""
 
     op: ClassVar[type[Op]]
-    # Whether it moves elements and computes nothing: codes are then whole numbers to it.
-    moves: ClassVar[bool] = False
 
     @abstractmethod
     def schedules(self, problem: Problem[OpT], cpu: Cpu) -> Sequence[S]:
@@ -108,7 +106,7 @@ class Kernel(ABC, Generic[OpT, S]):
 
     def code_problem(self, problem: Problem[OpT]) -> Problem[OpT]:
         """What of a problem the machine code depends on: what is data for it is the same for all problems."""
-        return of_raw_codes(problem) if self.moves else problem
+        return problem
 
     def packing(self, problem: Problem[OpT], schedule: S) -> tuple[int, ...]:
         """What `pack` depends on besides the shapes: layers share a packed constant only where they agree in it."""
@@ -138,16 +136,6 @@ class PlainKernel(OnePipeline[OpT, Schedule]):
 
     def schedules(self, problem: Problem[OpT], cpu: Cpu) -> Sequence[Schedule]:
         return (Schedule(),)
-
-
-def of_raw_codes(problem: Problem[OpT]) -> Problem[OpT]:
-    """The problem on the codes as whole numbers, where all values have the same."""
-    format_ = problem.output.format
-    if not isinstance(format_, CodeFormat) or any(type_.format != format_ for type_ in problem.inputs):
-        return problem
-    raw = RawCodes(format_.dtype.str, format_.zero)
-    inputs = tuple(dataclasses.replace(type_, format=raw) for type_ in problem.inputs)
-    return dataclasses.replace(problem, inputs=inputs, output=dataclasses.replace(problem.output, format=raw))
 
 
 def whole_input(name: str, shape: Shape, type_: TensorType | None = None) -> Source:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from functools import partial
 
 import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
-from netopt.kernels.machine.formats import stored
+from netopt.kernels.machine.formats import Element
 from netopt.kernels.machine.kernel import OpT, Pipeline, PlainKernel, Problem, Schedule, fix_output, whole_input
 from netopt.kernels.parts.elementwise import build_on_images, image_shapes, is_flat
-from netopt.kernels.parts.parallel import split_rows, vectorize_and_split
-from netopt.numerics import CodeFormat, FixedPoint, Shape
-
-# What two codes of 8 bits give without rounding.
-_EXACT = ("add", "sub", "mul")
+from netopt.kernels.parts.parallel import split_rows, vector_of, vectorize_and_split
+from netopt.numerics import Shape
 
 
 def merge_axes(*shapes: Shape) -> tuple[Shape, ...]:
@@ -41,31 +37,16 @@ def _pattern(sizes: tuple[int, ...]) -> tuple[bool, ...]:
     return tuple(size == 1 for size in sizes)
 
 
-def computes_wide(problem: Problem[OpT]) -> bool:
-    """Whether codes are computed on in float64, as the reference does it, so that the result is rounded once.
-
-    In float32 sums, products and quotients of codes may round before. Not so those of two fixed-point values of 8 bits
-    whose positions are at most 14 apart: these have 24 bits.
-    """
-    formats = [type_.format for type_ in (*problem.inputs, problem.output)]
-    if not any(isinstance(format_, CodeFormat) for format_ in formats):
-        return False
-    small = [f for f in formats if isinstance(f, FixedPoint) and f.bits <= 8]
-    near = len(small) == len(formats) and _spread(small[:-1]) <= 14
-    return not (near and getattr(problem.op, "function", "") in _EXACT)
-
-
-def _spread(formats: Sequence[FixedPoint]) -> int:
-    fractions = [format_.fractions[0] for format_ in formats]
-    return max(fractions) - min(fractions)
-
-
 class BroadcastKernel(PlainKernel[OpT]):
     """Vectors along the last merged axis. Bound by memory."""
 
     @abstractmethod
-    def expression(self, problem: Problem[OpT], *operands: hl.Expr) -> hl.Expr:
+    def element(self, problem: Problem[OpT], *operands: Element) -> hl.Expr:
         """What is stored, of an element of each input."""
+
+    def bytes_computed(self, problem: Problem[OpT]) -> int:
+        """Bytes of the type that vectors are made of."""
+        return 4
 
     def argument_shapes(self, problem: Problem[OpT], schedule: Schedule, cpu: Cpu) -> tuple[Shape, ...]:
         if problem.output.layout.channels_last and not is_flat(problem):
@@ -75,25 +56,24 @@ class BroadcastKernel(PlainKernel[OpT]):
 
     def build(self, problem: Problem[OpT], schedule: Schedule, cpu: Cpu) -> Pipeline:
         if problem.output.layout.channels_last and not is_flat(problem):
-            function = partial(self.expression, problem)
-            return build_on_images(problem, cpu, function, is_wide=computes_wide(problem))
+            return build_on_images(problem, cpu, partial(self.element, problem), self.bytes_computed(problem))
         # --- algorithm
         *shapes, output = self.argument_shapes(problem, schedule, cpu)
         axes = [hl.Var(f"i{number}") for number in range(len(output))]
         operands = enumerate(zip(shapes, problem.inputs, strict=True))
         inputs = [whole_input(f"x{number}", shape, type_) for number, (shape, type_) in operands]
-        is_wide = computes_wide(problem)
-        elements = []
-        for source, shape in zip(inputs, shapes, strict=True):
-            at = [hl.Expr(0) if size == 1 else axis for axis, size in zip(axes, reversed(shape), strict=True)]
-            elements.append(source.wide(at) if is_wide else source[at])
+        elements = [
+            param.element([hl.Expr(0) if size == 1 else axis for axis, size in zip(axes, reversed(shape), strict=True)])
+            for param, shape in zip(inputs, shapes, strict=True)
+        ]
         out = hl.Func("out")
-        out[axes] = stored(self.expression(problem, *elements), problem.output.format)
+        out[axes] = self.element(problem, *elements)
         # --- schedule
         fix_output(out, output, problem.output)
+        lanes = vector_of(output[-1], cpu, self.bytes_computed(problem))
         if len(output) == 1:
-            vectorize_and_split(out, axes[0], output[0], cpu.lanes, problem.threads)
+            vectorize_and_split(out, axes[0], output[0], lanes, problem.threads)
         else:
             split_rows(out, axes[-1], output[0], problem.output.elements, problem.threads)
-            vectorize_and_split(out, axes[0], output[-1], cpu.lanes, 1)
+            vectorize_and_split(out, axes[0], output[-1], lanes, 1)
         return Pipeline(out, tuple(inputs))

@@ -8,6 +8,7 @@ import halide as hl
 
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.kernel import Pipeline, Problem
+from netopt.kernels.parts.parallel import vector_of
 from netopt.kernels.parts.spatial import SpatialInput, SpatialOutput
 from netopt.numerics import Shape
 from netopt.ops import Op
@@ -27,16 +28,21 @@ def image_shapes(problem: Problem[Op]) -> tuple[Shape, ...]:
     return (*inputs, problem.output.layout.physical(problem.output.shape))
 
 
-def build_on_images(
-    problem: Problem[Op], cpu: Cpu, function: Callable[..., hl.Expr], *, is_wide: bool = False
-) -> Pipeline:
-    """function(*operands) for each element of a channels-last output; with `is_wide` of operands in float64."""
+def build_on_images(problem: Problem[Op], cpu: Cpu, function: Callable[..., hl.Expr], bytes_: int = 4) -> Pipeline:
+    """function(*elements) for each element of a channels-last output, as it is stored.
+
+    Args:
+        problem: of which the output is channels last.
+        cpu: what it runs on.
+        function: of an `Element` of each input.
+        bytes_: of the type that vectors are made of.
+    """
     # --- algorithm
     inputs = [SpatialInput(f"x{number}", type_, broadcast=True) for number, type_ in enumerate(problem.inputs)]
     out = SpatialOutput(problem.output)
     stage, _, _ = out.define(
-        lambda *at: function(*(operand.wide(*at) if is_wide else operand.at(*at) for operand in inputs))
+        lambda c, x, y, n: function(*(operand.element(c, x, y, n) for operand in inputs)), stored_already=True
     )
     # --- schedule
-    stage.vectorize(out.c, cpu.lanes, hl.TailStrategy.GuardWithIf)
+    stage.vectorize(out.c, vector_of(out.channels, cpu, bytes_), hl.TailStrategy.GuardWithIf)
     return Pipeline(out.finish(cpu.lanes), tuple(operand.param for operand in inputs))

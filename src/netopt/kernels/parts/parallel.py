@@ -8,8 +8,18 @@ from __future__ import annotations
 
 import halide as hl
 
+from netopt.kernels.machine.cpu import Cpu
+
 # A chunk below this many elements is not worth waking a thread for (about 5 us).
 SMALLEST_CHUNK = 16384
+
+
+def vector_of(size: int, cpu: Cpu, bytes_: int = 4) -> int:
+    """Elements of a vector along a loop of `size`, of a type of so many bytes: of narrow ones what leaves few alone."""
+    widths = [cpu.lanes]
+    while widths[-1] * bytes_ < cpu.lanes * 4:
+        widths.append(2 * widths[-1])
+    return min(reversed(widths), key=lambda width: size // width + size % width)
 
 
 def vectorize_and_split(func: hl.Func, inner: hl.Var, size: int, lanes: int, threads: int) -> None:

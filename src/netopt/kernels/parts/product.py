@@ -43,6 +43,7 @@ class Summation:
         place: place(m, others, term, window): where in `source` a term of position m is.
         groups: how many of `others` are groups of the weights.
         taps: the indices of the weights' taps for those of the window; the same if not given.
+        scales: of groups of terms (outputs / tile, groups, tile), where the weights have such.
     """
 
     suffix: str
@@ -57,6 +58,7 @@ class Summation:
     place: Callable[[hl.Expr, Sequence[hl.Expr], hl.Expr, Sequence[hl.Expr]], list[hl.Expr]]
     groups: int = 0
     taps: Callable[[Sequence[hl.Expr]], Sequence[hl.Expr]] = list
+    scales: Source | None = None
 
     def weight_place(
         self,

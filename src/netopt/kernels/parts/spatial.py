@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import halide as hl
 
-from netopt.kernels.machine.formats import RawCodes, storage_type, stored
+from netopt.kernels.machine.formats import Element, storage_type, stored
 from netopt.kernels.machine.kernel import fix_output, whole_input
 from netopt.numerics import CodeFormat, NumberFormat, Shape
 from netopt.ops import Layout, TensorType
@@ -39,6 +39,10 @@ class SpatialInput:
     def wide(self, c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
         """The same in float64."""
         return self.param.wide(self.place(c, x, y, n))
+
+    def element(self, c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> Element:
+        """The element, to be read in any way."""
+        return self.param.element(self.place(c, x, y, n))
 
     def code(self, c: hl.Expr, x: hl.Expr, y: hl.Expr, n: hl.Expr) -> hl.Expr:
         """The element as it is stored."""
@@ -103,7 +107,7 @@ class SpatialOutput:
 
 def zero_of(format_: NumberFormat) -> int:
     """0 as it is stored: of codes that of the zero point."""
-    return format_.zero if isinstance(format_, CodeFormat | RawCodes) else 0
+    return format_.zero if isinstance(format_, CodeFormat) else 0
 
 
 def zero_halo(

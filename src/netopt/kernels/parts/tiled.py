@@ -20,7 +20,7 @@ from netopt.kernels.parts.panels import pad_outputs
 from netopt.kernels.parts.product import Product
 from netopt.kernels.parts.requantize import without_positions
 from netopt.kernels.parts.tile import TileSchedule
-from netopt.numerics import SIGN_BITS, CodeFormat, NumberFormat, Shape
+from netopt.numerics import SIGN_BITS, CodeFormat, NumberFormat, PartedFormat, Shape
 from netopt.ops import TensorType
 from netopt.ops.binary_epilogue import BinaryEpilogueOp
 from netopt.ops.epilogue import EpilogueOp
@@ -71,6 +71,10 @@ class Tiled(ABC, Generic[TileS]):
     def unpack_weight(self, packed: Array) -> Array:
         """The weights, of the first of the parts, in any shape."""
 
+    def unpack_parts(self, packed: Sequence[Array], shape: Shape) -> Array:
+        """The weights as `pack_weight` takes them, of what it gives; `shape` is that in the graph."""
+        return np.ascontiguousarray(self.unpack_weight(packed[0])).reshape(shape)
+
     def start(self, epilogue: Epilogue, vector: list[hl.Expr]) -> hl.Expr:
         """What a sum begins with, of the output for which this is the place in vectors."""
         begin = epilogue.start(Place(vector, [])) if self.product.begins_with_bias else None
@@ -106,9 +110,9 @@ class TiledKernel(Kernel[EpilogueT, TileS]):
         return without_positions(problem) if multiplies_codes(problem.inputs) else problem
 
     def packing(self, problem: Problem[EpilogueT], schedule: TileS) -> tuple[int, ...]:
-        if not multiplies_codes(problem.inputs):
+        if not (multiplies_codes(problem.inputs) or isinstance(problem.inputs[1].format, PartedFormat)):
             return ()
-        # Shifts are packed beside the weights: they are those of all formats.
+        # What is packed beside the weights, or how they lie, depends on all formats.
         formats = [type_.format.to_json() for type_ in (*problem.inputs, problem.output)]
         return (schedule.panel, schedule.vectors, zlib.crc32(repr((problem.op, formats)).encode()))
 
@@ -140,9 +144,11 @@ class TiledKernel(Kernel[EpilogueT, TileS]):
         tiled, name = self.tiled(problem, cpu), operand_names(problem.op)[index]
         shape = problem.inputs[index].shape
         if name == "weight":
-            first = parts_of(packed.view(np.uint8), *_kinds(tiled, schedule))[0] if _in_bytes(problem) else packed
-            packed = tiled.unpack_weight(first)
-        elif name not in ("x", "residual"):
+            kinds = _kinds(tiled, schedule)
+            return tiled.unpack_parts(
+                parts_of(packed.view(np.uint8), *kinds) if _in_bytes(problem) else [packed], shape
+            )
+        if name not in ("x", "residual"):
             packed = packed.reshape(tiled.groups, -1)[:, : tiled.outputs]
         return np.ascontiguousarray(packed).reshape(shape)
 
@@ -185,7 +191,7 @@ def _to_signs(op: EpilogueOp) -> bool:
 
 def _in_bytes(problem: Problem[EpilogueOp]) -> bool:
     format_ = problem.inputs[1].format
-    return format_ == SIGN_BITS or isinstance(format_, CodeFormat)
+    return format_ == SIGN_BITS or isinstance(format_, CodeFormat | PartedFormat)
 
 
 _Kind = tuple[Shape, np.dtype[Any]]

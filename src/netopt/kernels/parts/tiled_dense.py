@@ -78,6 +78,7 @@ class TiledDense(Tiled[TileSchedule]):
                 panel=s.panel * product.lanes,
                 source=inputs["x"],
                 place=lambda m, others, term, window: [term, m],
+                scales=inputs.get("group_scales"),
             )
             sums = product.sums(summation)
             after = epilogue.of_band(f"_{number}", sums.total, _place, 0, has_begun=product.begins_with_bias)
