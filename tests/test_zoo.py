@@ -44,7 +44,7 @@ def randomized(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("make", [zoo.resnet23, zoo.lenet5, zoo.friedman_net])
+@pytest.mark.parametrize("make", [zoo.resnet23, zoo.lenet5, zoo.mobilenet_v2_cifar, zoo.friedman_net])
 def test_pretrained_weights_come_whole_and_in_eval_mode(make: Any) -> None:
     model, fresh = make(pretrained=True), make().state_dict()
     assert not model.training
@@ -52,7 +52,7 @@ def test_pretrained_weights_come_whole_and_in_eval_mode(make: Any) -> None:
     assert all(not torch.equal(value, fresh[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("make", [zoo.resnet23])
+@pytest.mark.parametrize("make", [zoo.resnet23, zoo.mobilenet_v2_cifar])
 def test_pretrained_weights_of_other_classes(make: Any) -> None:
     with pytest.raises(InvalidArgument, match="classes: expected 10.*found 100"):
         make(100, pretrained=True)

@@ -13,7 +13,7 @@ from netopt.kernels.parts.pointwise_codes import WIDE, uses_table
 from netopt.kernels.pointwise import PointwiseKernel
 from netopt.numerics import FLOAT32, Affine, CodeFormat
 from netopt.ops import CHANNELS_LAST, Layout, Pointwise
-from netopt.ops.pointwise import FUNCTIONS
+from netopt.ops.pointwise import FUNCTIONS, ROUNDED_ALIKE
 from tests.kernels.codes import KINDS, assert_exact, exact, fixed, random_codes
 from tests.kernels.harness import problem_of, run_kernel
 
@@ -26,7 +26,7 @@ PARAMETERS: dict[str, tuple[float, ...]] = {
     "power": (1.7,),
 }
 ALL = [Pointwise(name, PARAMETERS.get(name, ())) for name in FUNCTIONS]
-EXACT = [op for op in ALL if op.function in WIDE]
+EXACT = [op for op in ALL if op.function in ROUNDED_ALIKE]
 AFFINE = Affine(8, 0.0390625, 20, signed=False)
 
 
@@ -80,6 +80,11 @@ def test_floats_become_codes(op: Pointwise) -> None:
     x = torch.cat([torch.linspace(-5, 5, 1001), torch.tensor([float("inf"), -float("inf"), float("nan"), 0.0, -0.0])])
     for written in (fixed("s8", 4), AFFINE):
         assert_exact(op, [x], [FLOAT32], written)
+
+
+def test_every_exact_function_has_a_form_in_float64() -> None:
+    assert set(WIDE) == ROUNDED_ALIKE
+    assert Pointwise("silu").is_exact_on(fixed("u8", 4)) and not Pointwise("silu").is_exact_on(fixed("s16", 4))
 
 
 def test_the_smallest_code_has_a_magnitude_beyond_the_codes() -> None:

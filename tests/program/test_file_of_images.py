@@ -69,7 +69,7 @@ def _is_refused(network: Network) -> bool:
         program = Program(network, Lowering())
     except NetoptError:
         return True
-    inputs = [torch.randn(tuple(place.shape)) for place in program._inputs]
+    inputs = [torch.randn(port.shape) for port in program.inputs]
     program(*network.signature.positional.unflatten(iter(inputs)))
     return False
 

@@ -72,8 +72,7 @@ class Op(ABC):
         name: in files, tables and cache keys.
         layouts: what its kernel reads and writes.
         formats: in which its kernel reads and writes floating values; `reads` and `writes` tell more.
-        takes_codes: whether its kernel reads and writes codes of one step, too: then what it gives is its reference in
-            float64, rounded once, to the bit.
+        takes_codes: whether its kernel reads and writes codes of one step, too; `is_exact_on` tells more.
         keeps_format: whether all its values have one format: it moves elements, or may become a view.
         elementwise: whether it is pointwise: each element is computed from those of the same index, after NumPy's
             broadcasting.
@@ -190,6 +189,10 @@ class Op(ABC):
                 return all(each == format_ for each in formats)
             return self.reads(0, format_, inputs)
         return format_ in self.formats or (self.takes_codes and is_code_of_values(format_))
+
+    def is_exact_on(self, format_: CodeFormat) -> bool:
+        """Whether what it gives of codes in this format is its reference in float64, rounded once, to the bit."""
+        return self.takes_codes
 
     def sums_products(self, inputs: Sequence[TensorType]) -> bool:
         """Whether each output sums two products or more of x and the weight, input 1.

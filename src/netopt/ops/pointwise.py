@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from netopt.errors import InvalidArgument
-from netopt.numerics import FLOATS
+from netopt.numerics import FLOATS, CodeFormat
 from netopt.ops.op import Layouts, Op, TensorType, expect_inputs
 
 
@@ -88,6 +88,12 @@ FUNCTIONS: dict[str, PointwiseFunction] = {
     "power": PointwiseFunction(("exponent",), torch.pow),
 }
 
+# Those that the reference computes in float64 by operations that every machine rounds alike.
+ROUNDED_ALIKE = frozenset(
+    {"relu", "hardtanh", "leaky_relu", "hardsigmoid", "hardswish", "abs", "neg", "square", "sqrt", "rsqrt"}
+    | {"reciprocal", "floor", "ceil", "round", "trunc", "sign"}
+)
+
 
 @dataclass(frozen=True)
 class Pointwise(Op):
@@ -125,6 +131,10 @@ class Pointwise(Op):
 
     def reference(self, *inputs: torch.Tensor) -> torch.Tensor:
         return FUNCTIONS[self.function].reference(inputs[0], *self.parameters)
+
+    def is_exact_on(self, format_: CodeFormat) -> bool:
+        # Of 8 bits a table has what the reference gives.
+        return format_.bits <= 8 or self.function in ROUNDED_ALIKE
 
     def in_place_operands(self, inputs: Sequence[TensorType]) -> tuple[int, ...]:
         return (0,)

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,21 @@ import numpy as np
 import torch
 
 from netopt.console import count, render_table
-from netopt.errors import InvalidArgument, InvalidType, name_of_layer
+from netopt.errors import InvalidArgument, name_of_layer
 from netopt.example import split_example
+from netopt.graph import Graph
 from netopt.graph.check_layouts import check_layouts
 from netopt.kernels.machine.buffers import aligned_bytes
 from netopt.kernels.machine.denormals import ReadyCall, denormals_flushed, make_calls
 from netopt.memory import MemoryPlan
-from netopt.numerics import CodeFormat, NumberFormat
+from netopt.numerics import CodeFormat
 from netopt.ops import TorchRegion
 from netopt.program.binding import Run, bind_kernels, bind_torch, pack_steps, runs_of, unpack_constants
 from netopt.program.checks import check_kernels, index_range
 from netopt.program.file import Network, network_chunks, network_of, read_network, write_network
 from netopt.program.memory_image import MemoryImage
 from netopt.program.options import Lowering
+from netopt.program.port import Port
 from netopt.program.step import Step, shape_text
 from netopt.torch_state import plain_torch
 
@@ -91,17 +93,18 @@ class Program:
         _programs.add(self)
         self._memory = MemoryImage(self._graph, network.plan, options.cpu)
         self._steps = pack_steps(network.graph, self._memory, options)
-        self._inputs = [self._memory.place(name) for name in network.graph.inputs]
-        self._formats = [network.graph.types[name].format for name in network.graph.inputs]
-        self._dtypes = [format_.tensor_dtype if format_.is_whole else torch.float32 for format_ in self._formats]
+        self._places = [self._memory.place(name) for name in network.graph.inputs]
         ranges = [index_range(network.graph, name) for name in network.graph.inputs]
         self._indices = [(number, range_) for number, range_ in enumerate(ranges) if range_ is not None]
-        self._codes = [(number, f) for number, f in enumerate(self._formats) if isinstance(f, CodeFormat)]
         # Other values have used a halo's memory since the last call.
         self._halos = [self._memory.with_halo(name) for name in network.graph.inputs]
-        self._input_names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
-        self._outputs = [self._memory.place_or_copy(name, network.graph) for name in network.graph.outputs]
-        self._output_formats = [network.graph.types[name].format for name in network.graph.outputs]
+        self._results = [self._memory.place_or_copy(name, network.graph) for name in network.graph.outputs]
+        names = [*self._signature.positional.names("input"), *self._signature.keyword.names("input")]
+        self._inputs = _ports(network.graph, names, network.graph.inputs)
+        self._dtypes = [port.dtype for port in self._inputs]
+        formats = [network.graph.types[name].format for name in network.graph.inputs]
+        self._codes = [(number, f) for number, f in enumerate(formats) if isinstance(f, CodeFormat)]
+        self._outputs = _ports(network.graph, self._signature.output.names("output"), network.graph.outputs)
         self._in_torch = bind_torch(network.graph, self._memory)
         self._is_single = network.signature.positional.is_single() and not network.signature.keyword.parts
         self._returns_tensor = network.signature.output.kind == "tensor"
@@ -132,6 +135,14 @@ class Program:
         """
         return self._call(self._runs, args, kwargs)
 
+    def run_codes(self, *args: Any, **kwargs: Any) -> Any:
+        """As a call, but outputs that are stored as codes are returned as they are: see `outputs`.
+
+        Raises:
+            InvalidArgument, InvalidType: as a call.
+        """
+        return self._call(self._runs, args, kwargs, as_codes=True)
+
     def call_by_steps(self, watch: Callable[[int, Callable[[], None]], None], /, *args: Any, **kwargs: Any) -> Any:
         """What a call returns; but each step that runs anything is left to `watch`, which must run it once.
 
@@ -155,43 +166,41 @@ class Program:
 
         return self._call([run_all], args, kwargs)
 
-    def _call(self, runs: Sequence[Callable[[], None]], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(
+        self, runs: Sequence[Callable[[], None]], args: tuple[Any, ...], kwargs: dict[str, Any], as_codes: bool = False
+    ) -> Any:
         if not self._runs_here:
             self._options.check_runs_here()
         # One tensor in, one out is what most calls are, and what microseconds are counted in.
         single = self._is_single and len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor)
         tensors: Sequence[torch.Tensor] = args if single else self._flatten(args, kwargs)
-        for tensor, place, dtype, name in zip(tensors, self._inputs, self._dtypes, self._input_names, strict=True):
+        for tensor, place, dtype, port in zip(tensors, self._places, self._dtypes, self._inputs, strict=True):
             fits = tensor.dtype in (dtype, place.dtype)
             if tensor.shape != place.shape or not fits or tensor.device != place.device:
-                _refuse(tensor, place, dtype, name)
+                port.refuse(tensor)
         for number, range_ in self._indices:
-            _check_indices(tensors[number], range_, self._input_names[number])
+            _check_indices(tensors[number], range_, self._inputs[number].name)
         for number, format_ in self._codes:
             if tensors[number].dtype == format_.tensor_dtype:
-                format_.check(tensors[number], self._input_names[number])
+                format_.check(tensors[number], self._inputs[number].name)
         with self._lock:
             for number, tensor in enumerate(tensors):
                 self._load(number, tensor)
             for run in runs:
                 run()
-            results = [
-                _result(place, format_) for place, format_ in zip(self._outputs, self._output_formats, strict=True)
-            ]
+            ends = zip(self._outputs, self._results, strict=True)
+            results = [port.result(place, as_codes=as_codes) for port, place in ends]
         return results[0] if self._returns_tensor else self._signature.output.unflatten(iter(results))
 
     def _load(self, number: int, tensor: torch.Tensor) -> None:
-        """Put an input in its place: as it is, or floats as the codes that stand for them."""
-        load, place, halo = self._loads[number], self._inputs[number], self._halos[number]
+        """Put an input in its place."""
+        load, port, halo = self._loads[number], self._inputs[number], self._halos[number]
         if load is not None and tensor.dtype == self._dtypes[number]:
             load(tensor)
             return
-        format_ = self._formats[number]
         if halo is not None:
-            halo.fill_(format_.zero if isinstance(format_, CodeFormat) else 0)
-        tensor = tensor.detach() if tensor.requires_grad else tensor
-        is_number = isinstance(format_, CodeFormat) and tensor.dtype == torch.float32
-        place.copy_(format_.encode(tensor) if is_number else tensor)
+            halo.fill_(port.format.zero if isinstance(port.format, CodeFormat) else 0)
+        port.store(tensor, self._places[number])
 
     def _flatten(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
         positional, keyword = self._signature.positional, self._signature.keyword
@@ -202,6 +211,16 @@ class Program:
         return [*positional.flatten(args, "positional arguments"), *keyword.flatten(kwargs, "keyword arguments")]
 
     # --- what it is
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What a call takes, in order: of each the name, the shape, and the format that it is stored in."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """What a call returns, in order."""
+        return self._outputs
 
     @property
     def arena_bytes(self) -> int:
@@ -272,11 +291,13 @@ class Program:
         return "\n".join([table, totals, *self._notes()])
 
     def _notes(self) -> list[str]:
-        """What a reader of the totals must know: the parts that are not lowered."""
+        """What a reader must know besides: inputs and outputs that are codes, and the parts that are not lowered."""
+        ports = [*(("takes", port) for port in self.inputs), *(("gives", port) for port in self.outputs)]
+        notes = [f"{verb} {port}" for verb, port in ports if port.has_codes]
         if not self.fallbacks:
-            return []
+            return notes
         parts = "; ".join(f"{name_of_layer(layer)}: {', '.join(ops)}" for layer, ops in self.fallbacks)
-        return [f"in PyTorch: {parts}. The arena does not include the memory that PyTorch allocates there."]
+        return [*notes, f"in PyTorch: {parts}. The arena does not include the memory that PyTorch allocates there."]
 
     def save(self, path: str | Path) -> None:
         """Write the network to a .nopt file, atomically; `netopt.load` reads it.
@@ -336,22 +357,8 @@ def _check_indices(tensor: torch.Tensor, range_: range, name: str) -> None:
         )
 
 
-def _result(place: torch.Tensor, format_: NumberFormat) -> torch.Tensor:
-    """A copy of an output, as numbers."""
-    if isinstance(format_, CodeFormat):
-        return format_.decode(place).contiguous()
-    return place.clone(memory_format=torch.contiguous_format)
-
-
-def _refuse(tensor: torch.Tensor, place: torch.Tensor, dtype: torch.dtype, name: str) -> None:
-    if tensor.device.type != "cpu":
-        raise InvalidArgument(name, expected="a tensor on the CPU", found=f"one on {tensor.device}")
-    if tensor.dtype not in (dtype, place.dtype):
-        expected = f"dtype {dtype}" if dtype == place.dtype else f"dtype {dtype}, or codes in {place.dtype}"
-        raise InvalidType(name, expected=expected, found=tensor.dtype)
-    raise InvalidArgument(
-        name,
-        expected=f"shape {tuple(place.shape)}",
-        found=tuple(tensor.shape),
-        fix="lower the model again with an example of that shape",
+def _ports(graph: Graph, names: Iterable[str], values: Sequence[str]) -> tuple[Port, ...]:
+    types = (graph.types[value] for value in values)
+    return tuple(
+        Port(name=name, shape=type_.shape, format=type_.format) for name, type_ in zip(names, types, strict=True)
     )

@@ -19,6 +19,7 @@ from netopt.quantization.fixed_point.equalize import equalize
 from netopt.quantization.fixed_point.observer import Observer
 from netopt.quantization.fixed_point.powers_of_two import INQ, PowersOfTwo
 from netopt.quantization.fixed_point.quantizer import Quantizer
+from netopt.quantization.fixed_point.techniques import FixedPoint, WeightOnly
 from netopt.quantization.signs.block import BinaryBlock, RPReLU, Shift
 from netopt.quantization.signs.estimators import STE, ApproxSign, Estimator, Identity, SwishSign, sign
 from netopt.quantization.signs.forms import (
@@ -56,6 +57,7 @@ __all__ = [
     "BinaryWeight",
     "Bop",
     "Estimator",
+    "FixedPoint",
     "FloatWeights",
     "Identity",
     "LowBitConv1d",
@@ -77,6 +79,7 @@ __all__ = [
     "SwishSign",
     "Ternary",
     "TernaryWeights",
+    "WeightOnly",
     "adaround",
     "bias_correction",
     "binarize",

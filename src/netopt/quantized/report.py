@@ -123,7 +123,8 @@ def _is_integer(network: QuantizedNetwork, node: Node, is_layer: bool) -> bool:
     if network.format_of(node.output) is None or any(network.format_of(name) is None for name in given):
         return False
     if not is_layer:
-        return node.op.takes_codes
+        formats = [network.format_of(name) for name in given]
+        return all(isinstance(format_, CodeFormat) and node.op.is_exact_on(format_) for format_ in formats)
     assert isinstance(node.op, EpilogueOp)
     activation = node.op.activation
     plain = activation is None or (isinstance(activation, Pointwise) and activation.function in _EXACT)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from netopt.zoo.pretrained import with_weights
+
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
     """Convolution without bias, batch normalization, ReLU6."""
@@ -51,6 +53,15 @@ def mobilenet_v2(classes: int = 1000) -> nn.Sequential:
     return nn.Sequential(*_features(32, 2, _STAGES, 1280), nn.Dropout(0.2), nn.Linear(1280, classes))
 
 
-def mobilenet_v2_cifar(classes: int = 10) -> nn.Sequential:
-    """A small MobileNetV2 for CIFAR-10: thinner, no stride in the first convolution; input (batch, 3, 32, 32)."""
-    return nn.Sequential(*_features(16, 1, _CIFAR_STAGES, 320), nn.Linear(320, classes))
+def mobilenet_v2_cifar(classes: int = 10, *, pretrained: bool = False) -> nn.Sequential:
+    """A small MobileNetV2 for CIFAR-10: thinner, no stride in the first convolution; input (batch, 3, 32, 32).
+
+    Args:
+        classes: outputs.
+        pretrained: with weights trained on CIFAR-10, in eval mode; images as `netopt.datasets.cifar10` gives them.
+
+    Raises:
+        InvalidArgument: the trained weights are for another number of classes.
+    """
+    model = nn.Sequential(*_features(16, 1, _CIFAR_STAGES, 320), nn.Linear(320, classes))
+    return with_weights(model, "mobilenet_v2_cifar", classes) if pretrained else model

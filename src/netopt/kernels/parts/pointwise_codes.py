@@ -43,7 +43,7 @@ def _sign(x: hl.Expr) -> hl.Expr:
     return hl.select(x > f64(0.0), f64(1.0), hl.select(x < f64(0.0), f64(-1.0), f64(0.0)))
 
 
-# As the references compute them in float64, by operations that are rounded alike everywhere.
+# Those of `ROUNDED_ALIKE`, as the references compute them in float64.
 WIDE: dict[str, Callable[..., hl.Expr]] = {
     "relu": lambda x: at_least(x, f64(0.0)),
     "hardtanh": lambda x, low, high: at_most(at_least(x, f64(low)), f64(high)),
