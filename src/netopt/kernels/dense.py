@@ -85,7 +85,22 @@ class DenseKernel(TiledKernel[Dense, TileSchedule]):
 
     def schedules(self, problem: Problem[Dense], cpu: Cpu) -> Sequence[TileSchedule]:
         tiled = self.tiled(problem, cpu)
-        return grouped_schedules(tiled, cpu) if isinstance(tiled, GroupedDense) else dense_schedules(tiled, cpu)
+        if isinstance(tiled, GroupedDense):
+            return grouped_schedules(tiled, cpu)
+        return code_schedules(tiled, cpu) if isinstance(tiled, CodesDense) else dense_schedules(tiled, cpu)
+
+
+def code_schedules(size: CodesDense, cpu: Cpu) -> Sequence[TileSchedule]:
+    """The table of schedules of products of codes, the default first."""
+    blocks = size.product.blocks(size.steps)
+    tiles = _vector_tiles(size.outputs, cpu) if size.rows == 1 else tiles_by_cost(size.rows, size.outputs, cpu)
+    return [
+        TileSchedule(rows, vectors, panel, unroll, blocks)
+        for unroll in (1, 2)
+        for rows, vectors in tiles[:6]
+        for panel in dict.fromkeys((1, 2, vectors))
+        if vectors % panel == 0
+    ]
 
 
 def dense_schedules(size: TiledDense, cpu: Cpu) -> Sequence[TileSchedule]:

@@ -21,7 +21,7 @@ import numpy as np
 from netopt.kernels.machine.formats import HALIDE, Array, Source, storage_type
 from netopt.kernels.machine.kernel import Problem
 from netopt.kernels.parts.epilogue import BandEpilogue, Epilogue, FloatEpilogue, Place, PlaceOf
-from netopt.kernels.parts.integer_product import OFFSET, CodeProduct, WideCodeProduct
+from netopt.kernels.parts.integer_product import CodeProduct, WideCodeProduct, largest_code
 from netopt.kernels.parts.panels import pad_outputs
 from netopt.numerics import FLOAT32, INT32, CodeFormat, FixedPoint, NumberFormat, Shape
 from netopt.ops import TensorType
@@ -57,7 +57,7 @@ class Requantization:
         op, (x, weight), output = problem.op, problem.inputs[:2], problem.output
         assert isinstance(x.format, CodeFormat) and isinstance(weight.format, CodeFormat)
         terms = math.prod(weight.shape[1:])
-        largest = terms * _largest(x.format) * _largest(weight.format)
+        largest = terms * largest_code(x.format) * largest_code(weight.format)
         none = cls(False, (), (), largest)
         fixed = all(isinstance(format_, FixedPoint) for format_ in (x.format, weight.format, output.format))
         if not fixed or not _is_clamp(op.activation) or largest >= _MOST:
@@ -76,14 +76,10 @@ class Requantization:
             if not isinstance(residual, FixedPoint):
                 return none
             residual_shifts = tuple(unit - residual.fractions[0] for unit in units)
-            largest_residual = _largest(residual) << max(0, *residual_shifts)
+            largest_residual = largest_code(residual) << max(0, *residual_shifts)
         whole = largest + largest_bias + largest_residual + (1 << max(0, *shifts))
         fits = min(*shifts, *residual_shifts, 0) >= 0 and max(*shifts, *residual_shifts, 0) < 31 and whole < _MOST
         return cls(True, shifts, residual_shifts, largest) if fits else none
-
-
-def _largest(format_: CodeFormat) -> int:
-    return max(-format_.codes.start, format_.codes.stop - 1)
 
 
 def _units(inputs: Sequence[TensorType]) -> tuple[int, ...]:
@@ -144,13 +140,9 @@ class OnCodes:
                 formats["residual_shift"] = INT32
         else:
             formats = {"step": FLOAT32}
-            if self._adds_offset:
+            if self.codes.offset:
                 formats["begin"] = INT32
         return formats
-
-    @property
-    def _adds_offset(self) -> bool:
-        return isinstance(self.codes, CodeProduct) and self.codes.adds_offset
 
     @property
     def bounds(self) -> tuple[int, int] | None:
@@ -173,8 +165,8 @@ class OnCodes:
         if name == "residual_shift":
             return _spread(self.how.residual_shifts, outputs).astype(np.int32)
         begin = np.zeros(outputs, np.int64)
-        if self._adds_offset:
-            begin -= OFFSET * weights.reshape(outputs, -1).astype(np.int64).sum(1)
+        if self.codes.offset:
+            begin -= self.codes.offset * weights.reshape(outputs, -1).astype(np.int64).sum(1)
         if self.how.by_shift:
             begin += (1 << _spread(self.how.shifts, outputs).astype(np.int64)) >> 1
         # Sums wrap around as these numbers do.
@@ -207,8 +199,8 @@ class ShiftEpilogue(Epilogue):
             whole = hl.Expr(total[at])
             if "residual" in self.inputs:
                 residual = hl.i32(self.inputs["residual"].param[where.residual])
-                whole = whole + (residual << self.inputs["residual_shift"].param[where.vector])
-            return self._clamped(whole >> self.inputs["shift"].param[where.vector])
+                whole = whole + (residual << hl.u32(self.inputs["residual_shift"].param[where.vector]))
+            return self._clamped(whole >> hl.u32(self.inputs["shift"].param[where.vector]))
 
         return BandEpilogue(value)
 

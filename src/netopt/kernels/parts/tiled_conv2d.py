@@ -93,6 +93,7 @@ class TiledConv2d(Tiled[Conv2dSchedule]):
             extents = [(c_out, -(-size.outputs // tile)), (y, strip.count), (x_out, band.rows // band.block)]
             share_evenly(stage, extents, order, self._work(strip, band), threads)
             sums.schedule(out, loops[0], band)
+            sums.convert_at(out, x_out, size.run)
             if s.ahead:
                 sums.prefetch(inputs["weight"].param, s.ahead)
             after.schedule(stage, c_in, out, loops[0], cpu.lanes)
