@@ -39,6 +39,8 @@ TESTED_BY: dict[str, tuple[str, ...]] = {
     "kernels/layer_norm.py": ("kernels/test_kernels.py",),
     "kernels/machine/kernel.py": ("kernels/machine/test_compile.py", "kernels/machine/test_tune.py"),
     "kernels/parts/broadcast.py": ("kernels/test_kernels.py", "kernels/test_whole_numbers.py"),
+    "kernels/parts/byte_sum.py": ("kernels/parts/test_integer_product.py", "kernels/test_conv2d_codes.py"),
+    "kernels/parts/code_epilogue.py": ("kernels/test_conv2d_codes.py", "kernels/test_dense_codes.py"),
     "kernels/parts/codes.py": (
         "kernels/test_convert.py",
         "kernels/test_arithmetic_codes.py",

@@ -11,7 +11,7 @@ import torch
 from netopt.errors import InvalidArgument
 from netopt.graph import Graph, Node, verify
 from netopt.graph.graph import GraphBuilder
-from netopt.numerics import SIGNS, Int32
+from netopt.numerics import SIGNS, FixedPoint, Int32
 from netopt.ops import Arithmetic, Dense, Pointwise, Reshape, Sign, TensorType
 
 RELU = Pointwise("relu")
@@ -52,14 +52,24 @@ def _of_signs(graph: Graph) -> Graph:
     return dataclasses.replace(_nodes(graph, graph.nodes[0], Node(Sign(), ("d",), "y", "")), types=types)
 
 
+ENDS = "expected float32, bfloat16, int64, int32, uint8, bool, codes of 8 or 16 bits"
+
 BROKEN: dict[str, tuple[Callable[[Graph], Graph], str]] = {
     "an output of packed signs": (
         _of_signs,
-        "graph: format of 'y', an input or output: expected float32, bfloat16, int64, int32, uint8, bool, found sign",
+        f"graph: format of 'y', an input or output: {ENDS}, found sign",
     ),
     "an input of packed signs that nothing reads": (
         lambda g: _typed(dataclasses.replace(g, inputs=("x", "s")), s=TensorType((2, 4), SIGNS)),
-        "graph: format of 's', an input or output: expected float32, bfloat16, int64, int32, uint8, bool, found sign",
+        f"graph: format of 's', an input or output: {ENDS}, found sign",
+    ),
+    "an output of codes with a step for each row": (
+        lambda g: _typed(g, y=TensorType((2, 4), FixedPoint(8, (1, 2)))),
+        f"graph: format of 'y', an input or output: {ENDS}, found fixed",
+    ),
+    "a value of codes that lie side by side": (
+        lambda g: _typed(g, d=TensorType((2, 4), FixedPoint(7, 1))),
+        "graph: format of 'd': expected one of values, found FixedPoint(bits=7, fraction_bits=1, signed=True)",
     ),
     "a node reads a value of a later node": (
         lambda g: _nodes(g, *reversed(g.nodes)),

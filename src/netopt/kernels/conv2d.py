@@ -76,7 +76,7 @@ class Conv2dKernel(TiledKernel[Conv2d, Conv2dSchedule]):
 def code_schedules(tiled: CodesConv2d, cpu: Cpu) -> Sequence[Conv2dSchedule]:
     """The table of schedules of products of codes, the default first."""
     size, blocks = tiled.size, tiled.product.blocks(tiled.product.steps(tiled.size.run))
-    tiles = tiles_of(size, cpu, widest_first=True)
+    tiles = tiles_of(size, tiled.product.for_tiles(cpu), widest_first=True)
     return [
         Conv2dSchedule(rows, vectors, panel, unroll, blocks, first)
         for unroll in (1, 2)

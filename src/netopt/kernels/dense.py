@@ -92,7 +92,7 @@ class DenseKernel(TiledKernel[Dense, TileSchedule]):
 
 def code_schedules(size: CodesDense, cpu: Cpu) -> Sequence[TileSchedule]:
     """The table of schedules of products of codes, the default first."""
-    blocks = size.product.blocks(size.steps)
+    cpu, blocks = size.product.for_tiles(cpu), size.product.blocks(size.steps)
     tiles = _vector_tiles(size.outputs, cpu) if size.rows == 1 else tiles_by_cost(size.rows, size.outputs, cpu)
     return [
         TileSchedule(rows, vectors, panel, unroll, blocks)

@@ -12,9 +12,8 @@ ones, or bytes with 128 added or taken away, which is the same bits but for the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import ClassVar
 
 import halide as hl
@@ -23,13 +22,13 @@ from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Source, storage_type
 from netopt.kernels.parts.byte_sum import PairSum
 from netopt.kernels.parts.product import Summation, TermByTerm
-from netopt.kernels.parts.tile_sum import Sum, TileSum
+from netopt.kernels.parts.tile_sum import Sum
 from netopt.numerics import CodeFormat, NumberFormat
 
 # What is added to, or taken from, codes of 8 bits to have others of the other sign.
 OFFSET = 128
 # Sums of 32 bits are smaller; half of that, so that an offset of the codes does no harm.
-_MOST = 2**30
+MOST = 2**30
 # A block of fewer steps than this takes more time to add up than it saves.
 _SHORTEST_BLOCK = 4
 
@@ -68,6 +67,10 @@ class CodeProduct(TermByTerm):
     def weight_format(self) -> NumberFormat:
         return self.stored
 
+    def for_tiles(self, cpu: Cpu) -> Cpu:
+        """The CPU as register tiles see it: without the registers that a step takes besides theirs."""
+        return cpu
+
     def blocks(self, steps: int) -> int:
         """The fewest equal blocks that so many steps are cut into."""
         most = self.steps_in_block or steps
@@ -81,17 +84,12 @@ class CodeProduct(TermByTerm):
 
     def sums(self, summation: Summation) -> Sum:
         assert summation.schedule.blocks % self.blocks(self.steps(summation.terms)) == 0
-        source = summation.source
         if self.converted is None:
             return self._sums(summation)
-        converted = _Converted(source, self.converted, self.offset, summation.suffix)
-        sums = self._sums(replace(summation, source=converted))
-        sums.converted = converted.func
-        return sums
+        return _of_converted(self._sums, summation, self.converted, self.offset)
 
-    def _sums(self, of: Summation) -> Sum:
-        extents = [self.steps(of.terms), *of.window]
-        return TileSum(of.suffix, of.others, extents, of.schedule, self, of.start, partial(self.term, of))
+    def _sums(self, summation: Summation) -> Sum:
+        return super().sums(summation)
 
 
 @dataclass(frozen=True)
@@ -100,16 +98,25 @@ class PairsOfBytes(CodeProduct):
 
     together: int = 4
 
-    def _sums(self, of: Summation) -> Sum:
-        return PairSum(of, self.lanes)
+    def for_tiles(self, cpu: Cpu) -> Cpu:
+        # A vector of ones, and a pair before it is added: tiles of 6 x 2, too many, do 67 GMAC/s where 5 x 2 do 114.
+        return replace(cpu, registers=cpu.registers - 2)
+
+    def _sums(self, summation: Summation) -> Sum:
+        return PairSum(summation, self.lanes)
 
 
 @dataclass(frozen=True)
 class WideCodeProduct(TermByTerm):
-    """Codes by codes, summed in float64."""
+    """Codes by codes, summed in float64, of which a vector has half as many."""
 
     stored: NumberFormat
     offset: ClassVar[int] = 0
+
+    @classmethod
+    def of(cls, stored: NumberFormat, cpu: Cpu) -> WideCodeProduct:
+        """That for weights of this format."""
+        return cls(max(1, cpu.lanes // 2), stored)
 
     @property
     def zero(self) -> hl.Expr:
@@ -119,12 +126,19 @@ class WideCodeProduct(TermByTerm):
     def weight_format(self) -> NumberFormat:
         return self.stored
 
+    def for_tiles(self, cpu: Cpu) -> Cpu:
+        """As of `CodeProduct`."""
+        return replace(cpu, lanes=self.lanes)
+
     def blocks(self, steps: int) -> int:
         """As of `CodeProduct`: one."""
         return 1
 
     def multiply(self, weight: Source, where: Sequence[hl.Expr], source: Source, there: Sequence[hl.Expr]) -> hl.Expr:
         return hl.f64(weight.param[where]) * hl.f64(source.param[there])
+
+    def sums(self, summation: Summation) -> Sum:
+        return _of_converted(super().sums, summation, hl.Float(64), 0)
 
 
 class _Converted(Source):
@@ -136,6 +150,14 @@ class _Converted(Source):
         code = hl.cast(type_, source.param[at])
         self.func[at] = code ^ hl.cast(type_, OFFSET) if offset else code
         self.param = self.func
+
+
+def _of_converted(sums: Callable[[Summation], Sum], of: Summation, type_: hl.Type, offset: int) -> Sum:
+    """The sums of what is converted to this type."""
+    source = _Converted(of.source, type_, offset, of.suffix)
+    result = sums(replace(of, source=source))
+    result.converted = source.func
+    return result
 
 
 def product_of_codes(
@@ -152,11 +174,11 @@ def product_of_codes(
     """
     largest = largest_code(x) * largest_code(weight)
     is_bytes = max(x.bits, weight.bits) <= 8
-    if largest * terms * window < _MOST:
+    if largest * terms * window < MOST:
         return _product_of_bytes(x, weight, cpu) if is_bytes else _pairs(x, weight, cpu)
-    steps = _MOST // (largest * window) // 2
+    steps = MOST // (largest * window) // 2
     if min(steps, terms // 2) < _SHORTEST_BLOCK:
-        return WideCodeProduct(cpu.lanes, weight)
+        return WideCodeProduct.of(weight, cpu)
     return replace(_pairs(x, weight, cpu), steps_in_block=steps)
 
 

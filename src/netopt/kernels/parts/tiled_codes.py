@@ -10,10 +10,11 @@ import halide as hl
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array, Source
 from netopt.kernels.machine.kernel import Problem
+from netopt.kernels.parts.code_epilogue import epilogue_of
 from netopt.kernels.parts.conv2d_size import Conv2dSchedule
 from netopt.kernels.parts.epilogue import Epilogue
 from netopt.kernels.parts.integer_product import CodeProduct, WideCodeProduct, product_of_codes
-from netopt.kernels.parts.requantize import OnCodes, epilogue_of
+from netopt.kernels.parts.requantize import OnCodes
 from netopt.kernels.parts.tile import TileSchedule
 from netopt.kernels.parts.tiled_conv2d import TiledConv2d
 from netopt.kernels.parts.tiled_dense import TiledDense

@@ -95,7 +95,7 @@ class TiledDense(Tiled[TileSchedule]):
             share_tiles(stage, n_out, -(-self.outputs // tile), work, threads)
             sums.schedule(out, m_out, band)
             sums.convert_at(out, m_out, self.inputs)
-            after.schedule(stage, n_in, out, m_out, cpu.lanes)
+            after.schedule(stage, n_in, out, m_out, min(cpu.lanes, tile))
         return out
 
 
