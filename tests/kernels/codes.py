@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from hypothesis import strategies as st
 
 from netopt.numerics import CodeFormat, FixedPoint, NumberFormat
 from netopt.ops import Op
@@ -19,6 +20,20 @@ def fixed(kind: str, fraction_bits: int) -> FixedPoint:
     """A format of one of the kinds."""
     bits, signed = KINDS[kind]
     return FixedPoint(bits, fraction_bits, signed)
+
+
+def weight_format(draw: st.DrawFn, outputs: int) -> FixedPoint:
+    """A format of weights: of 8 bits, or fewer, or 16, of one position or of one for each output."""
+    bits, place = draw(st.sampled_from([8, 8, 7, 4, 16])), draw(st.integers(-8, 40))
+    if draw(st.booleans()):
+        return FixedPoint(bits, place)
+    return FixedPoint(bits, tuple(place + draw(st.integers(0, 4)) for _ in range(outputs)))
+
+
+def bias_format(x: FixedPoint, weight: FixedPoint, bits: int = 24) -> FixedPoint:
+    """The format of a bias at the step of the sums."""
+    places = tuple(x.fractions[0] + place for place in weight.fractions)
+    return FixedPoint(bits, places if weight.is_by_channel else places[0])
 
 
 def random_codes(shape: Sequence[int], format_: CodeFormat, seed: int, *, extreme: bool = False) -> torch.Tensor:

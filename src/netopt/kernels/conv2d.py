@@ -68,7 +68,22 @@ class Conv2dKernel(TiledKernel[Conv2d, Conv2dSchedule]):
 
     def schedules(self, problem: Problem[Conv2d], cpu: Cpu) -> Sequence[Conv2dSchedule]:
         tiled = self.tiled(problem, cpu)
-        return tiled.schedules(cpu) if isinstance(tiled, Depthwise) else conv2d_schedules(tiled.size, cpu)
+        if isinstance(tiled, Depthwise):
+            return tiled.schedules(cpu)
+        return code_schedules(tiled, cpu) if isinstance(tiled, CodesConv2d) else conv2d_schedules(tiled.size, cpu)
+
+
+def code_schedules(tiled: CodesConv2d, cpu: Cpu) -> Sequence[Conv2dSchedule]:
+    """The table of schedules of products of codes, the default first."""
+    size, blocks = tiled.size, tiled.product.blocks(tiled.product.steps(tiled.size.run))
+    tiles = tiles_of(size, tiled.product.for_tiles(cpu), widest_first=True)
+    return [
+        Conv2dSchedule(rows, vectors, panel, unroll, blocks, first)
+        for unroll in (1, 2)
+        for first in (True, False)
+        for rows, vectors in tiles
+        for panel in dict.fromkeys((vectors, 1))
+    ]
 
 
 def conv2d_schedules(size: ImageSize, cpu: Cpu) -> Sequence[Conv2dSchedule]:

@@ -10,10 +10,11 @@ from netopt.kernels.depthwise import Depthwise
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array, Source
 from netopt.kernels.machine.kernel import Problem
+from netopt.kernels.parts.code_epilogue import epilogue_of
 from netopt.kernels.parts.conv2d_size import Conv2dSchedule
 from netopt.kernels.parts.epilogue import Epilogue
-from netopt.kernels.parts.integer_product import CodeProduct, WideCodeProduct
-from netopt.kernels.parts.requantize import OnCodes, Requantization, epilogue_of
+from netopt.kernels.parts.integer_product import MOST, CodeProduct, WideCodeProduct
+from netopt.kernels.parts.requantize import OnCodes, Requantization
 from netopt.numerics import NumberFormat, Shape
 from netopt.ops import Conv2d
 from netopt.ops.epilogue import EpilogueOp
@@ -24,7 +25,7 @@ class CodesDepthwise(Depthwise):
 
     def __init__(self, problem: Problem[Conv2d], cpu: Cpu) -> None:
         super().__init__(problem, cpu)
-        is_wide, stored = Requantization.of(problem).largest >= 2**31, problem.inputs[1].format
+        is_wide, stored = Requantization.of(problem).largest >= MOST, problem.inputs[1].format
         product = WideCodeProduct(cpu.lanes, stored) if is_wide else CodeProduct(cpu.lanes, stored)
         self.product, self.on = product, OnCodes(problem, product)
 

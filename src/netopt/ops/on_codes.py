@@ -26,7 +26,7 @@ def reads_codes(op: EpilogueOp, index: int, format_: NumberFormat, inputs: Seque
 
 
 def _is_factor(format_: NumberFormat) -> bool:
-    return is_code_of_values(format_) and isinstance(format_, CodeFormat) and format_.zero == 0
+    return is_code_of_values(format_)
 
 
 def _is_weight(format_: NumberFormat) -> bool:

@@ -23,6 +23,7 @@ class Cpu:
         has_popcount: it has instructions that count the bits of 32-bit words in vectors.
         has_vnni: it has instructions that multiply four pairs of bytes and add them to a sum, in vectors of AVX-512.
         is_x86: it has the instructions of x86-64.
+        has_dot_products: it has Arm's instructions that multiply four pairs of bytes and add them to a sum.
     """
 
     target: str
@@ -32,6 +33,12 @@ class Cpu:
     has_popcount: bool = False
     has_vnni: bool = False
     is_x86: bool = False
+    has_dot_products: bool = False
+
+    @property
+    def has_pairs_of_bytes(self) -> bool:
+        """Whether it has an instruction that adds two products of bytes in 16 bits, in its widest vectors."""
+        return self.is_x86 and self.lanes == 8
 
     def runs_code_for(self, other: Cpu) -> bool:
         """Whether this CPU runs what is compiled for another: it has all that the other's target names."""
@@ -48,7 +55,8 @@ class Cpu:
             return cls(name, 16, 32, recent, recent, recent, is_x86=True)
         if "avx" in name:
             return cls(name, 8, 16, is_x86=True)
-        return cls(name, 4, 32 if name.startswith("arm-64") else 16, is_x86=name.startswith("x86"))
+        registers = 32 if name.startswith("arm-64") else 16
+        return cls(name, 4, registers, is_x86=name.startswith("x86"), has_dot_products="arm_dot_prod" in name)
 
 
 @cache

@@ -95,6 +95,11 @@ class Product(ABC):
         return hl.f32(0.0)
 
     @property
+    def zero_of_block(self) -> hl.Expr:
+        """Nothing, in the type that blocks are summed in where a sum is cut into several."""
+        return self.zero
+
+    @property
     @abstractmethod
     def weight_format(self) -> NumberFormat:
         """The format of packed weights, as a pipeline reads them."""

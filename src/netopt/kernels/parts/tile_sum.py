@@ -10,6 +10,8 @@ import halide as hl
 
 from netopt.kernels.parts.tile import Band, TileSchedule
 
+# Elements that are converted at once.
+_CONVERTED = 32
 # term(n, m, others, indices): what is added for these indices of the summation, innermost first.
 Term = Callable[[hl.Var, hl.Var, Sequence[hl.Var], Sequence[hl.Expr]], hl.Expr]
 
@@ -29,16 +31,32 @@ class Accumulator(Protocol):
     def zero(self) -> hl.Expr:
         """Nothing, in the type of the sums."""
 
+    @property
+    def zero_of_block(self) -> hl.Expr:
+        """Nothing, in the type of the sums of blocks, where a sum is cut into several."""
+
 
 class Sum(ABC):
     """For one band: `total[n, m, *others]`, output n of position m of a register tile."""
 
     total: hl.Func
     step: hl.RVar  # the loop of the total's update along the innermost coordinate of the weights' panels
+    converted: hl.Func | None = None  # what is multiplied by the weights, where it is not read as it is in memory
 
     @abstractmethod
     def schedule(self, consumer: hl.Func, rows: hl.Var | hl.RVar, band: Band) -> None:
         """Compute for each turn of the consumer's loop over `rows`."""
+
+    def convert_at(self, consumer: hl.Func, positions: hl.Var | hl.RVar, extent: int) -> None:
+        """Convert what is multiplied for each turn of the consumer's loop over `positions`, if it is to be converted.
+
+        Without this call it is converted at each use. At least `extent` of its elements lie side by side.
+        """
+        # --- schedule
+        if self.converted is not None:
+            inner = self.converted.args()[0]
+            self.converted.compute_at(consumer, positions).store_in(hl.MemoryType.Stack)
+            self.converted.vectorize(inner, min(_CONVERTED, 1 << extent.bit_length() - 1), hl.TailStrategy.ShiftInwards)
 
     def prefetch(self, weight: hl.ImageParam, ahead: int) -> None:
         """Prefetch packed weights `ahead` turns of the loop along the inputs before their use.
@@ -97,9 +115,10 @@ class TileSum(Sum):
         else:
             self.blocks = hl.RDom([(0, s.blocks)], f"blocks{suffix}").x
             shifted = [*self.together, block * steps + self.step, *self.along[1:]]
-            self.part[[n, m, *others, block]] = product.zero
+            self.part[[n, m, *others, block]] = product.zero_of_block
             self.part[[n, m, *others, block]] += term(n, m, others, shifted)
-            self.total[[n, m, *others]] += self.part[[n, m, *others, self.blocks]]
+            part = hl.Expr(self.part[[n, m, *others, self.blocks]])
+            self.total[[n, m, *others]] += hl.cast(product.zero.type(), part)
 
     def schedule(self, consumer: hl.Func, rows: hl.Var | hl.RVar, band: Band) -> None:
         """See `Sum`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import halide as hl
@@ -9,10 +10,11 @@ import halide as hl
 from netopt.kernels.machine.cpu import Cpu
 from netopt.kernels.machine.formats import Array, Source
 from netopt.kernels.machine.kernel import Problem
+from netopt.kernels.parts.code_epilogue import epilogue_of
 from netopt.kernels.parts.conv2d_size import Conv2dSchedule
 from netopt.kernels.parts.epilogue import Epilogue
 from netopt.kernels.parts.integer_product import CodeProduct, WideCodeProduct, product_of_codes
-from netopt.kernels.parts.requantize import OnCodes, Requantization, epilogue_of
+from netopt.kernels.parts.requantize import OnCodes
 from netopt.kernels.parts.tile import TileSchedule
 from netopt.kernels.parts.tiled_conv2d import TiledConv2d
 from netopt.kernels.parts.tiled_dense import TiledDense
@@ -22,13 +24,16 @@ from netopt.ops.epilogue import EpilogueOp
 
 
 def _product(problem: Problem[Conv2d] | Problem[Dense], cpu: Cpu) -> CodeProduct | WideCodeProduct:
+    _, terms, *window = problem.inputs[1].shape
     x, weight = (type_.format for type_ in problem.inputs[:2])
     assert isinstance(x, CodeFormat) and isinstance(weight, CodeFormat)
-    return product_of_codes(x, weight, Requantization.of(problem).largest, cpu)
+    return product_of_codes(x, weight, terms, math.prod(window), cpu)
 
 
 class CodesConv2d(TiledConv2d):
     """A convolution of codes."""
+
+    product: CodeProduct | WideCodeProduct
 
     def __init__(self, problem: Problem[Conv2d], cpu: Cpu) -> None:
         product = _product(problem, cpu)
@@ -50,6 +55,8 @@ class CodesConv2d(TiledConv2d):
 
 class CodesDense(TiledDense):
     """A dense layer of codes."""
+
+    product: CodeProduct | WideCodeProduct
 
     def __init__(self, problem: Problem[Dense], cpu: Cpu) -> None:
         product = _product(problem, cpu)

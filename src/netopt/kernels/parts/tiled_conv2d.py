@@ -93,9 +93,10 @@ class TiledConv2d(Tiled[Conv2dSchedule]):
             extents = [(c_out, -(-size.outputs // tile)), (y, strip.count), (x_out, band.rows // band.block)]
             share_evenly(stage, extents, order, self._work(strip, band), threads)
             sums.schedule(out, loops[0], band)
+            sums.convert_at(out, x_out, size.run)
             if s.ahead:
                 sums.prefetch(inputs["weight"].param, s.ahead)
-            after.schedule(stage, c_in, out, loops[0], cpu.lanes)
+            after.schedule(stage, c_in, out, loops[0], min(cpu.lanes, tile))
         shape = self.target_shape(epilogue.outputs)
         zero_halo(out, [c, g], n, size.target, shape, len(parts), cpu.lanes, epilogue.zero)
         return out

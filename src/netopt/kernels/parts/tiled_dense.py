@@ -94,7 +94,8 @@ class TiledDense(Tiled[TileSchedule]):
             work = band.rows * self.inputs * self.outputs // product.per_multiply_add
             share_tiles(stage, n_out, -(-self.outputs // tile), work, threads)
             sums.schedule(out, m_out, band)
-            after.schedule(stage, n_in, out, m_out, cpu.lanes)
+            sums.convert_at(out, m_out, self.inputs)
+            after.schedule(stage, n_in, out, m_out, min(cpu.lanes, tile))
         return out
 
 
