@@ -15,26 +15,26 @@ Seen on one core of an AMD EPYC (Zen 3, AVX2), times faster than eager PyTorch 2
     32     4096 x 4096       rows=4 vectors=3 panel=1                            35 GMAC/s
     32     4096 x 4096       rows=4 vectors=3 panel=1 blocks=4                   38 GMAC/s
 
-Weights with a scale for each group of 64 inputs, seen on one core of an AMD EPYC (Zen 4, 32 MiB of L3), times faster
-than the best of three schedules of float32 in the same run, which read 25 to 36 GB/s, but 10 GB/s at 25088 inputs, and
-with AVX2 at 4096:
+Weights with a scale for each group of 64 inputs, seen on one core of an AMD EPYC (Zen 4), times faster than the best of
+three schedules of float32 in the same run, which read 26 to 36 GB/s; in processor time, of AVX-512 and of AVX2:
 
-    batch  inputs x outputs  bits  x        AVX-512        AVX2
-    1      1024 x 1024       8     float32  2.4            2.5
-    1      1024 x 1024       4     float32  2.4            2.0
-    1      1024 x 1024       8     8 bits   2.9            2.3
-    1      1024 x 1024       4     8 bits   3.4            3.0
-    1      4096 x 4096       8     float32  3.8 (25 GB/s)  7.1 (18 GB/s)
-    1      4096 x 4096       4     float32  3.5 (12 GB/s)  3.6 (5 GB/s)
-    1      4096 x 4096       8     8 bits   4.0 (26 GB/s)  7.6 (19 GB/s)
-    1      4096 x 4096       4     8 bits   5.7 (19 GB/s)  8.3 (11 GB/s)
-    1      25088 x 4096      8     float32  3.3 (9 GB/s)   3.2
-    1      25088 x 4096      4     float32  2.9 (4 GB/s)   2.4
-    1      25088 x 4096      8     16 bits  3.4 (9 GB/s)   3.5
-    1      25088 x 4096      4     16 bits  3.8 to 19      3.6
-    8      1024 x 1024       8, 4  float32  1.2
-    32     1024 x 1024       8, 4  float32  1.0
-    8, 32  1024 x 1024       8, 4  8 bits   1.9
+    batch  inputs x outputs  bits  x           AVX-512        AVX2
+    1      1024 x 1024       8     float32     2.4 (22 GB/s)  2.2
+    1      1024 x 1024       4     float32     2.3 (11 GB/s)  1.9
+    1      1024 x 1024       8     8, 16 bits  2.8            2.4
+    1      1024 x 1024       4     8, 16 bits  3.3            2.7
+    1      4096 x 4096       8     float32     3.4 (26 GB/s)  3.3 (23 GB/s)
+    1      4096 x 4096       4     float32     3.3 (13 GB/s)  1.9 (7 GB/s)
+    1      4096 x 4096       8     8, 16 bits  3.9 (30 GB/s)  3.5 (25 GB/s)
+    1      4096 x 4096       4     8, 16 bits  6.3 (25 GB/s)  3.5 (13 GB/s)
+    1      25088 x 4096      8     float32     3.6 (27 GB/s)
+    1      25088 x 4096      4     float32     3.3 (12 GB/s)
+    1      25088 x 4096      8     8, 16 bits  4.0 (30 GB/s)
+    1      25088 x 4096      4     8, 16 bits  6.7 (26 GB/s)
+    8      1024 x 1024       8, 4  float32     1.1
+    8      1024 x 1024       8, 4  8, 16 bits  1.9 to 2.1
+    32     1024 x 1024       8, 4  float32     0.9
+    32     1024 x 1024       8, 4  8, 16 bits  1.7 to 1.9
 
 A dense layer at batch 1 is bound by reading its weights. A panel narrower than the tile makes the tile read several
 panels side by side: several sequential streams, which the hardware prefetchers follow better than one.
