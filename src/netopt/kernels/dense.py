@@ -58,6 +58,9 @@ from netopt.ops.on_codes import multiplies_codes
 
 # --- schedules
 
+# More weights of padding than this make a tile slower than another one.
+_PADDED = 1.06
+
 
 def _vector_tiles(outputs: int, cpu: Cpu) -> list[tuple[int, int]]:
     """Tiles for one row. Bound by bytes: the fewer of them are padding, then the more streams, the better."""
@@ -93,14 +96,26 @@ class DenseKernel(TiledKernel[Dense, TileSchedule]):
 def code_schedules(size: CodesDense, cpu: Cpu) -> Sequence[TileSchedule]:
     """The table of schedules of products of codes, the default first."""
     cpu, blocks = size.product.for_tiles(cpu), size.product.blocks(size.steps)
-    tiles = _vector_tiles(size.outputs, cpu) if size.rows == 1 else tiles_by_cost(size.rows, size.outputs, cpu)
+    if size.rows == 1:
+        tiles = _code_vector_tiles(size.outputs, cpu)
+    else:
+        # Wider tiles of pairs and fours do not keep their sums in registers.
+        narrow = [tile for tile in tiles_by_cost(size.rows, size.outputs, cpu) if tile[1] <= 2]
+        tiles = sorted(narrow[:8], key=lambda tile: size.rows % tile[0] != 0)
     return [
         TileSchedule(rows, vectors, panel, unroll, blocks)
         for unroll in (1, 2)
         for rows, vectors in tiles[:6]
-        for panel in dict.fromkeys((1, 2, vectors))
+        for panel in dict.fromkeys(min(vectors, panel) for panel in (2, 1))
         if vectors % panel == 0
     ]
+
+
+def _code_vector_tiles(outputs: int, cpu: Cpu) -> list[tuple[int, int]]:
+    """Tiles of codes for one row: with two vectors in a panel a few streams, each a quarter of floats'."""
+    widest = -(-outputs // cpu.lanes)
+    wanted = [vectors for vectors in (4, 6, 8, 3, 5, 7, 2, 1) if vectors <= widest]
+    return [(1, v) for v in sorted(wanted, key=lambda v: -(-widest // v) * v > _PADDED * widest)]
 
 
 def dense_schedules(size: TiledDense, cpu: Cpu) -> Sequence[TileSchedule]:
