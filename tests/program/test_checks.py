@@ -74,7 +74,7 @@ def test_kernels_of_thresholds_write_signs_alone(format_: NumberFormat) -> None:
 
 
 @pytest.mark.parametrize(
-    ("format_", "softmax", "value"), [(BFLOAT16, True, "x"), (FixedPoint(8, 4), False, "x"), (BFLOAT16, False, None)]
+    ("format_", "softmax", "value"), [(BFLOAT16, True, "x"), (FixedPoint(8, 4), True, "x"), (BFLOAT16, False, None)]
 )
 def test_formats_that_no_kernel_reads(format_: NumberFormat, softmax: bool, value: str | None) -> None:
     builder = _builder(format_)

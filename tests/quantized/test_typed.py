@@ -112,7 +112,6 @@ REFUSED = [
     ({"relu": "FIXED7_3"}, "expected codes of 8 or 16 bits for what is computed, found FIXED7_3"),
     ({"conv__weight": "SIGN"}, "expected codes or FLOAT32, for it is not +1 and -1 alone, found SIGN; binarize"),
     ({"relu": "SIGN"}, "type of 'relu': expected codes or FLOAT32, for it is not +1 and -1 alone, found SIGN"),
-    ({"softmax": "FIXED8"}, "type of 'softmax': expected FLOAT32, for sigmoid and softmax cannot compute on codes"),
 ]  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def test_the_error_is_small_and_smaller_with_more_bits() -> None:
             return float((network(x) - exact).norm() / exact.norm())
 
     coarse, usual, fine = (
-        error(technique) for technique in (FixedPoint(weights=4), FixedPoint(), FixedPoint(weights=16, activations=16))
+        error(technique) for technique in (FixedPoint(weights=2), FixedPoint(), FixedPoint(weights=16, activations=16))
     )
     assert fine < 0.001 < usual < 0.05 < coarse
 

@@ -95,6 +95,11 @@ class QuantizedNetwork(nn.Module, GraphSource):
         weight: torch.Tensor = self.constants[_key(name)]
         return weight.detach()
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Copies of all weights and biases as they are trained by now, by their names."""
+        names = [name for name in self.example_graph.constants if _key(name) in self.constants]
+        return {name: self.weight(name).clone() for name in names}
+
     def set_weight(self, name: str, value: torch.Tensor) -> None:
         """Put other numbers in the place of a weight or bias."""
         with torch.no_grad():

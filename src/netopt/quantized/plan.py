@@ -138,34 +138,40 @@ def layers_by_harm(network: QuantizedNetwork, plan: Plan, sample: Example) -> li
 def refine(
     network: QuantizedNetwork,
     plan: Plan,
-    observers: Mapping[str, Observer],
-    technique: FixedPoint,
+    apply: Callable[[Plan], None],
     sample: Example,
     evaluate: Evaluate,
-    max_drop: float,
+    least: float,
 ) -> Plan:
     """Give the layers that hurt most 16 bits, then float32, until the network is as good as is asked for.
 
     Args:
+        network: rounded by the plan.
+        plan: which layers compute on codes.
+        apply: rounds the network by a plan.
+        sample: inputs on which it is seen what hurts.
         evaluate: tells how good a network is; more is better.
-        max_drop: how much worse than the float network it may be.
+        least: how good it must be.
     """
-    with network.all_off():
-        wanted = _score(evaluate, network) - max_drop
-    if _score(evaluate, network) >= wanted:
+    if score(evaluate, network) >= least:
         return plan
     order = layers_by_harm(network, plan, sample)
     with progress("refine", 2 * len(order)) as bar:
         for layer in [*order, *order]:
             plan = plan.finer(layer)
-            apply_plan(network, plan, observers, technique)
+            apply(plan)
             bar.advance(description=f"refine: {layer}")
-            if _score(evaluate, network) >= wanted:
+            if score(evaluate, network) >= least:
                 break
     return plan
 
 
-def _score(evaluate: Evaluate, network: QuantizedNetwork) -> float:
+def score(evaluate: Evaluate, network: QuantizedNetwork) -> float:
+    """What `evaluate` says of a network, as a number.
+
+    Raises:
+        InvalidType: it says something else.
+    """
     score: object = evaluate(network)
     try:
         return float(score)  # type: ignore[arg-type]

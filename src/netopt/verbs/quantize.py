@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, overload
 
 import torch
@@ -19,10 +20,10 @@ from netopt.program.options import Lowering
 from netopt.program.program import Program
 from netopt.quantization.fixed_point.techniques import FixedPoint, NetworkTechnique, WeightOnly
 from netopt.quantized.assign import layers_of
-from netopt.quantized.calibrate import CalibrationData, batches_of, calibrate
+from netopt.quantized.calibrate import Calibrated, CalibrationData, batches_of, calibrate
 from netopt.quantized.correct import correct_biases, equalize_layers, learn_rounding
 from netopt.quantized.network import QuantizedNetwork
-from netopt.quantized.plan import Evaluate, Plan, apply_plan, apply_weight_only, choose_scales, refine
+from netopt.quantized.plan import Evaluate, Plan, apply_plan, apply_weight_only, choose_scales, refine, score
 from netopt.quantized.report import QuantizationReport, report_on
 from netopt.quantized.typed import apply_types, check_types, to_observe
 from netopt.quantized.types import TypeWish
@@ -151,20 +152,31 @@ def quantized(
         raise InvalidArgument("model", expected="a layer that is selected, with known weights", found="none")
     notes: tuple[str, ...] = ()
     if isinstance(technique, FixedPoint):
+        least = None if evaluate is None or max_drop is None else score(evaluate, network) - max_drop
         technique, found = choose_scales(network, plan, seen.observers, technique, seen.sample)
+        apply = partial(_apply, network, seen, technique, network.weights())
+        apply(plan)
         notes += found
-        apply_plan(network, plan, seen.observers, technique)
-        if technique.adaround:
-            learn_rounding(network, seen.sample)
-        if technique.corrects_bias:
-            correct_biases(network, seen.sample)
-        if evaluate is not None and max_drop is not None:
-            refined = refine(network, plan, seen.observers, technique, seen.sample, evaluate, max_drop)
+        if evaluate is not None and least is not None:
+            refined = refine(network, plan, apply, seen.sample, evaluate, least)
             notes += _notes(network, plan, refined)
     if isinstance(technique, WeightOnly):
         apply_weight_only(network, plan, seen.observers, technique)
     network.report = report_on(network, seen.sample, notes)
     return network
+
+
+def _apply(
+    network: QuantizedNetwork, seen: Calibrated, technique: FixedPoint, weights: Mapping[str, torch.Tensor], plan: Plan
+) -> None:
+    """Round the network by a plan, and correct what that changes, beginning with these weights and biases."""
+    for name, value in weights.items():
+        network.set_weight(name, value)
+    apply_plan(network, plan, seen.observers, technique)
+    if technique.adaround:
+        learn_rounding(network, seen.sample)
+    if technique.corrects_bias:
+        correct_biases(network, seen.sample)
 
 
 def typed(

@@ -66,7 +66,7 @@ def test_moving_averages() -> None:
     real=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 def test_the_error_of_a_format_is_known_from_the_histogram(
     scale: int, bits: int, octaves: int, signed: bool, real: bool, seed: int
 ) -> None:

@@ -59,5 +59,5 @@ def test_formats() -> None:
     assert make_format(torch.tensor([0.75]), 8, True, "real") == Affine(8, (0.75,))
     with pytest.raises(InvalidArgument, match="kind of steps"):
         make_format(torch.tensor(1.0), 8, True, "some")  # type: ignore[arg-type]
-    with pytest.raises(InvalidArgument, match="bits of signed fixed codes"):
+    with pytest.raises(InvalidArgument, match="bits of signed fixed-point codes"):
         make_format(torch.tensor(1.0), 9, True, "power")
