@@ -72,8 +72,8 @@ def test_the_error_of_a_format_is_known_from_the_histogram(
 ) -> None:
     """Of many numbers that are not all alike: within some percent of the exact one, saturated or not.
 
-    Where a few numbers alone are beyond codes of 16 bits, the error is mostly theirs, and they do not lie evenly in their
-    bins: of 1 to 99 such numbers up to 10 % are allowed.
+    Where a few numbers alone are beyond codes of 16 bits, the error is mostly theirs, and they do not lie evenly in
+    their bins: of 1 to 99 such numbers up to 10 % are allowed.
     """
     signed = signed or bits == 16
     torch.manual_seed(seed)
